@@ -1,0 +1,19 @@
+//! The connector traits. They know checkpoints, offsets and commits, and nothing of threads or channels:
+//! a reader is polled and a writer is called by the task that owns it.
+
+mod sink;
+mod source;
+
+pub use sink::*;
+pub use source::*;
+
+/// A connector's failure. It fails the attempt; the restart strategy decides what follows.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectorError {
+    /// Worth trying again: the other side was away, slow or busy.
+    #[error("{0}")]
+    Transient(String),
+    /// Will fail again however often it is tried: bad configuration, a record that can't be decoded.
+    #[error("{0}")]
+    Permanent(String),
+}

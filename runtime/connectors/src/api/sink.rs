@@ -1,0 +1,86 @@
+//! Sinks: writers, and the two phases of a commit.
+
+use super::ConnectorError;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+use weir_model::{CheckpointId, CommitPermit};
+
+/// A configured sink, shared by its subtasks.
+pub trait Sink: Send + Sync {
+    /// Checks that the sink can take rows of this schema with the asked-for guarantee; called at plan time.
+    fn check(&self, input: &SchemaRef) -> Result<(), ConnectorError>;
+
+    fn guarantee(&self) -> Guarantee;
+
+    /// The writer of one subtask. `restored` is what this sink's writers (all of them, at the old parallelism)
+    /// returned as `SinkSnapshot::writer` for the restored checkpoint, each with its old subtask index.
+    fn writer(
+        &self,
+        context: SinkContext,
+        restored: Vec<(u32, serde_json::Value)>,
+    ) -> Result<Box<dyn SinkWriter>, ConnectorError>;
+
+    /// The second phase. `None` for sinks that have none (print, blackhole, upserts).
+    fn committer(&self) -> Result<Option<Box<dyn Committer>>, ConnectorError>;
+}
+
+/// What a reader of the sink may rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarantee {
+    AtMostOnce,
+    AtLeastOnce,
+    /// Repeating a write changes nothing (upsert by key).
+    Idempotent,
+    ExactlyOnce,
+}
+
+#[derive(Clone, Debug)]
+pub struct SinkContext {
+    /// The step's name.
+    pub name: String,
+    /// The job's UID: what tells this job's pending output from another's.
+    pub job_uid: String,
+    pub subtask: u32,
+    pub parallelism: u32,
+    /// Unique to this attempt, for names that must not collide with what an earlier attempt left.
+    pub attempt: String,
+    pub input: SchemaRef,
+}
+
+pub trait SinkWriter: Send {
+    /// The batch's schema is `SinkContext::input`, the change kind last if the stream is updating.
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), ConnectorError>;
+
+    /// The first phase: makes everything written so far durable outside, invisible to readers, and returns what
+    /// a committer needs to make it visible, also from another process after a crash. At-least-once sinks flush here.
+    fn pre_commit(&mut self, checkpoint: CheckpointId) -> Result<SinkSnapshot, ConnectorError>;
+
+    /// The attempt ends without another checkpoint: let go of what is open; nothing more becomes visible.
+    fn abort(&mut self) {}
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SinkSnapshot {
+    /// Becomes visible by this checkpoint's commit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub committables: Vec<Committable>,
+    /// The writer's own state (a file that goes on over the checkpoint, and its valid length).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<serde_json::Value>,
+}
+
+/// What the second phase needs, as the sink itself writes and reads it; stands in the checkpoint's manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Committable(pub serde_json::Value);
+
+pub trait Committer: Send {
+    /// Makes the committables visible. Idempotent: called again after a crash for what the restored manifest holds,
+    /// and what is already visible is a success. A `Permanent` error stops the job and names what can't be committed.
+    fn commit(&mut self, permit: CommitPermit, committables: &[Committable]) -> Result<(), ConnectorError>;
+
+    /// After a restore, before any new record: removes what writers of this job prepared that does not belong to
+    /// the restored checkpoint: neither in `committed` (already committed again by now) nor in `writers` (their restored state).
+    fn abort_others(&mut self, committed: &[Committable], writers: &[serde_json::Value]) -> Result<(), ConnectorError>;
+}

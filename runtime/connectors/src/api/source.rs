@@ -1,0 +1,85 @@
+//! Sources: splits, readers and positions.
+
+use super::ConnectorError;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+use weir_model::CheckpointId;
+
+/// A configured source, shared by its subtasks.
+pub trait Source: Send + Sync {
+    fn schema(&self) -> SchemaRef;
+
+    /// Whether a reader can go back to a position in a checkpoint; one that can't (a socket) is at most once.
+    fn is_replayable(&self) -> bool;
+
+    /// Whether the source ends by itself.
+    fn is_bounded(&self) -> bool;
+
+    /// The reader of one subtask. `restored` holds the positions of ALL splits that any subtask of this source
+    /// had in the restored checkpoint (empty on a fresh start); the reader keeps those it owns at this
+    /// parallelism and passes over the others. Which subtask owns a split is a pure function of the split's id.
+    fn reader(
+        &self,
+        context: SourceContext,
+        restored: Vec<SplitState>,
+    ) -> Result<Box<dyn SourceReader>, ConnectorError>;
+}
+
+#[derive(Clone, Debug)]
+pub struct SourceContext {
+    /// The step's name.
+    pub name: String,
+    pub subtask: u32,
+    pub parallelism: u32,
+}
+
+pub trait SourceReader: Send {
+    /// Gives what is at hand, at most `max_rows` rows, without waiting for longer than a few milliseconds.
+    fn poll(&mut self, max_rows: usize) -> Result<Poll, ConnectorError>;
+
+    /// The position of every split this reader has had (finished ones too, so that they aren't read again),
+    /// between two polls: everything returned by `poll` is before it, nothing else is.
+    fn snapshot(&mut self) -> Result<Vec<SplitState>, ConnectorError>;
+
+    /// `checkpoint` is in the commit log: positions may be published (a consumer group's offsets). Best effort.
+    fn checkpoint_completed(&mut self, _checkpoint: CheckpointId) {}
+
+    /// Records that `onBadRecord: Skip` passed over so far.
+    fn skipped_records(&self) -> u64 {
+        0
+    }
+}
+
+#[derive(Debug)]
+pub enum Poll {
+    Batch {
+        batch: RecordBatch,
+        /// Number of the split in this reader: watermarks are made per split and the least one counts.
+        split: u32,
+        /// Records that could not be decoded (`dead_letter_schema`), where the spec sends them to a sink.
+        rejected: Option<RecordBatch>,
+    },
+    /// Nothing now; worth asking again after this long.
+    Pending { retry_after: Duration },
+    /// This split has no more records and must not hold back the watermark.
+    SplitFinished { split: u32 },
+    /// All splits are finished and no new one can appear. Every later poll says so again.
+    End,
+}
+
+/// One split's position, as the source itself writes and reads it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SplitState {
+    /// Stable over restarts: a file's path, a topic's partition.
+    pub split: String,
+    pub position: serde_json::Value,
+}
+
+/// The columns of a dead-letter record: source, split, position, error, raw (bytes as text, lossy).
+pub fn dead_letter_schema() -> SchemaRef {
+    let text = |name: &str| Field::new(name, DataType::Utf8, false);
+    Arc::new(Schema::new(vec![text("source"), text("split"), text("position"), text("error"), text("raw")]))
+}
