@@ -1,1 +1,100 @@
-fn main() {}
+//! `cargo xtask`: the one entry to building, running, testing and measuring Weir.
+//!
+//! Every subcommand first puts what it needs into a cache outside the checkout (see [`layout`]), says so while it
+//! does, and is quick the second time. The standard library is the only dependency.
+
+mod build_env;
+mod commands;
+mod data;
+mod failure;
+mod layout;
+mod libclang;
+mod process;
+mod python;
+mod rocksdb;
+mod system;
+mod tidy;
+
+use std::process::ExitCode;
+
+use failure::{Failure, Result};
+use layout::Layout;
+
+const HELP: &str = "\
+Usage: cargo xtask COMMAND [ARGUMENTS]
+
+Run
+  weir ARGS...             Build the weir command in release mode and run it with ARGS.
+                           Data of an example named in ARGS is fetched first.
+  bench ARGS...            Build the benchmarks in release mode and run them with ARGS.
+
+Test
+  test [FILTER]            Run all tests, or those whose name contains FILTER.
+  test CARGO_ARGS...       The same, with arguments for cargo test: -p weir-state my_test -- --nocapture
+  check                    Everything that continuous integration checks: tidy, formatting, generated
+                           files, lints, all tests.
+  tidy                     Check file sizes, whitespace and words that do not belong in the repository.
+  kill-test [RUNS] [SEED]  Kill real processes at random moments and compare their output.
+
+Prepare
+  setup                    Put everything in place: compiler, libclang, RocksDB, test oracle, example data.
+  data                     Fetch the data of all examples.
+  crds [--check]           Write the files generated from the resource types; --check only compares.
+  env                      Print the variables a plain cargo needs: eval \"$(cargo xtask env)\"
+
+Environment
+  WEIR_CACHE_DIR           Where tools and libraries are kept. Default: ${XDG_CACHE_HOME:-~/.cache}/weir
+  WEIR_TARGET_DIR          Where cargo builds. Default: $CARGO_TARGET_DIR, else target/ in the cache.
+  WEIR_NO_INSTALL          When set, system packages are never installed; what is missing is named instead.
+  LIBCLANG_PATH            The folder of libclang. Default: the system's, else one fetched into the cache.
+  ROCKSDB_LIB_DIR          A folder with a librocksdb.a of your own. Default: built once, kept in the cache.
+
+The first build compiles RocksDB, which takes about 12 minutes on 2 cores. It is kept in the cache.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Message(message)) => {
+            eprintln!("xtask: error: {message}");
+            ExitCode::FAILURE
+        }
+        // The command has already said what went wrong.
+        Err(Failure::Exit(code)) => ExitCode::from(code),
+    }
+}
+
+fn dispatch(arguments: &[String]) -> Result<()> {
+    let Some((command, rest)) = arguments.split_first() else {
+        print!("{HELP}");
+        return Ok(());
+    };
+    if matches!(command.as_str(), "help" | "-h" | "--help") {
+        print!("{HELP}");
+        return Ok(());
+    }
+    let layout = Layout::find()?;
+    match command.as_str() {
+        "weir" => commands::weir(&layout, rest),
+        "bench" => commands::bench(&layout, rest),
+        "test" => commands::test(&layout, rest),
+        "check" => no_arguments(command, rest).and_then(|()| commands::check(&layout)),
+        "tidy" => no_arguments(command, rest).and_then(|()| tidy::check(&layout)),
+        "kill-test" => commands::kill_test(&layout, rest),
+        "setup" => no_arguments(command, rest).and_then(|()| commands::setup(&layout)),
+        "data" => no_arguments(command, rest).and_then(|()| data::fetch_all(&layout)),
+        "crds" => commands::crds(&layout, rest),
+        "env" => no_arguments(command, rest).and_then(|()| commands::print_env(&layout)),
+        unknown => {
+            Err(Failure::new(format!("there is no command `{unknown}`; `cargo xtask help` lists those there are")))
+        }
+    }
+}
+
+fn no_arguments(command: &str, rest: &[String]) -> Result<()> {
+    match rest.first() {
+        None => Ok(()),
+        Some(first) => Err(Failure::new(format!("`{command}` takes no arguments, but got `{first}`"))),
+    }
+}

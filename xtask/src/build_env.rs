@@ -1,0 +1,55 @@
+//! The environment in which cargo builds the workspace.
+
+use std::process::Command;
+
+use crate::failure::Result;
+use crate::layout::Layout;
+use crate::{libclang, python, rocksdb, system};
+
+/// Variables for cargo and for the tests it runs, in the order in which they are printed.
+pub struct BuildEnv(Vec<(&'static str, String)>);
+
+impl BuildEnv {
+    /// Puts compiler, libclang and RocksDB in place.
+    pub fn prepare(layout: &Layout) -> Result<Self> {
+        system::ensure_compiler()?;
+        let mut variables = vec![("LIBCLANG_PATH", libclang::ensure(layout)?.display().to_string())];
+        variables.extend(libclang::bindgen_arguments().map(|arguments| ("BINDGEN_EXTRA_CLANG_ARGS", arguments)));
+        let library = rocksdb::ensure(layout, &variables)?;
+        variables.push(("ROCKSDB_LIB_DIR", library.display().to_string()));
+        variables.push(("ROCKSDB_STATIC", "1".to_string()));
+        variables.push(("CARGO_TARGET_DIR", layout.target.display().to_string()));
+        Ok(BuildEnv(variables))
+    }
+
+    /// As `prepare`, and the engine that tests compare SQL results with.
+    pub fn prepare_for_tests(layout: &Layout) -> Result<Self> {
+        // First, because it takes seconds: who has no network learns it before the long compilation.
+        let oracle = python::ensure_oracle(layout)?;
+        let mut env = BuildEnv::prepare(layout)?;
+        env.0.push(("WEIR_ORACLE_PYTHON", oracle.display().to_string()));
+        Ok(env)
+    }
+
+    pub fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("cargo");
+        command.args(arguments).envs(self.0.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Lines for a POSIX shell to evaluate.
+    pub fn exports(&self) -> String {
+        self.0.iter().map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', r"'\''"))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BuildEnv;
+
+    #[test]
+    fn quotes_for_the_shell() {
+        let env = BuildEnv(vec![("A", "it's $HOME".to_string())]);
+        assert_eq!(env.exports(), "export A='it'\\''s $HOME'\n");
+    }
+}

@@ -1,0 +1,150 @@
+//! The commands that build and run the workspace.
+
+use std::process::Command;
+
+use crate::build_env::BuildEnv;
+use crate::failure::{Failure, Result};
+use crate::layout::Layout;
+use crate::process::{replace, run, run_aside, say, succeeds};
+use crate::{data, python, tidy};
+
+/// The package with the test that kills processes, and the name of that test target. It reads the number of runs
+/// and the seed from WEIR_KILL_RUNS and WEIR_KILL_SEED.
+const KILL_TEST: (&str, &str) = ("weir-node", "kill");
+
+/// Builds the CLI and becomes it, in the folder of the caller.
+pub fn weir(layout: &Layout, arguments: &[String]) -> Result<()> {
+    data::fetch_for(layout, arguments)?;
+    let env = BuildEnv::prepare(layout)?;
+    run_aside(
+        env.cargo(&["build", "--release", "--package", "weir-cli", "--bin", "weir"]).current_dir(&layout.checkout),
+    )?;
+    let binary = layout.target.join("release").join(format!("weir{}", std::env::consts::EXE_SUFFIX));
+    let mut command = Command::new(binary);
+    command.args(arguments);
+    replace(command)
+}
+
+pub fn bench(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let env = BuildEnv::prepare(layout)?;
+    let mut cargo = env.cargo(&["run", "--release", "--package", "weir-bench", "--"]);
+    replace_in_checkout(layout, cargo.args(arguments))
+}
+
+/// All tests, those that a filter names, or what arguments for `cargo test` select.
+pub fn test(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let env = BuildEnv::prepare_for_tests(layout)?;
+    run(cargo_test(&env, arguments).current_dir(&layout.checkout))
+}
+
+/// Quick checks first, tests last: their result lines end the output.
+pub fn check(layout: &Layout) -> Result<()> {
+    ensure_components()?;
+    step("tidy: file sizes, whitespace, words");
+    tidy::check(layout)?;
+    step("formatting: cargo fmt --check");
+    run(Command::new("cargo").args(["fmt", "--all", "--check"]).current_dir(&layout.checkout))
+        .map_err(|_| Failure::new("the formatting differs from rustfmt's; `cargo fmt --all` repairs it"))?;
+    let env = BuildEnv::prepare_for_tests(layout)?;
+    step("generated files: crdgen --check");
+    run_crdgen(&env, layout, "--check")?;
+    step("lints: cargo clippy");
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    run(env.cargo(&clippy).current_dir(&layout.checkout))?;
+    step("tests: cargo test");
+    run(cargo_test(&env, &[]).current_dir(&layout.checkout))
+}
+
+pub fn kill_test(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let env = BuildEnv::prepare_for_tests(layout)?;
+    let (package, target) = KILL_TEST;
+    let mut cargo = env.cargo(&["test", "--release", "--package", package, "--test", target, "--", "--nocapture"]);
+    for (name, argument) in ["WEIR_KILL_RUNS", "WEIR_KILL_SEED"].into_iter().zip(arguments) {
+        let number: u64 = argument.parse().map_err(|_| {
+            Failure::new(format!("`{argument}` is not a number; usage: cargo xtask kill-test [RUNS] [SEED]"))
+        })?;
+        cargo.env(name, number.to_string());
+    }
+    replace_in_checkout(layout, &mut cargo)
+}
+
+/// Writes the files that are generated from the resource types, or compares them with what would be written.
+pub fn crds(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let mode = match arguments {
+        [] => "--write",
+        [only] if only == "--check" => "--check",
+        _ => return Err(Failure::new("usage: cargo xtask crds [--check]")),
+    };
+    // With the whole environment, although the generator needs little of it: cargo would build anew whatever was
+    // built under other variables.
+    let env = BuildEnv::prepare(layout)?;
+    run_crdgen(&env, layout, mode)
+}
+
+/// Everything a later command needs, without building Weir.
+pub fn setup(layout: &Layout) -> Result<()> {
+    ensure_components()?;
+    python::ensure_oracle(layout)?;
+    data::fetch_all(layout)?;
+    BuildEnv::prepare(layout)?;
+    say("everything is in place");
+    Ok(())
+}
+
+pub fn print_env(layout: &Layout) -> Result<()> {
+    print!("{}", BuildEnv::prepare_for_tests(layout)?.exports());
+    Ok(())
+}
+
+fn cargo_test(env: &BuildEnv, arguments: &[String]) -> Command {
+    // All failures in one run: a second run may be half an hour away.
+    let mut cargo = env.cargo(&["test", "--no-fail-fast"]);
+    let selects_package = arguments.iter().take_while(|argument| *argument != "--").any(|argument| {
+        matches!(argument.as_str(), "-p" | "--package" | "--workspace" | "--manifest-path")
+            || argument.starts_with("--package=")
+    });
+    if !selects_package {
+        cargo.arg("--workspace");
+    }
+    cargo.args(arguments);
+    cargo
+}
+
+fn run_crdgen(env: &BuildEnv, layout: &Layout, mode: &str) -> Result<()> {
+    let mut cargo = env.cargo(&["run", "--quiet", "--package", "weir-crds", "--bin", "crdgen", "--", mode]);
+    run(cargo.current_dir(&layout.checkout))
+}
+
+/// Formatter and linter are parts of the toolchain that a minimal installation leaves out.
+fn ensure_components() -> Result<()> {
+    let missing: Vec<&str> = [("fmt", "rustfmt"), ("clippy", "clippy")]
+        .into_iter()
+        .filter(|(command, _)| !succeeds(Command::new("cargo").args([command, "--version"])))
+        .map(|(_, component)| component)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    say(&format!("adding to the Rust toolchain: {list}"));
+    run_aside(Command::new("rustup").args(["component", "add"]).args(&missing)).map_err(|_| {
+        Failure::new(format!("the Rust toolchain lacks {list}. With rustup: rustup component add {list}; else install them as your system packages them"))
+    })
+}
+
+fn replace_in_checkout(layout: &Layout, command: &mut Command) -> Result<()> {
+    let mut owned = Command::new(command.get_program());
+    owned.args(command.get_args()).current_dir(&layout.checkout);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => owned.env(name, value),
+            None => owned.env_remove(name),
+        };
+    }
+    replace(owned)
+}
+
+fn step(name: &str) {
+    eprintln!();
+    say(name);
+}
