@@ -1,0 +1,234 @@
+//! The connectors' own settings, as far as they are not files, generators or Nexmark.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::SecretValue;
+use crate::{
+    defaults,
+    duration::HumanDuration,
+    quantity::ByteSize,
+    rules::{MAX_NAMES, MAX_TEXT_LENGTH, exactly_one},
+};
+
+/// Files on a file system or in an object store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct FilesSource {
+    /// A file, a directory (all files in it, in the order of their names) or a glob: `data/*.csv`.
+    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
+    pub path: String,
+    /// Go on watching for new files and appended lines. Without it the source ends with what is there.
+    #[schemars(extend("default" = defaults::FILES_FOLLOW))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow: Option<bool>,
+    #[schemars(extend("default" = defaults::SOURCE_COMPRESSION))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// How often a followed path is looked at.
+    #[schemars(extend("default" = defaults::FILES_POLL_INTERVAL))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll_interval: Option<HumanDuration>,
+    /// Files larger than this are read by several subtasks, where format and compression allow it.
+    #[schemars(extend("default" = defaults::FILES_SPLIT_SIZE))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_size: Option<ByteSize>,
+}
+
+/// How bytes are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Compression {
+    /// Told from the file's name: `.gz`, `.zst`, else none. For sources only.
+    Auto,
+    None,
+    Gzip,
+    Zstd,
+    /// Inside Parquet only.
+    Snappy,
+    /// Inside Parquet only.
+    Lz4,
+}
+
+/// Lines from a TCP server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct SocketSource {
+    /// `host:port` to connect to.
+    #[schemars(length(min = 3, max = MAX_TEXT_LENGTH))]
+    pub address: String,
+    /// A socket cannot be read again: records in flight at a failure are lost. A job in ExactlyOnce must accept that here.
+    #[schemars(extend("default" = false))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_at_most_once: Option<bool>,
+}
+
+/// Apache Kafka topics, each partition in its order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = exactly_one(&["topics", "topicPattern"]),
+    validation = Rule::new("has(self.startTimestamp) == (has(self.startFrom) && self.startFrom == 'Timestamp')")
+        .message("startTimestamp belongs to startFrom: Timestamp, and is required there"),
+)]
+pub struct KafkaSource {
+    /// `host:port`, several separated by commas.
+    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
+    pub bootstrap_servers: String,
+    #[schemars(length(min = 1, max = MAX_NAMES), inner(length(min = 1, max = 249)))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topics: Option<Vec<String>>,
+    /// A regular expression that whole topic names match; new topics are found while the job runs.
+    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic_pattern: Option<String>,
+    /// The consumer group under which offsets are committed, for monitoring only. Weir's own checkpoints are what counts.
+    #[schemars(length(min = 1, max = 255))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_id: Option<String>,
+    /// Where to begin when there is nothing to restore.
+    #[schemars(extend("default" = defaults::KAFKA_START_FROM))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<StartFrom>,
+    /// With `startFrom: Timestamp`: RFC 3339.
+    #[schemars(length(min = 1, max = 64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_timestamp: Option<String>,
+    /// End at the offsets that were the latest at the start.
+    #[schemars(extend("default" = false))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bounded: Option<bool>,
+    /// How often new partitions are looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partition_discovery_interval: Option<HumanDuration>,
+    /// Settings of the Kafka client itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 128))]
+    pub properties: BTreeMap<String, String>,
+    /// Settings of the Kafka client with secret values, such as `sasl.password`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub secret_properties: BTreeMap<String, SecretValue>,
+}
+
+/// Where a Kafka or Kinesis source begins when there is nothing to restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StartFrom {
+    Earliest,
+    Latest,
+    /// The consumer group's offsets; the earliest where it has none.
+    CommittedOffsets,
+    Timestamp,
+}
+
+/// A Kafka topic to write to. With `delivery: ExactlyOnce` in transactions that commit with the checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaSink {
+    /// `host:port`, several separated by commas.
+    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
+    pub bootstrap_servers: String,
+    #[schemars(length(min = 1, max = 249))]
+    pub topic: String,
+    /// Columns that make the message key, and so choose the partition.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_NAMES), inner(length(min = 1, max = 128)))]
+    pub key: Vec<String>,
+    /// How long the broker keeps an open transaction. Must exceed checkpoint interval and timeout together.
+    #[schemars(extend("default" = defaults::KAFKA_TRANSACTION_TIMEOUT))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction_timeout: Option<HumanDuration>,
+    /// The prefix of transactional ids; from the job's UID if nothing is said. Unique for each job of a Kafka cluster.
+    #[schemars(length(min = 1, max = 200))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transactional_id_prefix: Option<String>,
+    /// Settings of the Kafka client itself.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 128))]
+    pub properties: BTreeMap<String, String>,
+    /// Settings of the Kafka client with secret values, such as `sasl.password`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub secret_properties: BTreeMap<String, SecretValue>,
+}
+
+/// A PostgreSQL table as a source: its rows, then its changes by logical replication.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresSource {
+    /// `postgres://user:password@host:port/database`.
+    pub url: SecretValue,
+    /// `table` or `schema.table`.
+    #[schemars(length(min = 1, max = 128))]
+    pub table: String,
+    /// The replication slot; made from the job's and the source's name if nothing is said.
+    #[schemars(length(min = 1, max = 63))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
+    /// The publication to read; made if nothing is said.
+    #[schemars(length(min = 1, max = 63))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub publication: Option<String>,
+    /// Read the rows once and end.
+    #[schemars(extend("default" = false))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bounded: Option<bool>,
+}
+
+/// A PostgreSQL table as a sink.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresSink {
+    /// `postgres://user:password@host:port/database`.
+    pub url: SecretValue,
+    /// `table` or `schema.table`.
+    #[schemars(length(min = 1, max = 128))]
+    pub table: String,
+    /// The columns that identify a row. Required for `delivery: Upsert`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_NAMES), inner(length(min = 1, max = 128)))]
+    pub key: Vec<String>,
+    /// Rows written in one statement.
+    #[schemars(extend("default" = defaults::POSTGRES_SINK_BATCH_ROWS))]
+    #[schemars(range(min = 1, max = 100000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_rows: Option<u32>,
+}
+
+/// An Amazon Kinesis stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KinesisSource {
+    #[schemars(length(min = 1, max = 128))]
+    pub stream: String,
+    #[schemars(length(min = 1, max = 64))]
+    pub region: String,
+    /// Another service address, for compatible services.
+    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Where to begin when there is nothing to restore.
+    #[schemars(extend("default" = StartFrom::Latest))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<StartFrom>,
+    /// With `startFrom: Timestamp`: RFC 3339.
+    #[schemars(length(min = 1, max = 64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_timestamp: Option<String>,
+}
+
+/// A source or a sink of one's own, written with the SDK and shipped in the job's image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CustomConnector {
+    /// The name under which it is registered.
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = 128))]
+    pub connector_type: String,
+    /// Handed to it as it stands.
+    #[schemars(schema_with = "crate::schema::any_object")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<serde_json::Value>,
+}

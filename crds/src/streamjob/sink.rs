@@ -1,0 +1,208 @@
+//! Sinks: where results go.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Compression, CustomConnector, KafkaSink, NoOptions, PostgresSink, SinkFormat, only};
+use crate::{
+    defaults,
+    duration::HumanDuration,
+    quantity::ByteSize,
+    rules::{DNS_LABEL_PATTERN, MAX_NAME_LENGTH, MAX_NAMES, MAX_TEXT_LENGTH, exactly_one},
+};
+
+/// The fields of which exactly one says where a sink writes.
+pub const SINK_CONNECTORS: [&str; 6] = ["files", "print", "blackhole", "kafka", "postgres", "custom"];
+
+/// A sink: a name, what it reads, exactly one connector, and a promise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema, Default)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = exactly_one(&SINK_CONNECTORS),
+    validation = Rule::new("!(has(self.delivery) && self.delivery == 'Upsert') || has(self.postgres) || has(self.kafka) || has(self.custom)")
+        .message("delivery: Upsert needs a sink with keys: postgres, kafka or custom"),
+    validation = Rule::new("!(has(self.delivery) && self.delivery == 'Upsert' && has(self.postgres)) || has(self.postgres.key)")
+        .message("delivery: Upsert needs postgres.key, the columns that identify a row"),
+)]
+pub struct Sink {
+    /// The operator UID.
+    #[schemars(length(min = 1, max = MAX_NAME_LENGTH), regex(pattern = DNS_LABEL_PATTERN))]
+    pub name: String,
+    /// The step it reads. A sink without it is a source's dead letter sink, named there.
+    #[schemars(length(min = 1, max = MAX_NAME_LENGTH))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    #[schemars(extend("default" = defaults::DELIVERY))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
+    /// Files, written in two phases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesSink>,
+    /// Standard output, one line for each record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub print: Option<PrintSink>,
+    /// Nowhere; counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blackhole: Option<NoOptions>,
+    /// An Apache Kafka topic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaSink>,
+    /// A PostgreSQL table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<PostgresSink>,
+    /// A sink of one's own, written with the SDK.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom: Option<CustomConnector>,
+    /// How records become bytes. Not for sinks that take records themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<SinkFormat>,
+    /// Write the change kind (+I, -U, +U, -D) of an updating input into a column of this name. Without it, a sink
+    /// that neither upserts nor prints refuses an updating input.
+    #[schemars(length(min = 1, max = 128))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change_kind_column: Option<String>,
+    /// Subtasks of this sink; the job's parallelism if nothing is said.
+    #[schemars(range(min = 1, max = 32768))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u32>,
+}
+
+/// What a sink promises across failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Delivery {
+    /// No record is lost; after a failure some come twice.
+    AtLeastOnce,
+    /// Each record's effect is there once: written in two phases, committed with the checkpoint.
+    ExactlyOnce,
+    /// Written by key, so that writing twice changes nothing.
+    Upsert,
+}
+
+/// Files: in progress, pending until the checkpoint completes, then finished.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct FilesSink {
+    /// The directory.
+    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
+    pub path: String,
+    /// When a file is closed and the next begun. A checkpoint always closes it where the format cannot be resumed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolling: Option<RollingPolicy>,
+    /// Columns that become folders, `origin=JFK/`, and are left out of the records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_NAMES), inner(length(min = 1, max = 128)))]
+    pub partition_by: Vec<String>,
+    /// Not for Parquet, which compresses by itself.
+    #[schemars(extend("default" = defaults::SINK_COMPRESSION))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+}
+
+/// When a file is closed: at whichever comes first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct RollingPolicy {
+    #[schemars(extend("default" = defaults::ROLLING_MAX_SIZE))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<ByteSize>,
+    #[schemars(extend("default" = defaults::ROLLING_MAX_AGE))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<HumanDuration>,
+    /// Close a file to which nothing was written for this long. Never, if nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inactivity: Option<HumanDuration>,
+}
+
+/// Standard output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct PrintSink {
+    /// Stands before each line.
+    #[schemars(length(max = 128))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
+/// The connector that a sink names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SinkConnector<'a> {
+    Files(&'a FilesSink),
+    Print(&'a PrintSink),
+    Blackhole,
+    Kafka(&'a KafkaSink),
+    Postgres(&'a PostgresSink),
+    Custom(&'a CustomConnector),
+}
+
+impl SinkConnector<'_> {
+    /// The field that names it.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "files",
+            Self::Print(_) => "print",
+            Self::Blackhole => "blackhole",
+            Self::Kafka(_) => "kafka",
+            Self::Postgres(_) => "postgres",
+            Self::Custom(_) => "custom",
+        }
+    }
+}
+
+impl Sink {
+    /// The connector. `None` unless exactly one is named, which validation refuses.
+    pub fn connector(&self) -> Option<SinkConnector<'_>> {
+        only(self.connectors().into_iter().map(Some).collect())
+    }
+
+    /// Every connector that is named.
+    pub fn connectors(&self) -> Vec<SinkConnector<'_>> {
+        let Self {
+            name: _,
+            from: _,
+            delivery: _,
+            files,
+            print,
+            blackhole,
+            kafka,
+            postgres,
+            custom,
+            format: _,
+            change_kind_column: _,
+            parallelism: _,
+        } = self;
+        [
+            files.as_ref().map(SinkConnector::Files),
+            print.as_ref().map(SinkConnector::Print),
+            blackhole.map(|NoOptions {}| SinkConnector::Blackhole),
+            kafka.as_ref().map(SinkConnector::Kafka),
+            postgres.as_ref().map(SinkConnector::Postgres),
+            custom.as_ref().map(SinkConnector::Custom),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    pub fn delivery(&self) -> Delivery {
+        self.delivery.unwrap_or(defaults::DELIVERY)
+    }
+}
+
+impl FilesSink {
+    pub fn compression(&self) -> Compression {
+        self.compression.unwrap_or(defaults::SINK_COMPRESSION)
+    }
+
+    pub fn rolling_max_size(&self) -> ByteSize {
+        self.rolling.as_ref().and_then(|rolling| rolling.max_size).unwrap_or(defaults::ROLLING_MAX_SIZE)
+    }
+
+    pub fn rolling_max_age(&self) -> std::time::Duration {
+        self.rolling.as_ref().and_then(|rolling| rolling.max_age).unwrap_or(defaults::ROLLING_MAX_AGE).get()
+    }
+
+    pub fn rolling_inactivity(&self) -> Option<std::time::Duration> {
+        self.rolling.as_ref().and_then(|rolling| rolling.inactivity).map(HumanDuration::get)
+    }
+}
