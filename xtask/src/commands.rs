@@ -28,7 +28,8 @@ pub fn weir(layout: &Layout, arguments: &[String]) -> Result<()> {
 pub fn bench(layout: &Layout, arguments: &[String]) -> Result<()> {
     let env = BuildEnv::prepare(layout)?;
     let mut cargo = env.cargo(&["run", "--release", "--package", "weir-bench", "--"]);
-    replace_in_checkout(layout, cargo.args(arguments))
+    cargo.args(arguments);
+    replace_in_checkout(layout, cargo)
 }
 
 /// All tests, those that a filter names, or what arguments for `cargo test` select.
@@ -56,16 +57,18 @@ pub fn check(layout: &Layout) -> Result<()> {
 }
 
 pub fn kill_test(layout: &Layout, arguments: &[String]) -> Result<()> {
+    const USAGE: &str = "usage: cargo xtask kill-test [RUNS] [SEED]";
+    if arguments.len() > 2 {
+        return Err(Failure::new(USAGE));
+    }
+    for argument in arguments {
+        argument.parse::<u64>().map_err(|_| Failure::new(format!("`{argument}` is not a number; {USAGE}")))?;
+    }
     let env = BuildEnv::prepare_for_tests(layout)?;
     let (package, target) = KILL_TEST;
     let mut cargo = env.cargo(&["test", "--release", "--package", package, "--test", target, "--", "--nocapture"]);
-    for (name, argument) in ["WEIR_KILL_RUNS", "WEIR_KILL_SEED"].into_iter().zip(arguments) {
-        let number: u64 = argument.parse().map_err(|_| {
-            Failure::new(format!("`{argument}` is not a number; usage: cargo xtask kill-test [RUNS] [SEED]"))
-        })?;
-        cargo.env(name, number.to_string());
-    }
-    replace_in_checkout(layout, &mut cargo)
+    cargo.envs(["WEIR_KILL_RUNS", "WEIR_KILL_SEED"].into_iter().zip(arguments));
+    replace_in_checkout(layout, cargo)
 }
 
 /// Writes the files that are generated from the resource types, or compares them with what would be written.
@@ -132,16 +135,9 @@ fn ensure_components() -> Result<()> {
     })
 }
 
-fn replace_in_checkout(layout: &Layout, command: &mut Command) -> Result<()> {
-    let mut owned = Command::new(command.get_program());
-    owned.args(command.get_args()).current_dir(&layout.checkout);
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => owned.env(name, value),
-            None => owned.env_remove(name),
-        };
-    }
-    replace(owned)
+fn replace_in_checkout(layout: &Layout, mut command: Command) -> Result<()> {
+    command.current_dir(&layout.checkout);
+    replace(command)
 }
 
 fn step(name: &str) {

@@ -170,12 +170,19 @@ fn wait_with_progress(mut child: Child, target: &Path, version: &str) -> Result<
         }
         if reported.elapsed() >= PROGRESS_INTERVAL {
             reported = Instant::now();
-            let compiled = outputs(target).map(|out| count_objects(&out)).sum::<usize>();
-            let total = total.map_or(String::new(), |total| format!(" of {total}"));
-            let seconds = started.elapsed().as_secs();
-            say(&format!("RocksDB: {compiled}{total} files compiled in {} min {} s", seconds / 60, seconds % 60));
+            report(target, total, started);
         }
         std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+fn report(target: &Path, total: Option<usize>, started: Instant) {
+    let compiled: usize = outputs(target).map(|out| count_objects(&out)).sum();
+    // Before the first file cargo builds what the build script needs, and says so itself.
+    if compiled > 0 {
+        let total = total.map_or(String::new(), |total| format!(" of {total}"));
+        let seconds = started.elapsed().as_secs();
+        say(&format!("RocksDB: {compiled}{total} files compiled in {} min {} s", seconds / 60, seconds % 60));
     }
 }
 
