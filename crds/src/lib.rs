@@ -3,6 +3,8 @@
 //! * [`StreamJob`]: the job a user writes, and its status
 //! * [`Checkpoint`] and [`Savepoint`]: the restore points of a job
 //! * [`defaults`]: every default, stated once; `spec.checkpoint_interval()` and its like apply them
+//! * [`validate`](validate::validate): what is wrong with a job, as far as that can be said without planning its SQL
+//! * [`text`]: from a YAML file to a job, with every mistake at once, each with its line and column
 //! * [`crd`]: the CustomResourceDefinitions, generated into `crds/generated`
 //!
 //! The same types serve the command line (`weir run job.yaml`), which never sees a cluster, and the operator.
@@ -10,13 +12,17 @@
 pub mod checkpoint;
 pub mod column_type;
 pub mod conditions;
+pub mod crd;
 pub mod defaults;
 pub mod duration;
 pub mod quantity;
 mod rules;
 pub mod savepoint;
-mod schema;
+pub mod schema;
 pub mod streamjob;
+pub mod suggest;
+pub mod text;
+pub mod validate;
 
 pub use checkpoint::{Checkpoint, CheckpointKind, CheckpointPhase, CheckpointSpec, CheckpointStatus};
 pub use column_type::ColumnType;

@@ -14,6 +14,8 @@ pub const MAX_COLUMNS: u32 = 512;
 pub const MAX_NAMES: u32 = 64;
 /// The longest DNS-1123 label, which is what a step may be called.
 pub const MAX_NAME_LENGTH: u32 = 63;
+/// The longest name of a job: pods are called `NAME-coordinator-xxxxx`, within the 63 characters of a host name.
+pub const MAX_JOB_NAME_LENGTH: u32 = 45;
 /// The longest SQL text of one transform.
 pub const MAX_SQL_LENGTH: u32 = 65_536;
 /// The longest path, URI, address or other short text.

@@ -229,6 +229,6 @@ pub struct CustomConnector {
     pub connector_type: String,
     /// Handed to it as it stands.
     #[schemars(schema_with = "crate::schema::any_object")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Value>,
 }

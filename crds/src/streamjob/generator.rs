@@ -116,7 +116,7 @@ pub struct RandomGenerator {
 pub struct ConstantGenerator {
     /// A string, number or boolean that fits the column; NULL if nothing is said.
     #[schemars(schema_with = "crate::schema::any_value")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<serde_json::Value>,
 }
 

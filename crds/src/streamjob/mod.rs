@@ -20,6 +20,7 @@ mod upgrade;
 
 pub use checkpoint::*;
 pub use connector::*;
+pub use effective::*;
 pub use format::*;
 pub use generator::*;
 pub use pods::*;

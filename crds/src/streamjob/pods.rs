@@ -20,7 +20,7 @@ pub struct PodPolicy {
     pub workers: Option<WorkerPods>,
     /// A strategic merge patch over every pod that the operator makes: `{metadata, spec}` as in a PodTemplateSpec.
     #[schemars(schema_with = "crate::schema::any_object")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<serde_json::Value>,
 }
 
@@ -32,7 +32,7 @@ pub struct CoordinatorPods {
     pub resources: Option<Resources>,
     /// A strategic merge patch over the coordinator's pod, after the common one.
     #[schemars(schema_with = "crate::schema::any_object")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<serde_json::Value>,
 }
 
@@ -52,7 +52,7 @@ pub struct WorkerPods {
     pub local_storage: Option<LocalStorage>,
     /// A strategic merge patch over the workers' pods, after the common one.
     #[schemars(schema_with = "crate::schema::any_object")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<serde_json::Value>,
 }
 

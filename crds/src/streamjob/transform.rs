@@ -60,7 +60,7 @@ pub struct OperatorTransform {
     pub key_by: Vec<String>,
     /// Handed to it as it stands.
     #[schemars(schema_with = "crate::schema::any_object")]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<serde_json::Value>,
 }
 
