@@ -1,1 +1,21 @@
+//! The coordinator of a job, pure: events in, commands out. No IO, no clock, no threads, no randomness: the same
+//! code runs in the local runner, in a pod and in the simulator.
+//!
+//! It decides when a checkpoint is triggered, when it is complete, what a failure leads to, and when the job is over.
+//! `Coordinator::on` takes one event and returns what is to be done, in order; `Coordinator::next_wake_ms` says
+//! when it wants a `Tick`. Events of another fence than the current attempt's are dropped.
 
+mod checkpoints;
+mod command;
+mod config;
+mod event;
+mod history;
+mod job;
+mod restart;
+
+pub use command::{Command, Outcome};
+pub use config::{CheckpointConfig, CheckpointMode, Config};
+pub use event::{Event, RequestId, StopMode};
+pub use history::{AttemptRecord, AttemptResult, History, RestartRecord};
+pub use job::{Coordinator, Phase, Then};
+pub use restart::{RestartDecision, RestartStrategy, RestartTracker};

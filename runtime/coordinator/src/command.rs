@@ -1,0 +1,84 @@
+//! What the node is to do.
+
+use crate::RequestId;
+use weir_model::{CheckpointId, CheckpointKind, CommitPermit, Fence, SubtaskId};
+
+#[derive(Clone, Debug)]
+pub enum Command<P> {
+    /// Start all tasks from the latest checkpoint in the log (or from where the job is to begin, if it has none).
+    Deploy {
+        fence: Fence,
+    },
+    /// Let these sources send the barrier. `hold`: and no record behind it until `Resume`.
+    Trigger {
+        fence: Fence,
+        checkpoint: CheckpointId,
+        kind: CheckpointKind,
+        sources: Vec<SubtaskId>,
+        hold: bool,
+    },
+    /// Tell every task, and drop what was written for the checkpoint.
+    CancelCheckpoint {
+        fence: Fence,
+        checkpoint: CheckpointId,
+        reason: String,
+    },
+    /// Put the object and append the manifest to the log; answer with `Appended`, `AppendFailed` or `Fenced`.
+    Complete {
+        fence: Fence,
+        checkpoint: CheckpointId,
+        kind: CheckpointKind,
+        triggered_ms: u64,
+        acknowledged: Vec<(SubtaskId, P)>,
+    },
+    /// Tell these tasks that the checkpoint is complete.
+    Commit {
+        permit: CommitPermit,
+        tasks: Vec<SubtaskId>,
+    },
+    /// Sources that hold go on.
+    Resume {
+        fence: Fence,
+    },
+    /// Write the completed checkpoint as a savepoint; answer with `SavepointWritten`.
+    WriteSavepoint {
+        request: RequestId,
+        checkpoint: CheckpointId,
+    },
+    AnswerSavepoint {
+        request: RequestId,
+        result: Result<String, String>,
+    },
+    /// Remove checkpoints beyond what the retention keeps.
+    Retain,
+    /// Let the tasks end in order: all is done and committed.
+    Finish {
+        fence: Fence,
+    },
+    /// End the tasks as they are.
+    StopTasks {
+        fence: Fence,
+    },
+    /// The job is over; no command follows.
+    Close {
+        outcome: Outcome,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All sources ended, and everything is committed.
+    Finished,
+    /// Stopped on request. `savepoint`: where it was written, if one was asked for.
+    Stopped {
+        savepoint: Option<String>,
+    },
+    Cancelled,
+    Failed {
+        reason: String,
+    },
+    /// Another coordinator has the job.
+    Fenced {
+        by: String,
+    },
+}

@@ -1,0 +1,578 @@
+//! The state machine: what each event does to the job.
+
+use crate::checkpoints::{Pending, SavepointRequest};
+use crate::{
+    AttemptResult, Command, Config, Event, History, Outcome, RequestId, RestartDecision, RestartRecord, RestartTracker,
+    StopMode,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use weir_model::{AttemptNumber, CheckpointId, CheckpointKind, CommitPermit, Durable, Epoch, Fence, SubtaskId};
+
+/// From the start of an attempt to its first checkpoint, if the interval is longer: a new version is known to work
+/// (and an upgrade verified) as soon as it has completed one.
+const FIRST_CHECKPOINT_MS: u64 = 500;
+/// Savepoint requests that wait; a script that asks in a loop is told so.
+const SAVEPOINT_QUEUE: usize = 16;
+/// From a failed final checkpoint to the next, where no min pause is longer.
+const FINAL_RETRY_MS: u64 = 200;
+
+/// Where the job stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing was commanded yet.
+    Created,
+    /// Tasks are being started.
+    Deploying,
+    Running,
+    /// Tasks are being ended after a failure or a stop.
+    Stopping(Then),
+    /// No task runs.
+    Stopped(Then),
+    /// All is committed; tasks end in order.
+    Finishing(Outcome),
+    Closed(Outcome),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    Restart { at_ms: u64 },
+    Close(Outcome),
+}
+
+/// The last checkpoint of a job that finishes or stops, from its append to the end of the tasks.
+#[derive(Clone, Debug)]
+struct Ending {
+    checkpoint: CheckpointId,
+    uncommitted: BTreeSet<SubtaskId>,
+    savepoint: EndingSavepoint,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum EndingSavepoint {
+    NotAsked,
+    Writing,
+    Written(String),
+}
+
+/// The coordinator of one job, for as long as it holds the epoch.
+#[derive(Clone, Debug)]
+pub struct Coordinator<P> {
+    config: Config,
+    fence: Fence,
+    phase: Phase,
+    tasks: BTreeSet<SubtaskId>,
+    sources: Vec<SubtaskId>,
+    sources_at_end: BTreeSet<SubtaskId>,
+    pending: BTreeMap<CheckpointId, Pending<P>>,
+    next_checkpoint: CheckpointId,
+    next_trigger_ms: u64,
+    last_end_ms: Option<u64>,
+    failures_in_a_row: u32,
+    deployed_ms: Option<u64>,
+    restarts: RestartTracker,
+    savepoint_queue: VecDeque<SavepointRequest>,
+    writing_savepoints: BTreeMap<RequestId, SavepointRequest>,
+    is_draining: bool,
+    ending: Option<Ending>,
+    history: History,
+}
+
+impl<P> Coordinator<P> {
+    /// `next_checkpoint`: one above the highest in the log.
+    pub fn new(config: Config, epoch: Epoch, next_checkpoint: CheckpointId) -> Self {
+        Coordinator {
+            restarts: RestartTracker::new(config.restart.clone()),
+            config,
+            fence: Fence { epoch, attempt: AttemptNumber(0) },
+            phase: Phase::Created,
+            tasks: BTreeSet::new(),
+            sources: vec![],
+            sources_at_end: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            next_checkpoint,
+            next_trigger_ms: 0,
+            last_end_ms: None,
+            failures_in_a_row: 0,
+            deployed_ms: None,
+            savepoint_queue: VecDeque::new(),
+            writing_savepoints: BTreeMap::new(),
+            is_draining: false,
+            ending: None,
+            history: History::default(),
+        }
+    }
+
+    /// The first commands.
+    pub fn start(&mut self) -> Vec<Command<P>> {
+        assert_eq!(self.phase, Phase::Created, "a coordinator starts once");
+        let mut commands = vec![];
+        self.deploy(&mut commands);
+        commands
+    }
+
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Checkpoints that failed since the last one that completed.
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.failures_in_a_row
+    }
+
+    /// The checkpoints under way: id, kind, time of the trigger, and the tasks that haven't acknowledged.
+    pub fn under_way(&self) -> impl Iterator<Item = (CheckpointId, CheckpointKind, u64, Vec<&SubtaskId>)> {
+        self.pending.values().map(|pending| {
+            let awaited = self.tasks.iter().filter(|task| !pending.acknowledged.contains_key(*task)).collect();
+            (pending.checkpoint, pending.kind, pending.triggered_ms, awaited)
+        })
+    }
+
+    /// Takes an event; returns what is to be done, in order.
+    pub fn on(&mut self, event: Event<P>, now_ms: u64) -> Vec<Command<P>> {
+        let mut commands = vec![];
+        if matches!(self.phase, Phase::Closed(_)) {
+            return commands;
+        }
+        if !self.is_stale(&event) {
+            self.apply(event, now_ms, &mut commands);
+            self.advance(now_ms, &mut commands);
+        }
+        commands
+    }
+
+    fn is_stale(&self, event: &Event<P>) -> bool {
+        match event {
+            Event::Deployed { fence, .. }
+            | Event::DeployFailed { fence, .. }
+            | Event::Acknowledged { fence, .. }
+            | Event::Declined { fence, .. }
+            | Event::EndOfInput { fence, .. }
+            | Event::Committed { fence, .. }
+            | Event::TaskFailed { fence, .. }
+            | Event::Stopped { fence } => *fence != self.fence,
+            Event::Tick
+            | Event::Appended { .. }
+            | Event::AppendFailed { .. }
+            | Event::Fenced { .. }
+            | Event::SavepointRequested { .. }
+            | Event::SavepointWritten { .. }
+            | Event::StopRequested { .. } => false,
+        }
+    }
+
+    fn apply(&mut self, event: Event<P>, now_ms: u64, commands: &mut Vec<Command<P>>) {
+        match event {
+            Event::Tick => {}
+            Event::Deployed { fence: _, tasks, sources } => self.deployed(tasks, sources, now_ms),
+            Event::DeployFailed { fence: _, reason, is_fatal, random } => {
+                if self.phase == Phase::Deploying {
+                    let then = self.after_failure(reason, is_fatal, random, now_ms, commands);
+                    self.phase = Phase::Stopped(then);
+                }
+            }
+            Event::Acknowledged { fence: _, checkpoint, task, payload } => {
+                self.acknowledged(checkpoint, task, payload, commands);
+            }
+            Event::Declined { fence: _, checkpoint, task, reason } => {
+                self.checkpoint_failed(checkpoint, format!("{task}: {reason}"), now_ms, commands);
+            }
+            Event::EndOfInput { fence: _, task } => {
+                self.sources_at_end.insert(task);
+            }
+            Event::Appended { checkpoint } => self.appended(checkpoint, now_ms, commands),
+            Event::AppendFailed { checkpoint, reason } => {
+                if let Some(pending) = self.pending.get_mut(&checkpoint) {
+                    pending.is_completing = false;
+                    self.checkpoint_failed(checkpoint, reason, now_ms, commands);
+                }
+            }
+            Event::Fenced { by } => {
+                // Whatever was being appended is the other coordinator's to know.
+                self.pending.clear();
+                self.stop(Outcome::Fenced { by }, commands);
+            }
+            Event::Committed { fence: _, checkpoint, task } => self.committed(checkpoint, task),
+            Event::TaskFailed { fence: _, task, reason, is_fatal, random } => {
+                if matches!(self.phase, Phase::Deploying | Phase::Running) {
+                    let then = self.after_failure(format!("{task}: {reason}"), is_fatal, random, now_ms, commands);
+                    commands.push(Command::StopTasks { fence: self.fence });
+                    self.phase = Phase::Stopping(then);
+                }
+            }
+            Event::Stopped { fence: _ } => match std::mem::replace(&mut self.phase, Phase::Created) {
+                Phase::Stopping(then) => self.phase = Phase::Stopped(then),
+                Phase::Finishing(outcome) => self.phase = Phase::Stopped(Then::Close(outcome)),
+                other => self.phase = other,
+            },
+            Event::SavepointRequested { request, stop } => self.savepoint_requested(request, stop, commands),
+            Event::SavepointWritten { request, result } => self.savepoint_written(request, result, commands),
+            Event::StopRequested { mode: StopMode::Cancel } => self.stop(Outcome::Cancelled, commands),
+            Event::StopRequested { mode: StopMode::Drain } => self.is_draining = true,
+        }
+    }
+
+    fn deployed(&mut self, tasks: Vec<SubtaskId>, sources: Vec<SubtaskId>, now_ms: u64) {
+        if self.phase != Phase::Deploying {
+            return;
+        }
+        self.phase = Phase::Running;
+        self.tasks = tasks.into_iter().collect();
+        self.sources = sources;
+        self.sources_at_end.clear();
+        self.deployed_ms = Some(now_ms);
+        let interval_ms = self.config.checkpoints.as_ref().map_or(u64::MAX, |config| config.interval_ms);
+        self.next_trigger_ms = now_ms.saturating_add(interval_ms.min(FIRST_CHECKPOINT_MS));
+    }
+
+    fn acknowledged(&mut self, checkpoint: CheckpointId, task: SubtaskId, payload: P, commands: &mut Vec<Command<P>>) {
+        let Some(pending) = self.pending.get_mut(&checkpoint) else { return };
+        if pending.is_completing || self.phase != Phase::Running || !self.tasks.contains(&task) {
+            return;
+        }
+        pending.acknowledged.entry(task).or_insert(payload);
+        if pending.acknowledged.len() == self.tasks.len() {
+            pending.is_completing = true;
+            commands.push(Command::Complete {
+                fence: self.fence,
+                checkpoint,
+                kind: pending.kind,
+                triggered_ms: pending.triggered_ms,
+                acknowledged: std::mem::take(&mut pending.acknowledged).into_iter().collect(),
+            });
+        }
+    }
+
+    fn appended(&mut self, durable: Durable<CheckpointId>, now_ms: u64, commands: &mut Vec<Command<P>>) {
+        let checkpoint = *durable.get();
+        let Some(pending) = self.pending.remove(&checkpoint) else { return };
+        self.history.attempt(pending.record(now_ms, AttemptResult::Completed));
+        self.failures_in_a_row = 0;
+        self.last_end_ms = Some(now_ms);
+        let older: Vec<_> = self.pending.range(..checkpoint).map(|(id, _)| *id).collect();
+        for id in older {
+            self.give_up(id, format!("checkpoint {checkpoint} completed first"), now_ms, commands);
+        }
+        if self.phase == Phase::Running {
+            let permit = CommitPermit::for_durable(&durable, self.fence);
+            commands.push(Command::Commit { permit, tasks: self.tasks.iter().cloned().collect() });
+            if pending.holds || pending.kind == CheckpointKind::Final {
+                let savepoint = match pending.savepoint {
+                    Some(_) => EndingSavepoint::Writing,
+                    None => EndingSavepoint::NotAsked,
+                };
+                self.ending = Some(Ending { checkpoint, uncommitted: self.tasks.clone(), savepoint });
+            }
+        }
+        if let Some(savepoint) = pending.savepoint {
+            self.writing_savepoints.insert(savepoint.request, savepoint);
+            commands.push(Command::WriteSavepoint { request: savepoint.request, checkpoint });
+        }
+        commands.push(Command::Retain);
+    }
+
+    fn committed(&mut self, checkpoint: CheckpointId, task: SubtaskId) {
+        // The confirmation of an earlier checkpoint may still have been on its way.
+        if let Some(ending) = self.ending.as_mut().filter(|ending| ending.checkpoint <= checkpoint) {
+            ending.uncommitted.remove(&task);
+        }
+    }
+
+    fn savepoint_requested(&mut self, request: RequestId, stop: bool, commands: &mut Vec<Command<P>>) {
+        if self.savepoint_queue.len() >= SAVEPOINT_QUEUE {
+            let result = Err(format!("{SAVEPOINT_QUEUE} savepoints are already asked for; wait for one of them"));
+            commands.push(Command::AnswerSavepoint { request, result });
+        } else {
+            self.savepoint_queue.push_back(SavepointRequest { request, stop });
+        }
+    }
+
+    fn savepoint_written(
+        &mut self,
+        request: RequestId,
+        result: Result<String, String>,
+        commands: &mut Vec<Command<P>>,
+    ) {
+        let Some(savepoint) = self.writing_savepoints.remove(&request) else { return };
+        let ending = self.ending.as_mut().filter(|ending| ending.savepoint == EndingSavepoint::Writing);
+        let answer = match (savepoint.stop, ending, result) {
+            (false, _, result) => result,
+            (true, Some(ending), Ok(path)) => {
+                ending.savepoint = EndingSavepoint::Written(path.clone());
+                Ok(path)
+            }
+            (true, Some(_), Err(reason)) => {
+                // The job goes on: without its savepoint it must not stop.
+                self.ending = None;
+                commands.push(Command::Resume { fence: self.fence });
+                Err(reason)
+            }
+            (true, None, Ok(path)) => {
+                Err(format!("the savepoint stands in {path}, but the job failed before it stopped, and was restarted"))
+            }
+            (true, None, Err(reason)) => Err(reason),
+        };
+        commands.push(Command::AnswerSavepoint { request, result: answer });
+    }
+
+    /// What follows a failure of the attempt; its checkpoints that aren't being appended are lost with it.
+    fn after_failure(
+        &mut self,
+        reason: String,
+        is_fatal: bool,
+        random: f64,
+        now_ms: u64,
+        commands: &mut Vec<Command<P>>,
+    ) -> Then {
+        self.give_up_all(&format!("the attempt failed: {reason}"), now_ms, commands);
+        self.ending = None;
+        let decision = match is_fatal {
+            true => RestartDecision::GiveUp { reason: "no restart can help".to_owned() },
+            false => self.restarts.on_failure(now_ms, self.deployed_ms, random),
+        };
+        self.deployed_ms = None;
+        match decision {
+            RestartDecision::Restart { delay_ms } => {
+                self.history.restart(RestartRecord { at_ms: now_ms, reason, delay_ms });
+                Then::Restart { at_ms: now_ms.saturating_add(delay_ms) }
+            }
+            RestartDecision::GiveUp { reason: why } => {
+                Then::Close(Outcome::Failed { reason: format!("{reason} (not restarted: {why})") })
+            }
+        }
+    }
+
+    fn stop(&mut self, outcome: Outcome, commands: &mut Vec<Command<P>>) {
+        match self.phase {
+            Phase::Deploying | Phase::Running => {
+                commands.push(Command::StopTasks { fence: self.fence });
+                self.phase = Phase::Stopping(Then::Close(outcome));
+            }
+            Phase::Stopping(_) => self.phase = Phase::Stopping(Then::Close(outcome)),
+            Phase::Created | Phase::Stopped(_) => self.phase = Phase::Stopped(Then::Close(outcome)),
+            Phase::Finishing(_) | Phase::Closed(_) => {}
+        }
+    }
+
+    /// A checkpoint that counts against the tolerable failures.
+    fn checkpoint_failed(
+        &mut self,
+        checkpoint: CheckpointId,
+        reason: String,
+        now_ms: u64,
+        commands: &mut Vec<Command<P>>,
+    ) {
+        if !self.give_up(checkpoint, reason.clone(), now_ms, commands) || self.phase != Phase::Running {
+            return;
+        }
+        self.failures_in_a_row += 1;
+        if self.failures_in_a_row > self.config.tolerable_failures {
+            let reason = format!(
+                "{} checkpoints failed in a row, and {} are tolerable; the last, {checkpoint}: {reason}",
+                self.failures_in_a_row, self.config.tolerable_failures
+            );
+            self.failures_in_a_row = 0;
+            let then = self.after_failure(reason, false, 0.5, now_ms, commands);
+            commands.push(Command::StopTasks { fence: self.fence });
+            self.phase = Phase::Stopping(then);
+        }
+    }
+
+    /// Forgets a checkpoint that isn't being appended. False: there was none.
+    fn give_up(
+        &mut self,
+        checkpoint: CheckpointId,
+        reason: String,
+        now_ms: u64,
+        commands: &mut Vec<Command<P>>,
+    ) -> bool {
+        let Some(pending) = self.pending.get(&checkpoint) else { return false };
+        if pending.is_completing {
+            return false;
+        }
+        self.history.attempt(pending.record(now_ms, AttemptResult::Failed { reason: reason.clone() }));
+        self.last_end_ms = Some(now_ms);
+        commands.push(Command::CancelCheckpoint { fence: self.fence, checkpoint, reason: reason.clone() });
+        if pending.holds {
+            commands.push(Command::Resume { fence: self.fence });
+        }
+        if let Some(savepoint) = pending.savepoint {
+            commands.push(Command::AnswerSavepoint { request: savepoint.request, result: Err(reason) });
+        }
+        self.pending.remove(&checkpoint);
+        true
+    }
+
+    fn give_up_all(&mut self, reason: &str, now_ms: u64, commands: &mut Vec<Command<P>>) {
+        let all: Vec<_> = self.pending.keys().copied().collect();
+        for checkpoint in all {
+            self.give_up(checkpoint, reason.to_owned(), now_ms, commands);
+        }
+    }
+
+    /// Does what time and the new state allow.
+    fn advance(&mut self, now_ms: u64, commands: &mut Vec<Command<P>>) {
+        if self.phase == Phase::Running {
+            self.time_out(now_ms, commands);
+        }
+        if self.phase == Phase::Running {
+            self.trigger_due(now_ms, commands);
+            self.finish_ending(commands);
+        }
+        // An append under way decides what the next attempt restores from, and what a closing entry follows.
+        let is_appending = self.pending.values().any(|pending| pending.is_completing);
+        if let Phase::Stopped(then) = &self.phase
+            && !is_appending
+        {
+            match then.clone() {
+                Then::Restart { at_ms } if at_ms <= now_ms => self.deploy(commands),
+                Then::Restart { .. } => {}
+                Then::Close(outcome) => self.close(outcome, commands),
+            }
+        }
+    }
+
+    fn time_out(&mut self, now_ms: u64, commands: &mut Vec<Command<P>>) {
+        let timeout_ms = self.config.timeout_ms;
+        let is_late = |pending: &&Pending<P>| !pending.is_completing && pending.triggered_ms + timeout_ms <= now_ms;
+        let late: Vec<_> = self.pending.values().filter(is_late).map(|pending| pending.checkpoint).collect();
+        for checkpoint in late {
+            let awaited = self.awaited(checkpoint);
+            let reason = format!("not complete after {timeout_ms} ms; waited for {awaited}");
+            self.checkpoint_failed(checkpoint, reason, now_ms, commands);
+        }
+    }
+
+    /// The first tasks that haven't acknowledged, as text.
+    fn awaited(&self, checkpoint: CheckpointId) -> String {
+        const SHOWN: usize = 3;
+        let Some(pending) = self.pending.get(&checkpoint) else { return String::new() };
+        let missing: Vec<_> = self.tasks.iter().filter(|task| !pending.acknowledged.contains_key(*task)).collect();
+        let shown = missing.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match missing.len().saturating_sub(SHOWN) {
+            0 => shown,
+            more => format!("{shown} and {more} more"),
+        }
+    }
+
+    fn trigger_due(&mut self, now_ms: u64, commands: &mut Vec<Command<P>>) {
+        let holds = self.pending.values().any(|pending| pending.holds);
+        if holds || self.ending.is_some() {
+            return;
+        }
+        let max_concurrent = self.config.checkpoints.as_ref().map_or(1, |config| config.max_concurrent.max(1));
+        if self.pending.len() as u32 >= max_concurrent {
+            return;
+        }
+        if let Some(savepoint) = self.savepoint_queue.pop_front() {
+            self.trigger(CheckpointKind::Savepoint, Some(savepoint), savepoint.stop, now_ms, commands);
+        } else if self.wants_final() {
+            if self.pending.is_empty() && self.final_retry_ms().is_none_or(|at_ms| at_ms <= now_ms) {
+                self.trigger(CheckpointKind::Final, None, self.is_draining, now_ms, commands);
+            }
+        } else if self.periodic_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            self.trigger(CheckpointKind::Checkpoint, None, false, now_ms, commands);
+        }
+    }
+
+    fn wants_final(&self) -> bool {
+        self.is_draining || self.sources.iter().all(|source| self.sources_at_end.contains(source))
+    }
+
+    fn final_retry_ms(&self) -> Option<u64> {
+        let pause_ms = self.config.checkpoints.as_ref().map_or(0, |config| config.min_pause_ms).max(FINAL_RETRY_MS);
+        let last_end_ms = self.last_end_ms.filter(|_| self.failures_in_a_row > 0)?;
+        Some(last_end_ms.saturating_add(pause_ms))
+    }
+
+    fn periodic_due_ms(&self) -> Option<u64> {
+        let config = self.config.checkpoints.as_ref()?;
+        let rested_ms = self.last_end_ms.map_or(0, |end_ms| end_ms.saturating_add(config.min_pause_ms));
+        Some(self.next_trigger_ms.max(rested_ms))
+    }
+
+    fn trigger(
+        &mut self,
+        kind: CheckpointKind,
+        savepoint: Option<SavepointRequest>,
+        hold: bool,
+        now_ms: u64,
+        commands: &mut Vec<Command<P>>,
+    ) {
+        let checkpoint = self.next_checkpoint;
+        self.next_checkpoint = checkpoint.next();
+        if let Some(config) = &self.config.checkpoints {
+            self.next_trigger_ms = now_ms.saturating_add(config.interval_ms);
+        }
+        let pending = Pending {
+            checkpoint,
+            kind,
+            triggered_ms: now_ms,
+            savepoint,
+            holds: hold,
+            acknowledged: BTreeMap::new(),
+            is_completing: false,
+        };
+        self.pending.insert(checkpoint, pending);
+        commands.push(Command::Trigger { fence: self.fence, checkpoint, kind, sources: self.sources.clone(), hold });
+    }
+
+    /// Ends the tasks once the last checkpoint is committed everywhere, and written where it was asked for.
+    fn finish_ending(&mut self, commands: &mut Vec<Command<P>>) {
+        let Some(ending) = &self.ending else { return };
+        if !ending.uncommitted.is_empty() || ending.savepoint == EndingSavepoint::Writing {
+            return;
+        }
+        let outcome = match &ending.savepoint {
+            EndingSavepoint::Written(path) => Outcome::Stopped { savepoint: Some(path.clone()) },
+            EndingSavepoint::NotAsked if self.is_draining => Outcome::Stopped { savepoint: None },
+            EndingSavepoint::NotAsked | EndingSavepoint::Writing => Outcome::Finished,
+        };
+        commands.push(Command::Finish { fence: self.fence });
+        self.ending = None;
+        self.phase = Phase::Finishing(outcome);
+    }
+
+    fn deploy(&mut self, commands: &mut Vec<Command<P>>) {
+        self.fence.attempt = AttemptNumber(self.fence.attempt.0 + 1);
+        self.tasks.clear();
+        self.sources_at_end.clear();
+        self.phase = Phase::Deploying;
+        commands.push(Command::Deploy { fence: self.fence });
+    }
+
+    fn close(&mut self, outcome: Outcome, commands: &mut Vec<Command<P>>) {
+        let unanswered = std::mem::take(&mut self.savepoint_queue).into_iter();
+        let unanswered = unanswered.chain(std::mem::take(&mut self.writing_savepoints).into_values());
+        for savepoint in unanswered {
+            let result = Err("the job ended before the savepoint was taken".to_owned());
+            commands.push(Command::AnswerSavepoint { request: savepoint.request, result });
+        }
+        commands.push(Command::Close { outcome: outcome.clone() });
+        self.phase = Phase::Closed(outcome);
+    }
+
+    /// When a `Tick` is due, if nothing else happens before.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Running => {
+                let timeouts = self.pending.values().filter(|pending| !pending.is_completing);
+                let timeout = timeouts.map(|pending| pending.triggered_ms.saturating_add(self.config.timeout_ms)).min();
+                let trigger = if self.wants_final() { self.final_retry_ms() } else { self.periodic_due_ms() };
+                // With as many under way as may be, the end of one is what is waited for.
+                let max_concurrent = self.config.checkpoints.as_ref().map_or(1, |config| config.max_concurrent.max(1));
+                let is_full = self.pending.len() as u32 >= max_concurrent || self.ending.is_some();
+                [timeout, trigger.filter(|_| !is_full)].into_iter().flatten().min()
+            }
+            Phase::Stopped(Then::Restart { at_ms }) => Some(*at_ms),
+            _ => None,
+        }
+    }
+}
