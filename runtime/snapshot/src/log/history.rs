@@ -1,0 +1,208 @@
+//! The log as it reads from its low-water mark to its last entry.
+
+use super::entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint};
+use super::{LogError, READ_ATTEMPTS, READ_CONCURRENCY};
+use crate::folder::{JobFolder, LOG_FOLDER, log_entry_number, log_entry_path};
+use crate::manifest::CheckpointManifest;
+use crate::storage::{ObjectPath, StorageError, StorageErrorKind, list_all};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use weir_model::{CheckpointId, Epoch};
+
+/// What a log says.
+#[derive(Clone, Debug, Default)]
+pub struct JobHistory {
+    /// In order of their numbers, from the low-water mark on.
+    pub entries: Vec<Arc<LogEntry>>,
+    /// Entries that should be there and can't be read. A log with such is opened only with the user's consent.
+    pub broken: Vec<BrokenEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokenEntry {
+    pub number: u64,
+    /// With its storage's address.
+    pub object: String,
+    pub reason: String,
+}
+
+impl JobHistory {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.broken.is_empty()
+    }
+
+    /// Completed checkpoints that are retained, oldest first.
+    pub fn checkpoints(&self) -> impl DoubleEndedIterator<Item = &CheckpointManifest> {
+        self.live().iter().filter_map(|entry| entry.manifest())
+    }
+
+    pub fn checkpoint(&self, id: CheckpointId) -> Option<&CheckpointManifest> {
+        self.checkpoints().find(|manifest| manifest.checkpoint == id)
+    }
+
+    /// What the job starts from if nobody says otherwise: the last completed checkpoint, or, where the last
+    /// coordinator was told to start elsewhere and has completed none since, that.
+    pub fn restore_point(&self) -> Option<RestorePoint> {
+        self.live().iter().rev().find_map(|entry| match &entry.record {
+            LogRecord::CheckpointCompleted(manifest) => {
+                Some(Some(RestorePoint::Checkpoint { checkpoint: manifest.checkpoint }))
+            }
+            LogRecord::Opened(opened) => Some(opened.restored_from.clone()),
+            LogRecord::Closed(_) => None,
+        })?
+    }
+
+    /// The last opening.
+    pub fn opened(&self) -> Option<&Opened> {
+        self.entries.iter().rev().find_map(|entry| match &entry.record {
+            LogRecord::Opened(opened) => Some(opened),
+            _ => None,
+        })
+    }
+
+    /// How the job ended; `None` while it runs, or after a crash.
+    pub fn closed(&self) -> Option<&Closed> {
+        match &self.entries.last()?.record {
+            LogRecord::Closed(closed) => Some(closed),
+            _ => None,
+        }
+    }
+
+    /// The number from which on the log counts.
+    pub(crate) fn low_water_mark(&self) -> u64 {
+        self.entries.last().map_or(0, |entry| entry.low_water)
+    }
+
+    /// Entries since the job's data was last deleted: what stands before names objects that may be gone.
+    pub(crate) fn live(&self) -> &[Arc<LogEntry>] {
+        let is_deletion =
+            |record: &LogRecord| matches!(record, LogRecord::Closed(Closed { reason: CloseReason::Deleted, .. }));
+        let deleted = self.entries.iter().rposition(|entry| is_deletion(&entry.record));
+        &self.entries[deleted.map_or(0, |at| at + 1)..]
+    }
+
+    /// The number of the entry that completed this checkpoint.
+    pub(crate) fn number_of(&self, id: CheckpointId) -> Option<u64> {
+        let mut entries = self.live().iter();
+        let completing = |entry: &&Arc<LogEntry>| entry.manifest().is_some_and(|manifest| manifest.checkpoint == id);
+        entries.find(completing).map(|entry| entry.number)
+    }
+
+    pub(super) fn last_number(&self) -> Option<u64> {
+        let last = self.entries.last().map(|entry| entry.number);
+        last.max(self.broken.iter().map(|broken| broken.number).max())
+    }
+
+    /// Above every epoch that stands in the log, those of unreadable entries included.
+    pub(super) fn next_epoch(&self) -> Epoch {
+        let highest = self.entries.iter().map(|entry| entry.epoch.0).max().unwrap_or(0);
+        Epoch(highest + 1 + self.broken.len() as u64)
+    }
+}
+
+/// Reads a job's log. A job that never ran has an empty one.
+pub async fn read_history(folder: &JobFolder) -> Result<JobHistory, LogError> {
+    read_log(folder).await.map(|log| log.history)
+}
+
+pub(super) struct ReadLog {
+    pub(super) history: JobHistory,
+    /// The files, as far as they could be read.
+    pub(super) files: BTreeMap<u64, Bytes>,
+}
+
+pub(super) async fn read_log(folder: &JobFolder) -> Result<ReadLog, LogError> {
+    let mut last_seen = None;
+    for _ in 0..READ_ATTEMPTS {
+        let numbers = list_numbers(folder).await?;
+        let files = fetch(folder, &numbers).await?;
+        let is_whole = numbers.iter().all(|number| files.contains_key(number));
+        // A file that was listed and is gone was trimmed meanwhile, and then the end of the log has moved;
+        // if it hasn't, the file is really missing.
+        if is_whole || (last_seen.is_some() && last_seen == numbers.last().copied()) {
+            return Ok(replay(folder, numbers.last().copied(), files));
+        }
+        last_seen = numbers.last().copied();
+    }
+    let object = folder.describe(&log_folder());
+    let reason = "it changes faster than it can be read: is more than one coordinator running?";
+    Err(LogError::Storage(StorageError::new(
+        crate::storage::Operation::Get,
+        object,
+        StorageErrorKind::Transient,
+        reason,
+    )))
+}
+
+pub(super) async fn list_numbers(folder: &JobFolder) -> Result<Vec<u64>, LogError> {
+    let listed = list_all(&**folder.storage(), &folder.path(&log_folder())).await?;
+    let relative = listed.iter().filter_map(|info| info.path.relative_to(folder.folder()));
+    Ok(relative.filter_map(|path| log_entry_number(&path)).collect())
+}
+
+fn log_folder() -> ObjectPath {
+    ObjectPath::parse(LOG_FOLDER).expect("a valid path")
+}
+
+async fn fetch(folder: &JobFolder, numbers: &[u64]) -> Result<BTreeMap<u64, Bytes>, LogError> {
+    let mut files = BTreeMap::new();
+    let mut reads = JoinSet::new();
+    let mut remaining = numbers.iter().copied();
+    loop {
+        while reads.len() < READ_CONCURRENCY
+            && let Some(number) = remaining.next()
+        {
+            let storage = folder.storage().clone();
+            let path = folder.path(&log_entry_path(number));
+            reads.spawn(async move { (number, storage.get(&path).await) });
+        }
+        match reads.join_next().await {
+            None => return Ok(files),
+            Some(Ok((number, Ok(file)))) => {
+                files.insert(number, file);
+            }
+            Some(Ok((_, Err(error)))) if error.is_not_found() => {}
+            Some(Ok((_, Err(error)))) => return Err(error.into()),
+            Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}
+
+fn replay(folder: &JobFolder, last: Option<u64>, files: BTreeMap<u64, Bytes>) -> ReadLog {
+    let mut history = JobHistory::default();
+    let Some(last) = last else { return ReadLog { history, files } };
+    let decoded = files.iter().map(|(number, file)| (*number, LogEntry::decode(*number, file)));
+    let decoded = decoded.collect::<BTreeMap<_, _>>();
+    // The mark of the last readable entry; where none is, everything listed counts.
+    let marks = decoded.values().rev().filter_map(|entry| entry.as_ref().ok()).map(|entry| entry.low_water);
+    let low_water = marks.into_iter().next().or(decoded.keys().next().copied()).unwrap_or(last);
+    let mut expected = low_water;
+    for (number, entry) in decoded.into_iter().filter(|(number, _)| *number >= low_water) {
+        if number > expected {
+            // One remark for a whole gap: a stray file with an absurd number must not make a million of them.
+            history.broken.push(missing(folder, expected, number - 1));
+        }
+        expected = number.saturating_add(1);
+        match entry {
+            Ok(entry) => history.entries.push(Arc::new(entry)),
+            Err(error) => {
+                let object = folder.describe(&log_entry_path(number));
+                history.broken.push(BrokenEntry { number, object, reason: error.to_string() });
+            }
+        }
+    }
+    if expected <= last {
+        history.broken.push(missing(folder, expected, last));
+    }
+    ReadLog { history, files }
+}
+
+fn missing(folder: &JobFolder, first: u64, last: u64) -> BrokenEntry {
+    let reason = match last - first {
+        0 => "it is missing".to_owned(),
+        more => format!("it and the {more} after it are missing"),
+    };
+    BrokenEntry { number: last, object: folder.describe(&log_entry_path(first)), reason }
+}

@@ -1,0 +1,336 @@
+//! Appending to the log, and being fenced.
+
+use super::entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint, WriterId};
+use super::history::{JobHistory, ReadLog, read_log};
+use super::{LogError, OpenError};
+use crate::folder::{JobFolder, checkpoint_of_object, is_object_of, log_entry_path};
+use crate::manifest::CheckpointManifest;
+use crate::retention::{self, Garbage, Retention, read_pinned};
+use crate::storage::{ObjectPath, PutOutcome, StorageError, StorageErrorKind, list_all};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use weir_model::{CheckpointId, Durable, Epoch};
+
+/// So much of an entry is compared to see that it is still the same: number, epoch and owner stand in it.
+const HEAD_BYTES: usize = 256;
+/// A coordinator that loses the race for its opening reads again so often.
+const OPEN_ATTEMPTS: u32 = 8;
+
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// How often a call that failed transiently is made, the first time included.
+    pub attempts: u32,
+    /// Before the second; doubles with each.
+    pub backoff_ms: u64,
+    /// Open although entries can't be read: with the user's consent only, as their checkpoints are passed over.
+    pub allow_broken: bool,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        LogOptions { attempts: 5, backoff_ms: 100, allow_broken: false }
+    }
+}
+
+/// A job's log, opened for writing by one coordinator.
+#[derive(Debug)]
+pub struct CommitLog {
+    folder: JobFolder,
+    options: LogOptions,
+    owner: WriterId,
+    epoch: Epoch,
+    /// Of the next entry.
+    next: u64,
+    /// The entry before it.
+    previous: Option<Predecessor>,
+    history: JobHistory,
+    next_checkpoint: CheckpointId,
+    fenced: Option<(Option<Epoch>, String)>,
+    pub(crate) garbage: Garbage,
+}
+
+/// An entry known by how it begins.
+#[derive(Clone, Debug)]
+struct Predecessor {
+    number: u64,
+    head: Bytes,
+}
+
+impl Predecessor {
+    fn of(number: u64, file: &Bytes) -> Self {
+        Predecessor { number, head: file.slice(..file.len().min(HEAD_BYTES)) }
+    }
+}
+
+impl CommitLog {
+    /// Takes the job over: whoever wrote to its log before is fenced from then on.
+    ///
+    /// `choose` says from what the job starts, given what the log says; it is asked again when another writer was faster.
+    pub async fn open<E>(
+        folder: JobFolder,
+        owner: WriterId,
+        options: LogOptions,
+        now_ms: u64,
+        mut choose: impl FnMut(&JobHistory) -> Result<Opened, E>,
+    ) -> Result<Self, OpenError<E>> {
+        for _ in 0..OPEN_ATTEMPTS {
+            let ReadLog { history, files } = read_log(&folder).await?;
+            if !history.broken.is_empty() && !options.allow_broken {
+                return Err(LogError::Broken(history.broken).into());
+            }
+            let opened = choose(&history).map_err(OpenError::Refused)?;
+            let last = history.last_number();
+            let mut log = CommitLog {
+                options: options.clone(),
+                owner: owner.clone(),
+                epoch: history.next_epoch(),
+                next: last.map_or(1, |last| last + 1),
+                previous: last.and_then(|last| Some(Predecessor::of(last, files.get(&last)?))),
+                next_checkpoint: next_checkpoint(&folder, &history).await.map_err(LogError::from)?,
+                history,
+                folder: folder.clone(),
+                fenced: None,
+                garbage: Garbage { trimmed: vec![], pinned: read_pinned(&folder).await.map_err(LogError::from)? },
+            };
+            let low_water = log.low_water_for_opening(&opened);
+            match log.append(LogRecord::Opened(opened), low_water, now_ms).await {
+                Ok(()) => return Ok(log),
+                // Another coordinator opened it, or went on writing: what it says may have changed.
+                Err(LogError::Fenced { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let reason = format!("{OPEN_ATTEMPTS} times another coordinator was faster: is more than one running?");
+        Err(LogError::Fenced { by: None, reason }.into())
+    }
+
+    pub fn folder(&self) -> &JobFolder {
+        &self.folder
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub fn owner(&self) -> &WriterId {
+        &self.owner
+    }
+
+    pub fn history(&self) -> &JobHistory {
+        &self.history
+    }
+
+    /// The first checkpoint number that nothing on storage has had.
+    pub fn next_checkpoint(&self) -> CheckpointId {
+        self.next_checkpoint
+    }
+
+    /// Completes a checkpoint; the proof lets its commits begin.
+    ///
+    /// Checkpoints that `retention` lets go, and that are older than `protect_from` (the oldest that a task may
+    /// still build on), leave the log with this entry; `collect_garbage` removes what belonged to them alone.
+    pub async fn complete(
+        &mut self,
+        manifest: CheckpointManifest,
+        retention: &Retention,
+        protect_from: Option<CheckpointId>,
+        now_ms: u64,
+    ) -> Result<Durable<CheckpointId>, LogError> {
+        self.check(&manifest)?;
+        let checkpoint = manifest.checkpoint;
+        let low_water = retention::low_water(&self.history, &manifest, self.next, retention, protect_from, now_ms);
+        self.append(LogRecord::CheckpointCompleted(manifest), low_water, now_ms).await?;
+        self.next_checkpoint = self.next_checkpoint.max(checkpoint.next());
+        Ok(Durable::attest(checkpoint))
+    }
+
+    /// The job ended. The proof says that whoever asks will learn so.
+    pub async fn close(
+        &mut self,
+        reason: CloseReason,
+        message: impl Into<String>,
+        now_ms: u64,
+    ) -> Result<Durable<CloseReason>, LogError> {
+        let closed = Closed { reason, message: message.into() };
+        let low_water = self.history.low_water_mark();
+        self.append(LogRecord::Closed(closed), low_water, now_ms).await?;
+        Ok(Durable::attest(reason))
+    }
+
+    /// Refuses what would break a restore later, while the checkpoint before it still stands.
+    fn check(&self, manifest: &CheckpointManifest) -> Result<(), LogError> {
+        let refuse = |reason: String| Err(LogError::Refused(format!("checkpoint {}: {reason}", manifest.checkpoint)));
+        if manifest.epoch != self.epoch {
+            return refuse(format!("it belongs to epoch {}, and this log is at {}", manifest.epoch, self.epoch));
+        }
+        let last = self.history.checkpoints().map(|manifest| manifest.checkpoint).max();
+        if last.is_some_and(|last| manifest.checkpoint <= last) {
+            return refuse(format!("checkpoint {} is already complete", last.unwrap_or(manifest.checkpoint)));
+        }
+        let held = self.history.checkpoints().chain(&self.garbage.pinned).flat_map(|manifest| &manifest.objects);
+        let held = held.map(|object| &object.path).collect::<BTreeSet<_>>();
+        let mut named = BTreeSet::new();
+        for object in &manifest.objects {
+            if !named.insert(&object.path) {
+                return refuse(format!("`{}` stands in it twice", object.path));
+            }
+            if !held.contains(&object.path) && !is_object_of(&object.path, manifest.checkpoint, manifest.fence()) {
+                let path = &object.path;
+                return refuse(format!("`{path}` is neither its own nor held by a retained checkpoint"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Before a checkpoint completes, the log must keep what it restores from now.
+    fn low_water_for_opening(&self, opened: &Opened) -> u64 {
+        let current = self.history.low_water_mark();
+        let needed = self.history.live().iter().find_map(|entry| entry.manifest().map(|_| entry.number));
+        let restored = match &opened.restored_from {
+            Some(RestorePoint::Checkpoint { checkpoint }) => self.history.number_of(*checkpoint),
+            _ => None,
+        };
+        // Without any checkpoint the openings before count for nothing, but the predecessor stays (see `log`).
+        let floor = needed.into_iter().chain(restored).min().unwrap_or(self.next).min(self.next.saturating_sub(1));
+        floor.max(current).max(1)
+    }
+
+    async fn append(&mut self, record: LogRecord, low_water: u64, now_ms: u64) -> Result<(), LogError> {
+        if let Some((by, reason)) = &self.fenced {
+            return Err(LogError::Fenced { by: *by, reason: reason.clone() });
+        }
+        let mut entry = LogEntry {
+            number: self.next,
+            epoch: self.epoch,
+            owner: self.owner.clone(),
+            low_water,
+            written_at_ms: now_ms,
+            record,
+        };
+        let result = loop {
+            entry.number = self.next;
+            match self.append_at(&entry).await {
+                // What stood there is of this writer's: an earlier append, whose answer never came. It counts.
+                Ok(Some((earlier, file))) => self.accept(earlier, &file),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Err(LogError::Fenced { by, reason }) = &result {
+            self.fenced = Some((*by, reason.clone()));
+        }
+        result
+    }
+
+    /// Puts the entry. `Some`: its number holds an earlier entry of this writer, which is part of the log.
+    async fn append_at(&mut self, entry: &LogEntry) -> Result<Option<(LogEntry, Bytes)>, LogError> {
+        let file = entry.encode().map_err(|error| LogError::Refused(error.to_string()))?;
+        let (found, found_file) = match self.create(entry.number, &file).await? {
+            PutOutcome::Created => (None, file),
+            PutOutcome::Exists => {
+                let found_file = self.read_taken(entry.number).await?;
+                if found_file == file {
+                    (None, file)
+                } else {
+                    (Some(self.recognise(entry.number, &found_file)?), found_file)
+                }
+            }
+        };
+        self.check_predecessor().await?;
+        match found {
+            Some(earlier) => Ok(Some((earlier, found_file))),
+            None => {
+                self.accept(entry.clone(), &found_file);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn create(&self, number: u64, file: &Bytes) -> Result<PutOutcome, LogError> {
+        let path = self.folder.path(&log_entry_path(number));
+        let storage = self.folder.storage();
+        // A try again after a lost response finds `Exists`, and reads its own entry there.
+        let outcome = self.retried(|| storage.put_if_absent(&path, file.clone())).await;
+        outcome.map_err(|error| if error.is_transient() { LogError::Unknown(error) } else { error.into() })
+    }
+
+    async fn read_taken(&self, number: u64) -> Result<Bytes, LogError> {
+        let path = self.folder.path(&log_entry_path(number));
+        let storage = self.folder.storage();
+        self.retried(|| storage.get(&path)).await.map_err(|error| {
+            if error.is_not_found() {
+                // Taken and trimmed again: the log has gone far beyond.
+                LogError::Fenced { by: None, reason: format!("entry {number} was written and trimmed by another") }
+            } else {
+                LogError::Unknown(error)
+            }
+        })
+    }
+
+    /// What stands under a number that this writer wanted: an own earlier entry, or another's, which fences it.
+    fn recognise(&self, number: u64, file: &Bytes) -> Result<LogEntry, LogError> {
+        let found = LogEntry::decode(number, file).map_err(|error| {
+            let object = self.folder.describe(&log_entry_path(number));
+            LogError::Broken(vec![super::BrokenEntry { number, object, reason: error.to_string() }])
+        })?;
+        if found.owner == self.owner && found.epoch == self.epoch {
+            return Ok(found);
+        }
+        let reason = format!("entry {number} was written by {} at epoch {}", found.owner, found.epoch);
+        Err(LogError::Fenced { by: Some(found.epoch), reason })
+    }
+
+    /// See `log`: tells a number that was free from one that was taken and trimmed.
+    async fn check_predecessor(&self) -> Result<(), LogError> {
+        let Some(previous) = &self.previous else { return Ok(()) };
+        let path = self.folder.path(&log_entry_path(previous.number));
+        let storage = self.folder.storage();
+        let gone = || {
+            let reason = format!("entry {} was trimmed: another coordinator has gone on", previous.number);
+            Err(LogError::Fenced { by: None, reason })
+        };
+        match self.retried(|| storage.get_range(&path, 0, previous.head.len() as u64)).await {
+            Ok(head) if head == previous.head => Ok(()),
+            Ok(_) => gone(),
+            Err(error) if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Corrupt) => gone(),
+            Err(error) => Err(LogError::Unknown(error)),
+        }
+    }
+
+    fn accept(&mut self, entry: LogEntry, file: &Bytes) {
+        self.previous = Some(Predecessor::of(entry.number, file));
+        self.next = entry.number + 1;
+        let trimmed = self.history.entries.iter().take_while(|old| old.number < entry.low_water).count();
+        self.garbage.trimmed.extend(self.history.entries.drain(..trimmed));
+        self.history.entries.push(Arc::new(entry));
+    }
+
+    async fn retried<T, F: Future<Output = Result<T, StorageError>>>(
+        &self,
+        call: impl Fn() -> F,
+    ) -> Result<T, StorageError> {
+        let mut backoff_ms = self.options.backoff_ms;
+        for _ in 1..self.options.attempts {
+            match call().await {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(%error, "the commit log's storage failed and is tried again");
+                    tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
+                    backoff_ms = backoff_ms.saturating_mul(2);
+                }
+                other => return other,
+            }
+        }
+        call().await
+    }
+}
+
+/// Above every checkpoint that the log or an object's name speaks of, so that no number is used twice.
+async fn next_checkpoint(folder: &JobFolder, history: &JobHistory) -> Result<CheckpointId, StorageError> {
+    let listed = list_all(&**folder.storage(), folder.folder()).await?;
+    let relative = listed.iter().filter_map(|info| info.path.relative_to(folder.folder()));
+    let on_storage = relative.filter_map(|path: ObjectPath| checkpoint_of_object(&path)).max();
+    let in_log = history.checkpoints().map(|manifest| manifest.checkpoint).max();
+    Ok(on_storage.max(in_log).map_or(CheckpointId(1), CheckpointId::next))
+}
