@@ -10,7 +10,7 @@ use crate::{data, python, tidy};
 
 /// The package with the test that kills processes, and the name of that test target. It reads the number of runs
 /// and the seed from WEIR_KILL_RUNS and WEIR_KILL_SEED.
-const KILL_TEST: (&str, &str) = ("weir-node", "kill");
+const KILL_TEST: (&str, &str) = ("weir-cli", "kill");
 
 /// Builds the CLI and becomes it, in the folder of the caller.
 pub fn weir(layout: &Layout, arguments: &[String]) -> Result<()> {

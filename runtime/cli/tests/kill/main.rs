@@ -1,0 +1,264 @@
+//! Real processes, killed at random and at chosen moments, and started again until the job is finished: the committed
+//! output must be that of a run which nobody disturbed. At least once, nothing may be lost.
+//!
+//! `WEIR_KILL_RUNS` says how many random runs there are and `WEIR_KILL_SEED` what the first one's seed is;
+//! `cargo xtask kill-test RUNS SEED` sets both. A failure names the command that repeats its run.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use support::traffic::{self, Checkpoints, Guarantee};
+use support::{Finished, Scratch, Weir};
+
+const DEFAULT_RUNS: u64 = 30;
+/// Runs at once: a run mostly waits for its rate-limited source.
+const THREADS: u64 = 4;
+const BACKENDS: [&str; 2] = ["heap", "rocksdb"];
+/// Where the engine lets a test end the process; each is passed at every checkpoint.
+const CHECKPOINT_FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "mid-commit", "mid-retention"];
+const RESTORE_FAILPOINT: &str = "before-restore-done";
+const SAVEPOINT_FAILPOINT: &str = "savepoint-write";
+
+/// How a process comes to its end.
+#[derive(Clone, Debug)]
+enum Death {
+    /// SIGKILL so long after the start.
+    After(Duration),
+    /// The process ends itself, as abruptly, when it passes a failpoint for the nth time.
+    Failpoint { name: &'static str, nth: u32 },
+}
+
+/// One start of the job.
+#[derive(Clone, Debug)]
+struct Start {
+    parallelism: u32,
+    death: Death,
+}
+
+/// All that a seed decides.
+#[derive(Clone, Debug)]
+struct Plan {
+    backend: &'static str,
+    guarantee: Guarantee,
+    checkpoints: Checkpoints,
+    starts: Vec<Start>,
+    /// Of the last start, which runs to the end.
+    last_parallelism: u32,
+}
+
+#[test]
+fn output_is_that_of_an_undisturbed_run() {
+    let runs = number("WEIR_KILL_RUNS").unwrap_or(DEFAULT_RUNS);
+    let first = number("WEIR_KILL_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
+    println!("kill test: {runs} runs, the first with seed {first}");
+    let next = AtomicU64::new(0);
+    let began = Instant::now();
+    let failures = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut failures = vec![];
+                    loop {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        if index >= runs {
+                            return failures;
+                        }
+                        failures.extend(random_run(first.wrapping_add(index)).err());
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a run panicked")).collect::<Vec<_>>()
+    });
+    println!("kill test: {runs} runs in {:.0?}, {} failed", began.elapsed(), failures.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn each_moment_of_a_checkpoint() {
+    for backend in BACKENDS {
+        for name in CHECKPOINT_FAILPOINTS {
+            let starts = vec![Start { parallelism: 2, death: Death::Failpoint { name, nth: 3 } }];
+            must_die_and_recover(&format!("kill-{backend}-{name}"), backend, Checkpoints::Frequent, starts);
+        }
+    }
+}
+
+#[test]
+fn each_moment_of_the_last_checkpoint() {
+    for backend in BACKENDS {
+        for name in ["before-manifest", "after-manifest", "mid-commit"] {
+            let starts = vec![Start { parallelism: 2, death: Death::Failpoint { name, nth: 1 } }];
+            must_die_and_recover(&format!("kill-last-{backend}-{name}"), backend, Checkpoints::Last, starts);
+        }
+    }
+}
+
+#[test]
+fn twice_while_it_restores() {
+    for backend in BACKENDS {
+        let restore = Death::Failpoint { name: RESTORE_FAILPOINT, nth: 1 };
+        let starts = vec![
+            Start { parallelism: 1, death: Death::Failpoint { name: "after-manifest", nth: 4 } },
+            Start { parallelism: 3, death: restore.clone() },
+            Start { parallelism: 2, death: restore },
+        ];
+        must_die_and_recover(&format!("kill-restore-{backend}"), backend, Checkpoints::Frequent, starts);
+    }
+}
+
+#[test]
+fn while_a_savepoint_is_written() {
+    for backend in BACKENDS {
+        let scratch = Scratch::new(&format!("kill-savepoint-{backend}"));
+        let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+        let running = start(&scratch, &job, backend, 2).env("WEIR_FAILPOINT", SAVEPOINT_FAILPOINT).spawn();
+        support::await_condition("the first checkpoint", || {
+            let listed = Weir::new(scratch.path(), ["checkpoints".as_ref(), job.as_os_str()]).run();
+            listed.stdout.contains("Completed").then_some(())
+        });
+        let folder = scratch.join("savepoint");
+        // Its exit code is the client's affair: the process that it asked is gone.
+        let asked =
+            Weir::new(scratch.path(), ["savepoint".as_ref(), job.as_os_str(), "--to".as_ref(), folder.as_os_str()])
+                .run();
+        let died = running.wait();
+        assert!(died.status.signal().is_some(), "the savepoint did not pass its failpoint: {died}\n{asked}");
+        assert!(!asked.status.success(), "a savepoint that was never complete was reported as one: {asked}");
+        let refused = start(&scratch, &job, backend, 2).with(["--from".as_ref(), folder.as_os_str()]).run();
+        assert!(!refused.status.success(), "half a savepoint was restored: {refused}");
+        start(&scratch, &job, backend, 3).succeed();
+        traffic::verify(&scratch, Guarantee::ExactlyOnce).unwrap_or_else(|problem| panic!("{backend}: {problem}"));
+    }
+}
+
+/// Each of the starts must end by its failpoint.
+fn must_die_and_recover(name: &str, backend: &'static str, checkpoints: Checkpoints, starts: Vec<Start>) {
+    let scratch = Scratch::new(name);
+    let plan = Plan { backend, guarantee: Guarantee::ExactlyOnce, checkpoints, starts, last_parallelism: 2 };
+    match run(&scratch, &plan) {
+        Ok(deaths) => assert_eq!(deaths, plan.starts.len(), "{plan}: a failpoint was not passed"),
+        Err(problem) => panic!("{name}: {plan}\n{problem}"),
+    }
+}
+
+fn random_run(seed: u64) -> Result<(), String> {
+    let plan = Plan::random(&mut ChaCha8Rng::seed_from_u64(seed));
+    let scratch = Scratch::new(&format!("kill-{seed}"));
+    let began = Instant::now();
+    match run(&scratch, &plan) {
+        Ok(deaths) => {
+            println!("seed {seed}: {plan}: died {deaths} times, correct after {:.1?}", began.elapsed());
+            Ok(())
+        }
+        Err(problem) => {
+            let kept = scratch.keep();
+            let message = format!(
+                "seed {seed}: {plan}\n{problem}\nkept for inspection: {}\nrepeat with: cargo xtask kill-test 1 {seed}",
+                kept.display()
+            );
+            println!("{message}");
+            Err(message)
+        }
+    }
+}
+
+/// How many starts ended by their death; the last one, and any that was too quick for its death, must end well.
+fn run(scratch: &Scratch, plan: &Plan) -> Result<usize, String> {
+    let job = traffic::write(scratch, plan.guarantee, plan.checkpoints);
+    let mut deaths = 0;
+    for planned in &plan.starts {
+        let weir = start(scratch, &job, plan.backend, planned.parallelism);
+        let finished = match planned.death {
+            Death::After(delay) => {
+                let mut running = weir.spawn();
+                let began = Instant::now();
+                while began.elapsed() < delay && !running.has_ended() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                running.kill()
+            }
+            Death::Failpoint { name, nth } => weir.env("WEIR_FAILPOINT", format!("{name}:{nth}")).run(),
+        };
+        deaths += usize::from(died(&finished)?);
+    }
+    let finished = start(scratch, &job, plan.backend, plan.last_parallelism).run();
+    if died(&finished)? {
+        return Err(format!("the last start was ended by a signal: {finished}"));
+    }
+    traffic::verify(scratch, plan.guarantee)?;
+    let listing = traffic::listing(scratch);
+    let again = start(scratch, &job, plan.backend, plan.last_parallelism).run();
+    if !again.status.success() || traffic::listing(scratch) != listing {
+        return Err(format!("a finished job was started again, and failed or wrote anew: {again}"));
+    }
+    Ok(deaths)
+}
+
+/// Whether the process died, rather than finish. That it gave up by itself is an error.
+fn died(finished: &Finished) -> Result<bool, String> {
+    match (finished.status.signal(), finished.status.success()) {
+        (Some(_), _) => Ok(true),
+        (None, true) => Ok(false),
+        (None, false) => Err(format!("a start failed by itself: {finished}")),
+    }
+}
+
+fn start(scratch: &Scratch, job: &Path, backend: &str, parallelism: u32) -> Weir {
+    let parallelism = parallelism.to_string();
+    let options = ["-p", &parallelism, "--backend", backend];
+    Weir::new(scratch.path(), ["run".as_ref(), job.as_os_str()].into_iter().chain(options.iter().map(AsRef::as_ref)))
+}
+
+impl Plan {
+    fn random(rng: &mut ChaCha8Rng) -> Self {
+        let backend = BACKENDS[rng.random_range(0..BACKENDS.len())];
+        let guarantee = if rng.random_bool(0.75) { Guarantee::ExactlyOnce } else { Guarantee::AtLeastOnce };
+        let checkpoints = if rng.random_bool(0.95) { Checkpoints::Frequent } else { Checkpoints::Last };
+        let starts = (0..rng.random_range(1..=4))
+            .map(|_| Start { parallelism: rng.random_range(1..=4), death: Death::random(rng) })
+            .collect();
+        Plan { backend, guarantee, checkpoints, starts, last_parallelism: rng.random_range(1..=4) }
+    }
+}
+
+impl Death {
+    fn random(rng: &mut ChaCha8Rng) -> Self {
+        match rng.random_range(0..10) {
+            // While it starts or restores.
+            0..=1 => Death::After(Duration::from_millis(rng.random_range(0..150))),
+            2..=6 => Death::After(Duration::from_millis(rng.random_range(0..2_500))),
+            7 => Death::Failpoint { name: RESTORE_FAILPOINT, nth: 1 },
+            _ => Death::Failpoint {
+                name: CHECKPOINT_FAILPOINTS[rng.random_range(0..CHECKPOINT_FAILPOINTS.len())],
+                nth: rng.random_range(1..=12),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {:?}, checkpoints {:?}, killed ", self.backend, self.guarantee, self.checkpoints)?;
+        for Start { parallelism, death } in &self.starts {
+            match death {
+                Death::After(delay) => write!(f, "after {delay:.0?}")?,
+                Death::Failpoint { name, nth } => write!(f, "at {name}:{nth}")?,
+            }
+            write!(f, " (p={parallelism}), ")?;
+        }
+        write!(f, "then p={}", self.last_parallelism)
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}

@@ -1,0 +1,13 @@
+//! What the end-to-end tests share: scratch folders, the `weir` process, the oracle.
+
+// Each test target uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+mod oracle;
+mod process;
+mod scratch;
+pub mod traffic;
+
+pub use oracle::{Check, Mode, Oracle, Rows, Run, Table, tables};
+pub use process::{Finished, Running, Weir, await_condition};
+pub use scratch::{Scratch, finished_files, finished_lines};
