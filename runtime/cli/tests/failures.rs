@@ -28,7 +28,7 @@ fn a_bad_record_is_skipped_and_counted() {
     let scratch = Scratch::new("failure-skipped");
     let job = job(&scratch, json!({"json": {"onBadRecord": "Skip"}}), "SELECT id, v FROM lines", None);
     let finished = run(&scratch, &job).succeed();
-    assert!(finished.stdout.contains("1 bad"), "the skipped record is not counted: {finished}");
+    assert!(finished.stderr.contains("1 bad"), "the skipped record is not counted: {finished}");
     assert_eq!(committed(&scratch), GOOD_LINES);
 }
 

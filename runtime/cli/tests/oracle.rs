@@ -191,8 +191,9 @@ fn check(name: &str) {
         );
         let finished = Weir::new(scratch.path(), ["run".as_ref(), job.as_os_str()]).succeed();
         if let Some(dropped) = case.late_dropped {
-            let expected = format!("{dropped} late");
-            assert!(finished.stdout.contains(&expected), "no word of `{expected}` dropped records: {finished}");
+            // As progress writes it: `2,000 late`.
+            let expected = format!("{},{:03} late", dropped / 1000, dropped % 1000);
+            assert!(finished.stderr.contains(&expected), "no word of `{expected}`: {finished}");
         }
     }
     if let Err(problem) = oracle.compare(&scratch.join("compare.json")) {

@@ -81,7 +81,7 @@ fn checkpoints_are_listed_and_retained_by_count() {
     run(&scratch, &job, &[]).succeed();
     let checkpoints = checkpoints(&scratch, &job);
     assert_eq!(checkpoints.len(), 2, "retain.count is 2: {checkpoints:?}");
-    for field in ["id", "type", "completedAt", "durationMs", "sizeBytes", "stateSizeBytes", "restorable"] {
+    for field in ["id", "type", "completedAtMs", "durationMs", "sizeBytes", "fullSizeBytes", "restorable"] {
         assert!(
             checkpoints.iter().all(|checkpoint| !checkpoint[field].is_null()),
             "{field} is missing: {checkpoints:?}"
