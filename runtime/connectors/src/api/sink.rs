@@ -22,7 +22,7 @@ pub trait Sink: Send + Sync {
     ) -> Result<Box<dyn SinkWriter>, ConnectorError>;
 
     /// The second phase. `None` for sinks that have none (print, blackhole, upserts).
-    fn committer(&self) -> Result<Option<Box<dyn Committer>>, ConnectorError>;
+    fn committer(&self, context: CommitterContext) -> Result<Option<Box<dyn Committer>>, ConnectorError>;
 }
 
 /// What a reader of the sink may rely on.
@@ -48,12 +48,23 @@ pub struct SinkContext {
     pub input: SchemaRef,
 }
 
+/// Whose pending output the committer commits, and may remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitterContext {
+    /// The step's name.
+    pub name: String,
+    /// The job's UID.
+    pub job_uid: String,
+}
+
 pub trait SinkWriter: Send {
     /// The batch's schema is `SinkContext::input`, the change kind last if the stream is updating.
     fn write(&mut self, batch: &RecordBatch) -> Result<(), ConnectorError>;
 
     /// The first phase: makes everything written so far durable outside, invisible to readers, and returns what
     /// a committer needs to make it visible, also from another process after a crash. At-least-once sinks flush here.
+    /// Each committable is returned once: should the checkpoint fail, the driver carries it into the next
+    /// (`PendingCommits`).
     fn pre_commit(&mut self, checkpoint: CheckpointId) -> Result<SinkSnapshot, ConnectorError>;
 
     /// The attempt ends without another checkpoint: let go of what is open; nothing more becomes visible.

@@ -56,8 +56,10 @@ pub trait SourceReader: Send {
 #[derive(Debug)]
 pub enum Poll {
     Batch {
+        /// Without rows only when all that was read was rejected.
         batch: RecordBatch,
         /// Number of the split in this reader: watermarks are made per split and the least one counts.
+        /// A finished split's number isn't used again; while no split is open the watermark stays where it is.
         split: u32,
         /// Records that could not be decoded (`dead_letter_schema`), where the spec sends them to a sink.
         rejected: Option<RecordBatch>,
