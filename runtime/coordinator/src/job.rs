@@ -226,7 +226,6 @@ impl<P> Coordinator<P> {
         self.phase = Phase::Running;
         self.tasks = tasks.into_iter().collect();
         self.sources = sources;
-        self.sources_at_end.clear();
         self.deployed_ms = Some(now_ms);
         let interval_ms = self.config.checkpoints.as_ref().map_or(u64::MAX, |config| config.interval_ms);
         self.next_trigger_ms = now_ms.saturating_add(interval_ms.min(FIRST_CHECKPOINT_MS));

@@ -1,1 +1,35 @@
+//! The process: what joins planner, operators, connectors, state and storage into a running job.
+//!
+//! * [`job::load`]: from a StreamJob file to a [`job::Job`], with every mistake found on the way
+//! * [`LocalJob`]: a job run in this process, all tasks as threads
+//! * [`control_socket`]: how another process reaches a running job
+//!
+//! Nothing here knows Kubernetes: in a pod and on a laptop the same code runs.
 
+mod attempt;
+mod backends;
+mod checkpoint_objects;
+mod control;
+pub mod control_socket;
+mod failpoint;
+pub mod job;
+mod local;
+pub mod metrics;
+mod physical;
+pub mod registry;
+mod restore;
+mod run;
+pub mod savepoint;
+mod start;
+pub mod status;
+mod storage_thread;
+mod task;
+
+pub use control::Request;
+pub use job::{Job, Loaded, load};
+pub use local::LocalJob;
+pub use registry::Registry;
+pub use run::RequestSender;
+pub use start::{StartError, StartFrom, job_folder};
+pub use status::{CheckpointLine, JobStatus, NodeStatus, StatusHandle};
+pub use weir_coordinator::{Outcome, StopMode};

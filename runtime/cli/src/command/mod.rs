@@ -1,0 +1,10 @@
+//! A file per command.
+
+pub(crate) mod cancel;
+pub(crate) mod checkpoints;
+pub(crate) mod plan;
+pub(crate) mod run;
+pub(crate) mod savepoint;
+pub(crate) mod state;
+pub(crate) mod stop;
+pub(crate) mod validate;

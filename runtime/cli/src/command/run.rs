@@ -1,0 +1,122 @@
+use crate::job_file::JobFile;
+use crate::progress::Progress;
+use anyhow::{Context, Result};
+use clap::Args;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use weir_model::CheckpointId;
+use weir_node::{LocalJob, Outcome, Registry, Request, StartError, StartFrom, StopMode, control_socket};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    job: JobFile,
+    /// Where to begin: `latest` checkpoint, `none` (empty), a checkpoint's number, or a savepoint's folder.
+    #[arg(long, default_value = "latest", value_name = "WHERE")]
+    from: String,
+    /// Show no progress.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Exit code of a process that ended because it was interrupted.
+const INTERRUPTED: u8 = 130;
+
+pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
+    let job = Arc::new(arguments.job.job(registry)?);
+    let from = start_from(&arguments.from)?;
+    let local = match LocalJob::start(Arc::clone(&job), &from) {
+        Ok(local) => local,
+        Err(StartError::AlreadyFinished) => {
+            println!("{}: has finished; `--from none` runs it again from the beginning", job.name);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot start `{}`", job.name)),
+    };
+    if let Err(error) = control_socket::serve(&job, local.requests()) {
+        eprintln!("warning: savepoint, stop and cancel from another shell won't work: {error}");
+    }
+    stop_on_interrupt(&local)?;
+    let progress = Progress::start(&job, local.status(), arguments.quiet);
+    let outcome = local.run();
+    progress.end();
+    Ok(report(&job.name, &outcome))
+}
+
+fn start_from(text: &str) -> Result<StartFrom> {
+    Ok(match text {
+        "latest" => StartFrom::Latest,
+        "none" => StartFrom::Nothing,
+        number if number.parse::<u64>().is_ok() => StartFrom::Checkpoint(CheckpointId(number.parse()?)),
+        uri if uri.contains("://") => StartFrom::Savepoint(uri.to_owned()),
+        path => {
+            let folder = std::fs::canonicalize(path).with_context(|| format!("--from {path}"))?;
+            StartFrom::Savepoint(format!("file://{}", folder.display()))
+        }
+    })
+}
+
+/// The first Ctrl-C stops after a last checkpoint, the second at once.
+fn stop_on_interrupt(local: &LocalJob) -> Result<()> {
+    let requests = local.requests();
+    let (interrupted, interruptions) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+                Ok(terminate) => terminate,
+                Err(_) => return,
+            };
+            loop {
+                tokio::select! {
+                    _ = tokio::signal::ctrl_c() => {}
+                    _ = terminate.recv() => {}
+                }
+                if interrupted.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+    })?;
+    std::thread::Builder::new().name("interrupts".to_owned()).spawn(move || {
+        let modes = std::iter::once(StopMode::Drain).chain(std::iter::repeat(StopMode::Cancel));
+        for (mode, ()) in modes.zip(interruptions) {
+            match mode {
+                StopMode::Drain => eprintln!("stopping after a last checkpoint; again to stop at once"),
+                StopMode::Cancel => eprintln!("stopping at once"),
+            }
+            requests.send(Request::Stop(mode));
+        }
+    })?;
+    Ok(())
+}
+
+fn report(name: &str, outcome: &Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Finished => {
+            println!("{name}: finished");
+            ExitCode::SUCCESS
+        }
+        Outcome::Stopped { savepoint: Some(savepoint) } => {
+            println!("{name}: stopped, savepoint {savepoint}");
+            ExitCode::SUCCESS
+        }
+        Outcome::Stopped { savepoint: None } => {
+            println!("{name}: stopped; `weir run` goes on from the last checkpoint");
+            ExitCode::SUCCESS
+        }
+        Outcome::Cancelled => {
+            println!("{name}: cancelled");
+            ExitCode::from(INTERRUPTED)
+        }
+        Outcome::Failed { reason } => {
+            eprintln!("error: {name} failed: {reason}");
+            ExitCode::FAILURE
+        }
+        Outcome::Fenced { by } => {
+            eprintln!("error: {name} was taken over: {by}");
+            ExitCode::FAILURE
+        }
+    }
+}

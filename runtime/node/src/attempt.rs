@@ -1,0 +1,391 @@
+//! Starting all tasks of a job: from the graph, and from what a checkpoint holds, to running threads.
+
+use crate::control::ControlEvent;
+use crate::job::Job;
+use crate::metrics::NodeMetrics;
+use crate::physical::PhysicalPlan;
+use crate::restore::{OperatorRestore, RestoreState};
+use crate::status::NodeStatus;
+use crate::task::*;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use weir_connectors::api::{CommitterContext, ConnectorError, SinkContext, SourceContext};
+use weir_dataflow::alignment::{Aligner, AlignmentMode};
+use weir_dataflow::operator::OperatorMetrics;
+use weir_dataflow::watermark::{WatermarkGenerator, WatermarkMerger, WatermarkStrategy};
+use weir_model::graph::{Exchange, Node, NodeId, NodeKind, OperatorSpec, Port, StreamSchema};
+use weir_model::{CommitPermit, Fence, KeyGroupRange, OperatorUid, SubtaskId};
+use weir_state::{KeyedState, SegmentSource, StateConfig};
+
+/// The running tasks of one attempt.
+pub(crate) struct Attempt {
+    pub(crate) tasks: Vec<SubtaskId>,
+    pub(crate) sources: Vec<SubtaskId>,
+    pub(crate) nodes: Vec<NodeStatus>,
+    gates: BTreeMap<SubtaskId, Arc<Gate>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Attempt {
+    pub(crate) fn send(&self, tasks: &[SubtaskId], mail: &Mail) {
+        for gate in tasks.iter().filter_map(|task| self.gates.get(task)) {
+            gate.send(mail.clone());
+        }
+    }
+
+    /// Lets every task end where it stands.
+    pub(crate) fn cancel(&self) {
+        self.gates.values().for_each(|gate| gate.cancel());
+    }
+
+    /// Waits for all threads.
+    pub(crate) fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            // A panic was reported by the thread itself.
+            thread.join().ok();
+        }
+    }
+}
+
+/// Why an attempt could not be started.
+#[derive(Debug)]
+pub(crate) struct DeployError {
+    pub(crate) reason: String,
+    /// Another try would fail the same way.
+    pub(crate) is_fatal: bool,
+}
+
+impl DeployError {
+    fn fatal(reason: impl Into<String>) -> Self {
+        DeployError { reason: reason.into(), is_fatal: true }
+    }
+
+    fn connector(uid: &OperatorUid, error: ConnectorError) -> Self {
+        DeployError { reason: format!("{uid}: {error}"), is_fatal: false }
+    }
+}
+
+/// What tasks need from the process around them.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) plan: &'a PhysicalPlan,
+    pub(crate) fence: Fence,
+    pub(crate) mode: AlignmentMode,
+    pub(crate) events: Sender<ControlEvent>,
+    pub(crate) snapshots: SnapshotHandle,
+    pub(crate) segments: &'a dyn SegmentSource,
+    pub(crate) backends: &'a dyn StateBackends,
+}
+
+/// Where keyed state lives.
+pub(crate) trait StateBackends: Send + Sync {
+    /// The configuration of one subtask's state; `uid` and `subtask` tell its local files from others'.
+    fn config(&self, uid: &OperatorUid, subtask: u32, fence: Fence, key_groups: KeyGroupRange, max_parallelism: u32) -> Result<StateConfig, String>;
+}
+
+/// Commits again what the restored checkpoint holds, then starts every task.
+pub(crate) fn deploy(around: &Surroundings<'_>, restore: Option<&RestoreState>) -> Result<Attempt, DeployError> {
+    if let Some(restore) = restore {
+        refuse_unmatched(around.job, restore)?;
+    }
+    for node in around.job.graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Sink)) {
+        settle_sink(around, node, restore)?;
+    }
+    let mut builder = Builder::new(around, restore);
+    let mut threads: Vec<(String, Box<dyn FnOnce() + Send>)> = vec![];
+    for task in 0..around.plan.tasks.len() {
+        for subtask in 0..around.plan.tasks[task].parallelism {
+            threads.push(builder.thread(task, subtask)?);
+        }
+    }
+    // Everything that can fail has been done: only now does the first record flow.
+    let threads = threads.into_iter().map(|(name, body)| {
+        let thread = std::thread::Builder::new().name(name).spawn(body);
+        thread.map_err(|error| DeployError { reason: format!("cannot start a thread: {error}"), is_fatal: false })
+    });
+    let threads = threads.collect::<Result<Vec<_>, _>>();
+    let gates = builder.gates_by_id();
+    let threads = threads.inspect_err(|_| gates.values().for_each(|gate| gate.cancel()))?;
+    Ok(Attempt { tasks: builder.tasks, sources: builder.sources, nodes: builder.nodes, gates, threads })
+}
+
+/// State that no operator of this job would take is refused: it would be lost with the next checkpoint.
+fn refuse_unmatched(job: &Job, restore: &RestoreState) -> Result<(), DeployError> {
+    if job.resource.spec.allow_non_restored_state() {
+        return Ok(());
+    }
+    let has_state = |restored: &OperatorRestore| {
+        !restored.keyed.is_empty() || !restored.splits.is_empty() || !restored.committables.is_empty()
+    };
+    let known = |uid: &OperatorUid| job.graph.nodes.iter().any(|node| node.uid == *uid);
+    let unmatched = restore.operators.iter().filter(|(uid, restored)| has_state(restored) && !known(uid));
+    let names: Vec<String> = unmatched.map(|(uid, _)| format!("`{uid}`")).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(DeployError::fatal(format!(
+        "the restore point holds state of {}, which this job doesn't have: was a step renamed or removed? Give it its \
+         old name, or set `upgrade.allowNonRestoredState: true` to let that state go",
+        names.join(", ")
+    )))
+}
+
+/// Makes visible what the restored checkpoint completed, and removes what later ones prepared.
+fn settle_sink(around: &Surroundings<'_>, node: &Node, restore: Option<&RestoreState>) -> Result<(), DeployError> {
+    let sink = &around.job.sinks[&node.step];
+    let context = CommitterContext { name: node.step.clone(), job_uid: around.job.uid.clone() };
+    let committer = sink.committer(context).map_err(|error| DeployError::connector(&node.uid, error))?;
+    let Some(mut committer) = committer else { return Ok(()) };
+    let (committables, writers) = match restore {
+        None => (vec![], vec![]),
+        Some(restore) => {
+            let empty = OperatorRestore::default();
+            let restored = restore.operators.get(&node.uid).unwrap_or(&empty);
+            let permit = CommitPermit::for_durable(&restore.checkpoint, around.fence);
+            if !restored.committables.is_empty() {
+                commit_with_retries(&mut *committer, permit, &restored.committables).map_err(|error| DeployError {
+                    is_fatal: matches!(error, ConnectorError::Permanent(_)),
+                    reason: format!("{}: commit of the restored checkpoint {}: {error}", node.uid, permit.checkpoint()),
+                })?;
+            }
+            let writers = restored.writers.iter().map(|(_, writer)| writer.clone()).collect();
+            (restored.committables.clone(), writers)
+        }
+    };
+    committer.abort_others(&committables, &writers).map_err(|error| DeployError::connector(&node.uid, error))
+}
+
+struct Builder<'a> {
+    around: &'a Surroundings<'a>,
+    restore: Option<&'a RestoreState>,
+    /// By task and subtask.
+    gates: Vec<Vec<Arc<Gate>>>,
+    tasks: Vec<SubtaskId>,
+    sources: Vec<SubtaskId>,
+    nodes: Vec<NodeStatus>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(around: &'a Surroundings<'a>, restore: Option<&'a RestoreState>) -> Self {
+        let gates = (0..around.plan.tasks.len()).map(|task| {
+            let channels = channel_bases(around.plan, task).last().copied().unwrap_or(0);
+            (0..around.plan.tasks[task].parallelism).map(|_| Gate::new(channels)).collect()
+        });
+        let nodes = around.job.graph.nodes.iter().map(node_status);
+        Builder { around, restore, gates: gates.collect(), tasks: vec![], sources: vec![], nodes: nodes.collect() }
+    }
+
+    fn gates_by_id(&self) -> BTreeMap<SubtaskId, Arc<Gate>> {
+        let gates = self.gates.iter().flatten().cloned();
+        self.tasks.iter().cloned().zip(gates).collect()
+    }
+
+    /// The body of one subtask's thread.
+    fn thread(&mut self, task: usize, subtask: usize) -> Result<(String, Box<dyn FnOnce() + Send>), DeployError> {
+        let graph = &self.around.job.graph;
+        let plan = &self.around.plan.tasks[task];
+        let head = graph.node(plan.nodes[0]);
+        let id = SubtaskId { operator: head.uid.clone(), index: subtask as u32 };
+        let reporter = Reporter { fence: self.around.fence, task: id.clone(), events: self.around.events.clone() };
+        let is_source = self.around.plan.is_source(graph, task);
+        let chained = if is_source { &plan.nodes[1..] } else { &plan.nodes[..] };
+        let nodes = chained.iter().map(|node| self.chain_node(*node, subtask)).collect::<Result<Vec<_>, _>>()?;
+        let core = TaskCore {
+            nodes,
+            outputs: self.outputs(task, subtask, Port::Main),
+            gate: Arc::clone(&self.gates[task][subtask]),
+            reporter: reporter.clone(),
+            snapshots: self.around.snapshots.clone(),
+            pending: PendingCommits::default(),
+            commits: self.commit_thread(chained, &reporter)?,
+            failed_in: None,
+        };
+        self.tasks.push(id.clone());
+        let name = format!("{id}");
+        if is_source {
+            self.sources.push(id);
+            let source = self.source_task(task, subtask, core)?;
+            return Ok((name, guarded(reporter, move || source.run())));
+        }
+        let bases = channel_bases(self.around.plan, task);
+        let channels = bases.last().copied().unwrap_or(0);
+        let input_of_channel = bases.windows(2).enumerate().flat_map(|(input, base)| vec![input; base[1] - base[0]]);
+        let operator = OperatorTask {
+            core,
+            aligner: Aligner::new(channels, self.around.mode),
+            watermarks: WatermarkMerger::new(channels),
+            input_of_channel: input_of_channel.collect(),
+        };
+        Ok((name, guarded(reporter, move || operator.run())))
+    }
+
+    fn source_task(&mut self, task: usize, subtask: usize, core: TaskCore) -> Result<SourceTask, DeployError> {
+        let node = self.around.job.graph.node(self.around.plan.tasks[task].nodes[0]);
+        let context = SourceContext {
+            name: node.step.clone(),
+            subtask: subtask as u32,
+            parallelism: self.around.plan.tasks[task].parallelism as u32,
+        };
+        let splits = self.restored(&node.uid).map_or(vec![], |restored| restored.splits.clone());
+        let source = &self.around.job.sources[&node.step];
+        let reader = source.reader(context, splits).map_err(|error| DeployError::connector(&node.uid, error))?;
+        Ok(SourceTask {
+            core,
+            uid: node.uid.clone(),
+            metrics: self.metrics(self.around.plan.tasks[task].nodes[0], subtask),
+            reader,
+            event_time: self.event_time(node),
+            dead_letters: self.outputs(task, subtask, Port::DeadLetter),
+        })
+    }
+
+    fn event_time(&self, node: &Node) -> Option<EventTime> {
+        let sources = &self.around.job.resource.spec.pipeline.sources;
+        let watermark = sources.iter().find(|source| source.name == node.step)?.watermark.as_ref()?;
+        let column = node.schema.fields.index_of(&watermark.column).ok()?;
+        let strategy = WatermarkStrategy {
+            column: watermark.column.clone(),
+            max_out_of_orderness_us: watermark.max_out_of_orderness().as_micros() as i64,
+            idle_timeout_us: watermark.idle_timeout().map(|timeout| timeout.as_micros() as i64),
+        };
+        Some(EventTime::new(WatermarkGenerator::new(strategy), column))
+    }
+
+    fn chain_node(&self, id: NodeId, subtask: usize) -> Result<ChainNode, DeployError> {
+        let node = self.around.job.graph.node(id);
+        let kind = match &node.kind {
+            NodeKind::Source => unreachable!("a source is the head of its task"),
+            NodeKind::Operator(spec) => self.operator(node, spec, subtask as u32)?,
+            NodeKind::Sink => self.sink_writer(node, subtask as u32)?,
+        };
+        Ok(ChainNode { uid: node.uid.clone(), metrics: self.metrics(id, subtask), kind })
+    }
+
+    fn operator(&self, node: &Node, spec: &OperatorSpec, subtask: u32) -> Result<ChainNodeKind, DeployError> {
+        let graph = &self.around.job.graph;
+        let max_parallelism = graph.max_parallelism;
+        let key_groups = KeyGroupRange::of_subtask(subtask, node.parallelism, max_parallelism);
+        let config = self
+            .around
+            .backends
+            .config(&node.uid, subtask, self.around.fence, key_groups, max_parallelism)
+            .map_err(|reason| DeployError { reason: format!("{}: {reason}", node.uid), is_fatal: false })?;
+        let restored = self.restored(&node.uid).map_or(vec![], |restored| restored.keyed.clone());
+        let failed = |error: &dyn std::fmt::Display| DeployError::fatal(format!("{}: {error}", node.uid));
+        let mut state =
+            KeyedState::open(config, restored, self.around.segments).map_err(|error| failed(&error))?;
+        let inputs: Vec<StreamSchema> = node.inputs.iter().map(|edge| graph.node(edge.from).schema.clone()).collect();
+        let registry = &*self.around.job.registry;
+        let operator = weir_dataflow::factory::create(spec, &inputs, &node.schema, &mut state, registry)
+            .map_err(|error| failed(&error))?;
+        state.finish_registration(self.around.job.resource.spec.allow_non_restored_state()).map_err(|error| failed(&error))?;
+        Ok(ChainNodeKind::Operator { operator, state: Box::new(state), counts: OperatorMetrics::default() })
+    }
+
+    fn sink_writer(&self, node: &Node, subtask: u32) -> Result<ChainNodeKind, DeployError> {
+        let Fence { epoch, attempt } = self.around.fence;
+        let context = SinkContext {
+            name: node.step.clone(),
+            job_uid: self.around.job.uid.clone(),
+            subtask,
+            parallelism: node.parallelism,
+            attempt: format!("e{epoch}-a{attempt}"),
+            input: node.schema.fields.clone(),
+        };
+        let writers = self.restored(&node.uid).map_or(vec![], |restored| restored.writers.clone());
+        let writer = self.around.job.sinks[&node.step].writer(context, writers);
+        Ok(ChainNodeKind::Sink(writer.map_err(|error| DeployError::connector(&node.uid, error))?))
+    }
+
+    /// The thread that commits for the sink of a chain, if it has one that commits.
+    fn commit_thread(&self, chained: &[NodeId], reporter: &Reporter) -> Result<Option<CommitThread>, DeployError> {
+        let nodes = chained.iter().map(|id| self.around.job.graph.node(*id));
+        let Some(node) = nodes.into_iter().find(|node| matches!(node.kind, NodeKind::Sink)) else { return Ok(None) };
+        let context = CommitterContext { name: node.step.clone(), job_uid: self.around.job.uid.clone() };
+        let committer = self.around.job.sinks[&node.step].committer(context);
+        let Some(committer) = committer.map_err(|error| DeployError::connector(&node.uid, error))? else {
+            return Ok(None);
+        };
+        let thread = CommitThread::start(node.uid.clone(), committer, reporter.clone());
+        thread.map(Some).map_err(|error| DeployError { reason: error.to_string(), is_fatal: false })
+    }
+
+    fn outputs(&self, task: usize, subtask: usize, port: Port) -> Outputs {
+        let plan = self.around.plan;
+        let mut outputs = Outputs::default();
+        for (reader, input) in plan.readers(task) {
+            let edge = &plan.tasks[reader].inputs[input];
+            if edge.port != port {
+                continue;
+            }
+            let base = channel_bases(plan, reader)[input];
+            let gates = &self.gates[reader];
+            let (writers, partitioner) = match &edge.exchange {
+                Exchange::Forward => {
+                    (vec![ChannelWriter::new(gates[subtask].clone(), base)], Partitioner::Forward)
+                }
+                exchange => {
+                    let writers: Vec<_> = gates.iter().map(|gate| ChannelWriter::new(gate.clone(), base + subtask)).collect();
+                    let partitioner = match exchange {
+                        Exchange::Hash { key_columns } => Partitioner::Hash(HashPartitioner::new(
+                            key_columns.clone(),
+                            self.around.job.graph.max_parallelism,
+                            writers.len(),
+                        )),
+                        Exchange::Forward | Exchange::Rebalance => Partitioner::Rebalance { next: subtask },
+                    };
+                    (writers, partitioner)
+                }
+            };
+            outputs.edges.push(OutputEdge { writers, partitioner });
+        }
+        outputs
+    }
+
+    fn metrics(&self, node: NodeId, subtask: usize) -> Arc<NodeMetrics> {
+        Arc::clone(&self.nodes[node.0].subtasks[subtask])
+    }
+
+    fn restored(&self, uid: &OperatorUid) -> Option<&OperatorRestore> {
+        self.restore.and_then(|restore| restore.operators.get(uid))
+    }
+}
+
+/// Where the channels of each input begin in a task's gate, and last their number.
+fn channel_bases(plan: &PhysicalPlan, task: usize) -> Vec<usize> {
+    let mut bases = vec![0];
+    for input in &plan.tasks[task].inputs {
+        let channels = match input.exchange {
+            Exchange::Forward => 1,
+            Exchange::Hash { .. } | Exchange::Rebalance => plan.tasks[input.from].parallelism,
+        };
+        bases.push(bases.last().copied().unwrap_or(0) + channels);
+    }
+    bases
+}
+
+fn node_status(node: &Node) -> NodeStatus {
+    NodeStatus {
+        uid: node.uid.to_string(),
+        step: node.step.clone(),
+        is_source: matches!(node.kind, NodeKind::Source),
+        is_sink: matches!(node.kind, NodeKind::Sink),
+        has_event_time: !node.schema.time_columns.is_empty(),
+        subtasks: (0..node.parallelism).map(|_| Arc::new(NodeMetrics::default())).collect(),
+    }
+}
+
+/// A panic in a task fails the attempt, as any failure does.
+fn guarded(reporter: Reporter, body: impl FnOnce() + Send + 'static) -> Box<dyn FnOnce() + Send> {
+    Box::new(move || {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            let reason = format!("a bug in Weir or in an operator: {message}");
+            reporter.report(TaskEventKind::Failed(TaskFailure { node: None, reason, is_fatal: false }));
+        }
+    })
+}

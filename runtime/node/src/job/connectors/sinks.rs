@@ -1,0 +1,101 @@
+//! Sinks.
+
+use super::{Fault, known, resolve};
+use crate::registry::Registry;
+use std::sync::Arc;
+use weir_connectors::api::{ConnectorError, Sink};
+use weir_connectors::blackhole::BlackholeSink;
+use weir_connectors::files::{
+    FilesSink, FilesSinkConfig, ParquetCompression, ParquetFormat, Rolling, SinkCompression, SinkFileFormat,
+};
+use weir_connectors::formats::{CsvFormat, EncoderConfig};
+use weir_connectors::print::PrintSink;
+use weir_crds::streamjob::{self as crd, Compression, SinkConnector, SinkFormatKind};
+
+pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Sink>, Fault> {
+    let made: Result<Arc<dyn Sink>, ConnectorError> = match sink.connector() {
+        None => return Err(Fault::new("", "a sink has exactly one connector", "name one")),
+        Some(SinkConnector::Files(files)) => {
+            let config = FilesSinkConfig {
+                path: resolve(&files.path),
+                format: file_format(sink)?,
+                compression: sink_compression(files.compression())?,
+                partition_by: files.partition_by.clone(),
+                change_kind_column: sink.change_kind_column.clone(),
+                rolling: Rolling {
+                    max_size_bytes: files.rolling_max_size().bytes(),
+                    max_age: files.rolling_max_age(),
+                    inactivity: files.rolling_inactivity(),
+                },
+                ..FilesSinkConfig::json(resolve(&files.path))
+            };
+            FilesSink::new(config).map(|sink| Arc::new(sink) as _)
+        }
+        Some(SinkConnector::Print(print)) => Ok(Arc::new(PrintSink::new(print.prefix.clone()))),
+        Some(SinkConnector::Blackhole) => Ok(Arc::new(BlackholeSink)),
+        Some(SinkConnector::Custom(custom)) => match registry.sinks.get(&custom.connector_type) {
+            Some(factory) => {
+                let config = custom.config.clone().unwrap_or(serde_json::Value::Object(Default::default()));
+                factory(&sink.name, &config)
+            }
+            None => {
+                let reason = format!("no sink of type `{}` is registered", custom.connector_type);
+                return Err(Fault::new("custom.type", reason, known(registry.sinks.keys())));
+            }
+        },
+        Some(other) => return Err(Fault::not_in_this_build(other.field())),
+    };
+    let field = sink.connector().map_or("", |connector| connector.field());
+    made.map_err(|error| Fault::of_connector(field, &error))
+}
+
+fn file_format(sink: &crd::Sink) -> Result<SinkFileFormat, Fault> {
+    let kind = sink.format.as_ref().and_then(|format| format.kind());
+    Ok(match kind {
+        Some(SinkFormatKind::Json(json)) => {
+            SinkFileFormat::Text(EncoderConfig::Json { omit_nulls: json.omit_nulls() })
+        }
+        Some(SinkFormatKind::Csv(csv)) => {
+            let separators = csv.separators();
+            SinkFileFormat::Text(EncoderConfig::Csv(CsvFormat {
+                header: csv.header(),
+                delimiter: separators.delimiter,
+                quote: separators.quote,
+                null_value: csv.null_value().to_owned(),
+            }))
+        }
+        Some(SinkFormatKind::Raw) => SinkFileFormat::Text(EncoderConfig::Raw),
+        Some(SinkFormatKind::Parquet(parquet)) => SinkFileFormat::Parquet(ParquetFormat {
+            compression: parquet_compression(parquet.compression())?,
+            row_group_rows: parquet.row_group_rows() as usize,
+        }),
+        Some(SinkFormatKind::Avro(_) | SinkFormatKind::Debezium) => {
+            return Err(Fault::new("format", "files cannot have this format yet", "use json, csv, parquet or raw"));
+        }
+        None => return Err(Fault::new("format", "a file's format must be named", "add `format: {json: {}}` or another")),
+    })
+}
+
+fn sink_compression(compression: Compression) -> Result<SinkCompression, Fault> {
+    Ok(match compression {
+        Compression::None => SinkCompression::None,
+        Compression::Gzip => SinkCompression::Gzip,
+        Compression::Zstd => SinkCompression::Zstd,
+        Compression::Auto | Compression::Snappy | Compression::Lz4 => {
+            return Err(Fault::new("files.compression", "files are not compressed so", "use None, Gzip or Zstd"));
+        }
+    })
+}
+
+fn parquet_compression(compression: Compression) -> Result<ParquetCompression, Fault> {
+    Ok(match compression {
+        Compression::None => ParquetCompression::None,
+        Compression::Gzip => ParquetCompression::Gzip,
+        Compression::Zstd => ParquetCompression::Zstd,
+        Compression::Snappy => ParquetCompression::Snappy,
+        Compression::Lz4 => ParquetCompression::Lz4,
+        Compression::Auto => {
+            return Err(Fault::new("format.parquet.compression", "there is nothing to tell it from", "name one"));
+        }
+    })
+}

@@ -1,0 +1,155 @@
+//! Sources.
+
+use super::{Fault, known, resolve};
+use crate::registry::Registry;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use std::sync::Arc;
+use weir_connectors::api::{ConnectorError, Source};
+use weir_connectors::files::{FileFormat, FilesSource, FilesSourceConfig, SourceCompression};
+use weir_connectors::formats::{CsvFormat, DecoderConfig, OnBadRecord};
+use weir_connectors::generator::{
+    ColumnRule, DEFAULT_SPLITS, GeneratorConfig, GeneratorSource, RandomRule, RowOrder,
+};
+use weir_crds::streamjob::{self as crd, BadRecords, Compression, SourceConnector, SourceFormatKind};
+use weir_model::types::{SQL_TYPE_NAMES, parse_sql_type};
+
+pub(super) fn set_up(source: &crd::Source, registry: &Registry) -> Result<Arc<dyn Source>, Fault> {
+    let schema = schema(source)?;
+    let made: Result<Arc<dyn Source>, ConnectorError> = match source.connector() {
+        None => return Err(Fault::new("", "a source has exactly one connector", "name one")),
+        Some(SourceConnector::Files(files)) => {
+            let config = FilesSourceConfig {
+                path: resolve(&files.path).display().to_string(),
+                format: file_format(source)?,
+                schema,
+                compression: compression(files.compression())?,
+                on_bad_record: on_bad_record(source),
+                follow: files.follow(),
+                poll_interval: files.poll_interval(),
+                split_size_bytes: files.split_size.map(|size| size.bytes()),
+            };
+            FilesSource::new(config).map(|source| Arc::new(source) as _)
+        }
+        Some(SourceConnector::Generator(generator)) => {
+            let columns = generator.columns.iter().map(column_rule).collect::<Result<_, _>>()?;
+            let config = GeneratorConfig {
+                schema,
+                columns,
+                count: generator.count,
+                rows_per_second: generator.rows_per_second,
+                seed: generator.seed(),
+                splits: DEFAULT_SPLITS,
+            };
+            GeneratorSource::new(config).map(|source| Arc::new(source) as _)
+        }
+        Some(SourceConnector::Custom(custom)) => match registry.sources.get(&custom.connector_type) {
+            Some(factory) => {
+                let config = custom.config.clone().unwrap_or(serde_json::Value::Object(Default::default()));
+                factory(&source.name, &config)
+            }
+            None => {
+                let reason = format!("no source of type `{}` is registered", custom.connector_type);
+                return Err(Fault::new("custom.type", reason, known(registry.sources.keys())));
+            }
+        },
+        Some(other) => return Err(Fault::not_in_this_build(other.field())),
+    };
+    let field = source.connector().map_or("", |connector| connector.field());
+    made.map_err(|error| Fault::of_connector(field, &error))
+}
+
+fn schema(source: &crd::Source) -> Result<SchemaRef, Fault> {
+    let field = |column: &crd::Column| {
+        let name = column.column_type.to_string();
+        let data_type = parse_sql_type(&name).ok_or_else(|| {
+            let reason = format!("column `{}`: the type {name} cannot be used in a job yet", column.name);
+            Fault::new("schema", reason, format!("use one of {}", SQL_TYPE_NAMES.join(", ")))
+        })?;
+        Ok(Field::new(&column.name, data_type, column.is_nullable()))
+    };
+    let fields = source.columns().iter().map(field).collect::<Result<Vec<_>, Fault>>()?;
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+fn file_format(source: &crd::Source) -> Result<FileFormat, Fault> {
+    let kind = source.format.as_ref().and_then(|format| format.kind());
+    Ok(match kind {
+        Some(SourceFormatKind::Json(_)) => FileFormat::Text(DecoderConfig::Json),
+        Some(SourceFormatKind::Csv(csv)) => {
+            let separators = csv.separators();
+            FileFormat::Text(DecoderConfig::Csv(CsvFormat {
+                header: csv.header(),
+                delimiter: separators.delimiter,
+                quote: separators.quote,
+                null_value: csv.null_value().to_owned(),
+            }))
+        }
+        Some(SourceFormatKind::Raw) => FileFormat::Text(DecoderConfig::Raw),
+        Some(SourceFormatKind::Parquet) => FileFormat::Parquet,
+        Some(SourceFormatKind::Avro(_) | SourceFormatKind::Debezium(_)) => {
+            return Err(Fault::new("format", "files cannot have this format yet", "use json, csv, parquet or raw"));
+        }
+        None => return Err(Fault::new("format", "a file's format must be named", "add `format: {json: {}}` or another")),
+    })
+}
+
+fn on_bad_record(source: &crd::Source) -> OnBadRecord {
+    match source.format.as_ref().map(|format| format.bad_records()) {
+        Some(BadRecords::Skip) => OnBadRecord::Skip,
+        Some(BadRecords::DeadLetter { .. }) => OnBadRecord::DeadLetter,
+        Some(BadRecords::Fail) | None => OnBadRecord::Fail,
+    }
+}
+
+fn compression(compression: Compression) -> Result<SourceCompression, Fault> {
+    Ok(match compression {
+        Compression::Auto => SourceCompression::Auto,
+        Compression::None => SourceCompression::None,
+        Compression::Gzip => SourceCompression::Gzip,
+        Compression::Zstd => SourceCompression::Zstd,
+        Compression::Snappy | Compression::Lz4 => {
+            return Err(Fault::new("files.compression", "files are not compressed so", "use Auto, None, Gzip or Zstd"));
+        }
+    })
+}
+
+fn column_rule(column: &crd::ColumnGenerator) -> Result<(String, ColumnRule), Fault> {
+    let rule = match column.rule() {
+        None => return Err(Fault::new("generator.columns", "a column has exactly one rule", "name one")),
+        Some(crd::ColumnRule::Sequence(sequence)) => ColumnRule::Sequence {
+            start: sequence.start(),
+            step: sequence.step(),
+            cardinality: sequence.cardinality,
+            order: match sequence.order() {
+                crd::RowOrder::Sequential => RowOrder::Sequential,
+                crd::RowOrder::Mixed => RowOrder::Mixed,
+            },
+        },
+        Some(crd::ColumnRule::Random(random)) => ColumnRule::Random(RandomRule {
+            min: random.min,
+            max: random.max,
+            length: random.length(),
+            values: random.values.clone(),
+            null_ratio: random.null_ratio(),
+        }),
+        Some(crd::ColumnRule::Constant(constant)) => {
+            ColumnRule::Constant(constant.value.clone().unwrap_or(serde_json::Value::Null))
+        }
+        Some(crd::ColumnRule::Time(time)) => ColumnRule::Time {
+            start_us: event_time_us(time.start(), "generator.columns")?,
+            step_ns: time.step().as_nanos() as i64,
+            max_out_of_orderness_us: time.max_out_of_orderness().as_micros() as i64,
+        },
+    };
+    Ok((column.name.clone(), rule))
+}
+
+/// A time in RFC 3339 as microseconds since the Unix epoch.
+fn event_time_us(text: &str, field: &'static str) -> Result<i64, Fault> {
+    match chrono::DateTime::parse_from_rfc3339(text) {
+        Ok(time) => Ok(time.timestamp_micros()),
+        Err(error) => {
+            Err(Fault::new(field, format!("`{text}` is not a time: {error}"), "write it as 2026-01-01T00:00:00Z"))
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! From the job graph to tasks: which nodes run chained in one thread, and which channels join the tasks.
+//!
+//! Two nodes are chained when every row of one goes to the same subtask of the other and nowhere else: then a
+//! batch is passed by a call and not through a channel.
+
+use weir_model::graph::{Edge, Exchange, JobGraph, NodeId, NodeKind, Port};
+
+/// The tasks of a job; each runs as `parallelism` threads.
+#[derive(Debug)]
+pub(crate) struct PhysicalPlan {
+    pub(crate) tasks: Vec<TaskPlan>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TaskPlan {
+    /// In the order in which a batch passes them.
+    pub(crate) nodes: Vec<NodeId>,
+    pub(crate) parallelism: usize,
+    /// One for each input edge of the first node.
+    pub(crate) inputs: Vec<TaskInput>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TaskInput {
+    /// Index of the task whose last node (or source, for dead letters) is read.
+    pub(crate) from: usize,
+    pub(crate) port: Port,
+    pub(crate) exchange: Exchange,
+}
+
+impl PhysicalPlan {
+    pub(crate) fn of(graph: &JobGraph) -> Self {
+        let mut tasks: Vec<TaskPlan> = vec![];
+        let mut task_of_node = vec![usize::MAX; graph.nodes.len()];
+        for id in graph.ids() {
+            let node = graph.node(id);
+            if let Some(previous) = chained_to(graph, id) {
+                let task = task_of_node[previous.0];
+                tasks[task].nodes.push(id);
+                task_of_node[id.0] = task;
+                continue;
+            }
+            let input = |edge: &Edge| TaskInput {
+                from: task_of_node[edge.from.0],
+                port: edge.port,
+                exchange: edge.exchange.clone(),
+            };
+            task_of_node[id.0] = tasks.len();
+            tasks.push(TaskPlan {
+                nodes: vec![id],
+                parallelism: node.parallelism as usize,
+                inputs: node.inputs.iter().map(input).collect(),
+            });
+        }
+        PhysicalPlan { tasks }
+    }
+
+    pub(crate) fn is_source(&self, graph: &JobGraph, task: usize) -> bool {
+        matches!(graph.node(self.tasks[task].nodes[0]).kind, NodeKind::Source)
+    }
+
+    /// The inputs of other tasks that read this one: (reading task, its input).
+    pub(crate) fn readers(&self, task: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.tasks.iter().enumerate().flat_map(move |(reader, plan)| {
+            let inputs = plan.inputs.iter().enumerate();
+            inputs.filter(move |(_, input)| input.from == task).map(move |(index, _)| (reader, index))
+        })
+    }
+}
+
+/// The node to which `id` is chained, if it is.
+fn chained_to(graph: &JobGraph, id: NodeId) -> Option<NodeId> {
+    let node = graph.node(id);
+    let [edge] = node.inputs.as_slice() else { return None };
+    let previous = graph.node(edge.from);
+    let only_main_reader = graph.consumers(edge.from).filter(|(reader, index)| port(graph, *reader, *index) == Port::Main).count() == 1;
+    let chained = edge.port == Port::Main
+        && edge.exchange == Exchange::Forward
+        && previous.parallelism == node.parallelism
+        && only_main_reader;
+    chained.then_some(edge.from)
+}
+
+fn port(graph: &JobGraph, reader: NodeId, input: usize) -> Port {
+    graph.node(reader).inputs[input].port
+}

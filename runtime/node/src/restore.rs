@@ -1,0 +1,95 @@
+//! From a completed checkpoint to what each subtask of a new attempt starts with.
+
+use crate::task::NodeSnapshot;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use weir_connectors::api::{Committable, SinkSnapshot, SplitState};
+use weir_model::{CheckpointId, Durable, OperatorUid, StateSchema};
+use weir_snapshot::{CheckpointManifest, JobFolder, ObjectPath, ObjectReader, OperatorManifest, SegmentLocation, SubtaskManifest};
+use weir_state::{KeyedStateHandle, SegmentRef, SegmentSource, StateError};
+
+/// What an attempt starts from.
+pub(crate) struct RestoreState {
+    /// Proof that what is committed again was complete.
+    pub(crate) checkpoint: Durable<CheckpointId>,
+    pub(crate) operators: BTreeMap<OperatorUid, OperatorRestore>,
+}
+
+#[derive(Default)]
+pub(crate) struct OperatorRestore {
+    /// Of every old subtask that had any.
+    pub(crate) keyed: Vec<KeyedStateHandle>,
+    pub(crate) splits: Vec<SplitState>,
+    /// Old subtask index and what its writer kept.
+    pub(crate) writers: Vec<(u32, serde_json::Value)>,
+    pub(crate) committables: Vec<Committable>,
+    pub(crate) states: Vec<StateSchema>,
+}
+
+impl RestoreState {
+    pub(crate) fn of(checkpoint: Durable<CheckpointId>, manifest: &CheckpointManifest) -> Result<Self, String> {
+        let operator = |operator: &OperatorManifest| {
+            let restored = operator_restore(operator)
+                .map_err(|error| format!("checkpoint {}, operator `{}`: {error}", manifest.checkpoint, operator.uid))?;
+            Ok::<_, String>((operator.uid.clone(), restored))
+        };
+        let operators = manifest.operators.iter().map(operator).collect::<Result<_, _>>()?;
+        Ok(RestoreState { checkpoint, operators })
+    }
+}
+
+fn operator_restore(operator: &OperatorManifest) -> Result<OperatorRestore, serde_json::Error> {
+    let mut restored = OperatorRestore { states: operator.states.clone(), ..OperatorRestore::default() };
+    for SubtaskManifest { index, finished: _, keyed, splits, sink, operator: _ } in &operator.subtasks {
+        if let Some(keyed) = keyed {
+            restored.keyed.push(serde_json::from_value(keyed.clone())?);
+        }
+        for split in splits {
+            restored.splits.push(serde_json::from_value(split.clone())?);
+        }
+        if let Some(sink) = sink {
+            let SinkSnapshot { committables, writer } = serde_json::from_value(sink.clone())?;
+            restored.committables.extend(committables);
+            restored.writers.extend(writer.map(|writer| (*index, writer)));
+        }
+    }
+    Ok(restored)
+}
+
+/// The parts of a manifest that one subtask contributes.
+pub(crate) fn subtask_manifest(index: u32, snapshot: NodeSnapshot) -> Result<SubtaskManifest, serde_json::Error> {
+    let NodeSnapshot { uid: _, keyed, splits, sink } = snapshot;
+    Ok(SubtaskManifest {
+        index,
+        finished: false,
+        keyed: keyed.map(serde_json::to_value).transpose()?,
+        splits: splits.into_iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
+        sink: sink.map(serde_json::to_value).transpose()?,
+        operator: None,
+    })
+}
+
+/// Reads the segments of checkpoints in a job's folder.
+pub(crate) struct FolderSegments {
+    pub(crate) reader: ObjectReader,
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+impl FolderSegments {
+    pub(crate) fn new(folder: JobFolder, runtime: tokio::runtime::Handle) -> Self {
+        FolderSegments { reader: ObjectReader::new(folder), runtime }
+    }
+}
+
+impl SegmentSource for FolderSegments {
+    fn read(&self, segment: &SegmentRef) -> Result<Bytes, StateError> {
+        let object = ObjectPath::parse(&segment.object).map_err(|error| StateError::Read(error.to_string()))?;
+        let location = SegmentLocation {
+            object,
+            offset: segment.offset,
+            length: segment.length,
+            crc32c: segment.crc32c,
+        };
+        self.runtime.block_on(self.reader.read(&location)).map_err(|error| StateError::Read(error.to_string()))
+    }
+}

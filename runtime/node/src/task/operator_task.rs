@@ -1,0 +1,218 @@
+//! The thread of a task that reads channels: alignment, watermarks, and the chain behind them.
+
+use super::*;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use weir_dataflow::alignment::{Action, Aligner, CancelCause};
+use weir_dataflow::operator::OperatorError;
+use weir_dataflow::watermark::{Progress, WatermarkMerger};
+use weir_model::{Barrier, CheckpointId, StreamElement};
+
+/// The chain of one task with everything around it that source tasks and operator tasks share.
+pub(crate) struct TaskCore {
+    pub(crate) nodes: Vec<ChainNode>,
+    pub(crate) outputs: Outputs,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) reporter: Reporter,
+    pub(crate) snapshots: SnapshotHandle,
+    pub(crate) pending: PendingCommits,
+    pub(crate) commits: Option<CommitThread>,
+    pub(crate) failed_in: Option<weir_model::OperatorUid>,
+}
+
+/// Why a task's loop ended.
+pub(crate) enum TaskEnd {
+    Finished,
+    Cancelled,
+}
+
+impl TaskCore {
+    pub(crate) fn downstream(&mut self) -> Downstream<'_> {
+        Downstream { nodes: &mut self.nodes, outputs: &mut self.outputs, failed_in: &mut self.failed_in }
+    }
+
+    /// Cuts every node of the chain, sends the barrier on, and lets the cut be written in the background.
+    /// `source` is the part of a source that drives this chain.
+    pub(crate) fn cut(&mut self, barrier: Barrier, source: Option<NodeCut>) -> Result<(), OperatorError> {
+        let mut cuts: Vec<NodeCut> = source.into_iter().collect();
+        for node in &mut self.nodes {
+            let mut cut = NodeCut { uid: node.uid.clone(), keyed: None, splits: vec![], sink: None };
+            match &mut node.kind {
+                ChainNodeKind::Operator { state, .. } => {
+                    if state.is_used() {
+                        cut.keyed = Some(state.cut(barrier.checkpoint)?);
+                    }
+                }
+                ChainNodeKind::Sink(writer) => {
+                    let mut prepared = writer.pre_commit(barrier.checkpoint).map_err(|error| {
+                        self.failed_in.get_or_insert_with(|| node.uid.clone());
+                        OperatorError::Failed(format!("pre-commit of checkpoint {}: {error}", barrier.checkpoint))
+                    })?;
+                    prepared.committables = self.pending.prepared(barrier.checkpoint, prepared.committables);
+                    cut.sink = Some(prepared);
+                }
+            }
+            cuts.push(cut);
+        }
+        self.outputs.broadcast(&StreamElement::Barrier(barrier))?;
+        self.snapshots.write(barrier.checkpoint, cuts, self.reporter.clone());
+        Ok(())
+    }
+
+    /// The mail that every task understands. `Some`: the task ends.
+    pub(crate) fn mail(&mut self, mail: Mail) -> Option<TaskEnd> {
+        match mail {
+            Mail::Commit(permit) => self.commit(permit),
+            Mail::Finish => return Some(TaskEnd::Finished),
+            Mail::Trigger { .. } | Mail::Resume | Mail::CancelCheckpoint(_) => {}
+        }
+        None
+    }
+
+    fn commit(&mut self, permit: weir_model::CommitPermit) {
+        for node in &mut self.nodes {
+            if let ChainNodeKind::Operator { state, .. } = &mut node.kind {
+                state.confirm(permit.checkpoint());
+            }
+        }
+        let committables = self.pending.take_up_to(permit.checkpoint());
+        match &self.commits {
+            Some(commits) => commits.commit(permit, committables),
+            None => self.reporter.report(TaskEventKind::Committed { checkpoint: permit.checkpoint() }),
+        }
+    }
+
+    /// When the loop must wake up for processing-time timers.
+    pub(crate) fn timer_deadline(&self) -> Option<Instant> {
+        let due_us = next_processing_time_us(&self.nodes)?;
+        let wait_us = (due_us - now_us()).max(0) as u64;
+        Some(Instant::now() + Duration::from_micros(wait_us))
+    }
+
+    pub(crate) fn fire_timers(&mut self) -> Result<(), OperatorError> {
+        self.downstream().processing_time(now_us())
+    }
+
+    /// Passes a change of event time through the chain and on.
+    pub(crate) fn progress(&mut self, progress: Progress) -> Result<(), OperatorError> {
+        if let Some(watermark) = progress.watermark {
+            self.downstream().watermark(watermark)?;
+        }
+        if progress.idle {
+            self.outputs.broadcast(&StreamElement::Idle)?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of what sinks have open, and says how the task ended.
+    pub(crate) fn end(mut self, result: Result<TaskEnd, OperatorError>) {
+        // Commits that were asked for are carried out before the thread is gone.
+        self.commits = None;
+        if !matches!(result, Ok(TaskEnd::Finished)) {
+            for node in &mut self.nodes {
+                if let ChainNodeKind::Sink(writer) = &mut node.kind {
+                    writer.abort();
+                }
+            }
+        }
+        self.reporter.report(match result {
+            Ok(_) | Err(OperatorError::Cancelled) => TaskEventKind::Ended,
+            Err(error) => TaskEventKind::Failed(TaskFailure {
+                node: self.failed_in.take(),
+                reason: error.to_string(),
+                is_fatal: false,
+            }),
+        });
+    }
+}
+
+/// A task that reads from other tasks.
+pub(crate) struct OperatorTask {
+    pub(crate) core: TaskCore,
+    pub(crate) aligner: Aligner,
+    pub(crate) watermarks: WatermarkMerger,
+    /// The input of the chain's first node to which each channel belongs.
+    pub(crate) input_of_channel: Vec<usize>,
+}
+
+impl OperatorTask {
+    pub(crate) fn run(mut self) {
+        let result = self.process();
+        self.core.end(result);
+    }
+
+    fn process(&mut self) -> Result<TaskEnd, OperatorError> {
+        loop {
+            let deadline = self.core.timer_deadline();
+            match self.core.gate.next(deadline) {
+                Event::Cancelled => return Ok(TaskEnd::Cancelled),
+                Event::TimedOut => {}
+                Event::Mail(mail) => {
+                    if let Some(end) = self.core.mail(mail) {
+                        return Ok(end);
+                    }
+                }
+                Event::Element(channel, element) => self.element(channel, element)?,
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.core.fire_timers()?;
+            }
+        }
+    }
+
+    fn element(&mut self, channel: usize, element: StreamElement) -> Result<(), OperatorError> {
+        match element {
+            StreamElement::Batch(batch) => {
+                let input = self.input_of_channel[channel];
+                self.core.downstream().process(input, batch)
+            }
+            StreamElement::Watermark(watermark) => {
+                let progress = self.watermarks.on_watermark(channel, watermark);
+                self.core.progress(progress)
+            }
+            StreamElement::Idle => {
+                let progress = self.watermarks.on_idle(channel);
+                self.core.progress(progress)
+            }
+            StreamElement::Barrier(barrier) => {
+                let actions = self.aligner.on_barrier(channel, barrier);
+                self.align(actions)
+            }
+            StreamElement::CancelBarrier(checkpoint) => {
+                let actions = self.aligner.on_cancel(channel, checkpoint);
+                self.align(actions)
+            }
+            StreamElement::End => {
+                let actions = self.aligner.on_end(channel);
+                self.align(actions)?;
+                let progress = self.watermarks.on_end(channel);
+                self.core.progress(progress)
+            }
+        }
+    }
+
+    fn align(&mut self, actions: Vec<Action>) -> Result<(), OperatorError> {
+        for action in actions {
+            match action {
+                Action::Block(channel) => self.core.gate.block(channel),
+                Action::UnblockAll => self.core.gate.unblock_all(),
+                Action::Snapshot(barrier) => self.core.cut(barrier, None)?,
+                Action::ForwardCancel { checkpoint, cause } => self.given_up(checkpoint, cause)?,
+                Action::AllEnded => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn given_up(&mut self, checkpoint: CheckpointId, cause: CancelCause) -> Result<(), OperatorError> {
+        let reason = match cause {
+            CancelCause::Cancelled => None,
+            CancelCause::Overtaken { channel } => Some(format!("input channel {channel} skipped its barrier")),
+            CancelCause::TooMany => Some("too many checkpoints are under way".to_owned()),
+        };
+        if let Some(reason) = reason {
+            self.core.reporter.report(TaskEventKind::Declined { checkpoint, reason });
+        }
+        self.core.outputs.broadcast(&StreamElement::CancelBarrier(checkpoint))
+    }
+}

@@ -1,0 +1,95 @@
+//! The output of one task: for each reading task, how rows find its subtasks.
+
+use super::gate::ChannelWriter;
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::record_batch::RecordBatch;
+use weir_dataflow::operator::OperatorError;
+use weir_model::{KeyGroup, StreamElement, hash};
+
+/// All edges that leave one node of a chain (or its dead letters).
+#[derive(Default)]
+pub(crate) struct Outputs {
+    pub(crate) edges: Vec<OutputEdge>,
+}
+
+impl Outputs {
+    pub(crate) fn emit(&mut self, batch: &RecordBatch) -> Result<(), OperatorError> {
+        self.edges.iter_mut().try_for_each(|edge| edge.emit(batch))
+    }
+
+    /// Watermarks, barriers and such go to every subtask that reads.
+    pub(crate) fn broadcast(&self, element: &StreamElement) -> Result<(), OperatorError> {
+        let writers = self.edges.iter().flat_map(|edge| &edge.writers);
+        writers.into_iter().try_for_each(|writer| push(writer, element.clone()))
+    }
+}
+
+pub(crate) struct OutputEdge {
+    pub(crate) writers: Vec<ChannelWriter>,
+    pub(crate) partitioner: Partitioner,
+}
+
+pub(crate) enum Partitioner {
+    /// The only writer of this edge.
+    Forward,
+    Rebalance { next: usize },
+    Hash(HashPartitioner),
+}
+
+impl OutputEdge {
+    fn emit(&mut self, batch: &RecordBatch) -> Result<(), OperatorError> {
+        match &mut self.partitioner {
+            Partitioner::Forward => push(&self.writers[0], StreamElement::Batch(batch.clone())),
+            Partitioner::Rebalance { next } => {
+                let writer = &self.writers[*next % self.writers.len()];
+                *next = (*next + 1) % self.writers.len();
+                push(writer, StreamElement::Batch(batch.clone()))
+            }
+            Partitioner::Hash(_) if self.writers.len() == 1 => {
+                push(&self.writers[0], StreamElement::Batch(batch.clone()))
+            }
+            Partitioner::Hash(partitioner) => partitioner.emit(batch, &self.writers),
+        }
+    }
+}
+
+/// Splits batches by the key group of each row. Its buffers are reused from batch to batch.
+pub(crate) struct HashPartitioner {
+    pub(crate) key_columns: Vec<usize>,
+    pub(crate) max_parallelism: u32,
+    hashes: Vec<u64>,
+    /// Rows of each target subtask.
+    rows: Vec<Vec<u32>>,
+}
+
+impl HashPartitioner {
+    pub(crate) fn new(key_columns: Vec<usize>, max_parallelism: u32, parallelism: usize) -> Self {
+        HashPartitioner { key_columns, max_parallelism, hashes: vec![], rows: vec![vec![]; parallelism] }
+    }
+
+    fn emit(&mut self, batch: &RecordBatch, writers: &[ChannelWriter]) -> Result<(), OperatorError> {
+        let keys: Vec<ArrayRef> = self.key_columns.iter().map(|column| batch.column(*column).clone()).collect();
+        hash::hash_rows(&keys, batch.num_rows(), &mut self.hashes)
+            .map_err(|error| OperatorError::Failed(error.to_string()))?;
+        self.rows.iter_mut().for_each(Vec::clear);
+        let parallelism = writers.len() as u32;
+        for (row, hash) in self.hashes.iter().enumerate() {
+            let group = KeyGroup::of_hash(*hash, self.max_parallelism);
+            self.rows[group.subtask(parallelism, self.max_parallelism) as usize].push(row as u32);
+        }
+        for (rows, writer) in self.rows.iter().zip(writers) {
+            if rows.len() == batch.num_rows() {
+                push(writer, StreamElement::Batch(batch.clone()))?;
+            } else if !rows.is_empty() {
+                let part = take_record_batch(batch, &UInt32Array::from_iter_values(rows.iter().copied()))?;
+                push(writer, StreamElement::Batch(part))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn push(writer: &ChannelWriter, element: StreamElement) -> Result<(), OperatorError> {
+    writer.push(element).map_err(|_| OperatorError::Cancelled)
+}

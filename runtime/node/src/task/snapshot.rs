@@ -1,0 +1,110 @@
+//! A task's part of a checkpoint: cut in the task's thread, written in the background, acknowledged when written.
+
+use super::{Reporter, TaskEventKind};
+use crate::checkpoint_objects::CheckpointObjects;
+use serde::{Deserialize, Serialize};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use weir_connectors::api::{SinkSnapshot, SplitState};
+use weir_model::{CheckpointId, OperatorUid};
+use weir_state::{KeyedStateHandle, StateCut};
+
+/// What one subtask of each node of a chain keeps for a checkpoint.
+pub(crate) type TaskSnapshot = Vec<NodeSnapshot>;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct NodeSnapshot {
+    pub(crate) uid: OperatorUid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keyed: Option<KeyedStateHandle>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) splits: Vec<SplitState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sink: Option<SinkSnapshot>,
+}
+
+/// A node's part before its keyed state is written.
+pub(crate) struct NodeCut {
+    pub(crate) uid: OperatorUid,
+    pub(crate) keyed: Option<StateCut>,
+    pub(crate) splits: Vec<SplitState>,
+    pub(crate) sink: Option<SinkSnapshot>,
+}
+
+struct Request {
+    checkpoint: CheckpointId,
+    nodes: Vec<NodeCut>,
+    reporter: Reporter,
+}
+
+/// Threads that write cuts into the object of their checkpoint.
+pub(crate) struct SnapshotPool {
+    requests: Option<Sender<Request>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl SnapshotPool {
+    pub(crate) fn start(threads: usize, objects: Arc<CheckpointObjects>) -> std::io::Result<Self> {
+        let (requests, received) = channel();
+        let received = Arc::new(Mutex::new(received));
+        let start = |index| {
+            let (received, objects) = (Arc::clone(&received), Arc::clone(&objects));
+            std::thread::Builder::new().name(format!("snapshot {index}")).spawn(move || run(&received, &objects))
+        };
+        let threads = (0..threads).map(start).collect::<Result<_, _>>()?;
+        Ok(SnapshotPool { requests: Some(requests), threads })
+    }
+
+    pub(crate) fn handle(&self) -> SnapshotHandle {
+        SnapshotHandle { requests: self.requests.clone().expect("the pool is only stopped when it is dropped") }
+    }
+}
+
+impl Drop for SnapshotPool {
+    fn drop(&mut self) {
+        self.requests = None;
+        for thread in self.threads.drain(..) {
+            thread.join().ok();
+        }
+    }
+}
+
+/// A task's way to the pool. Bounded by the coordinator's max concurrent checkpoints: one request each.
+#[derive(Clone)]
+pub(crate) struct SnapshotHandle {
+    requests: Sender<Request>,
+}
+
+impl SnapshotHandle {
+    pub(crate) fn write(&self, checkpoint: CheckpointId, nodes: Vec<NodeCut>, reporter: Reporter) {
+        self.requests.send(Request { checkpoint, nodes, reporter }).ok();
+    }
+}
+
+fn run(received: &Mutex<Receiver<Request>>, objects: &CheckpointObjects) {
+    loop {
+        let request = match received.lock() {
+            Ok(received) => received.recv(),
+            Err(_) => return,
+        };
+        let Ok(Request { checkpoint, nodes, reporter }) = request else { return };
+        let written = nodes.into_iter().map(|node| write(node, checkpoint, objects)).collect::<Result<_, _>>();
+        reporter.report(match written {
+            Ok(snapshot) => TaskEventKind::Acknowledged { checkpoint, snapshot },
+            Err(reason) => TaskEventKind::Declined { checkpoint, reason },
+        });
+    }
+}
+
+fn write(node: NodeCut, checkpoint: CheckpointId, objects: &CheckpointObjects) -> Result<NodeSnapshot, String> {
+    let NodeCut { uid, keyed, splits, sink } = node;
+    let keyed = match keyed {
+        None => None,
+        Some(cut) => {
+            let mut object = objects.segments(checkpoint).ok_or("the checkpoint was given up")?;
+            Some(cut.write(&mut object).map_err(|error| format!("{uid}: {error}"))?)
+        }
+    };
+    Ok(NodeSnapshot { uid, keyed, splits, sink })
+}

@@ -1,0 +1,205 @@
+//! The thread of a source: polls its reader, makes watermarks, and puts barriers into the stream when told to.
+
+use super::*;
+use crate::metrics::NodeMetrics;
+use arrow::record_batch::RecordBatch;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use weir_connectors::api::{ConnectorError, Poll, SourceReader};
+use weir_dataflow::operator::OperatorError;
+use weir_dataflow::watermark::{Progress, WatermarkGenerator};
+use weir_model::element::BATCH_ROWS;
+use weir_model::{Barrier, OperatorUid, StreamElement, Watermark};
+
+/// How often a source without records looks whether its splits have fallen idle.
+const IDLE_CHECK: Duration = Duration::from_millis(100);
+
+pub(crate) struct SourceTask {
+    pub(crate) core: TaskCore,
+    pub(crate) uid: OperatorUid,
+    pub(crate) metrics: Arc<NodeMetrics>,
+    pub(crate) reader: Box<dyn SourceReader>,
+    pub(crate) event_time: Option<EventTime>,
+    pub(crate) dead_letters: Outputs,
+}
+
+/// The event time of a source that has one.
+pub(crate) struct EventTime {
+    pub(crate) generator: WatermarkGenerator,
+    pub(crate) column: usize,
+    has_splits: bool,
+    said_idle: bool,
+}
+
+impl EventTime {
+    pub(crate) fn new(generator: WatermarkGenerator, column: usize) -> Self {
+        EventTime { generator, column, has_splits: false, said_idle: false }
+    }
+}
+
+/// Where a source stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Reading,
+    /// Nothing to poll before this moment.
+    Waiting(Instant),
+    /// The barrier of a stop has been sent: no record until `Resume` or the end.
+    Held { at_end: bool },
+    /// All records have been sent, and what the end of input sets off; barriers are still taken.
+    AtEnd,
+}
+
+impl SourceTask {
+    pub(crate) fn run(mut self) {
+        let result = self.process();
+        self.core.end(result);
+    }
+
+    fn process(&mut self) -> Result<TaskEnd, OperatorError> {
+        let mut phase = Phase::Reading;
+        loop {
+            if let Some(end) = self.read_mail(&mut phase)? {
+                return Ok(end);
+            }
+            if phase == Phase::Reading {
+                phase = self.poll()?;
+            }
+        }
+    }
+
+    /// Takes one message if there is one; waits for one as long as there is nothing to poll.
+    fn read_mail(&mut self, phase: &mut Phase) -> Result<Option<TaskEnd>, OperatorError> {
+        let timers = self.core.timer_deadline();
+        let retry = match *phase {
+            Phase::Reading => Some(Instant::now()),
+            Phase::Waiting(until) => Some(until),
+            Phase::Held { .. } | Phase::AtEnd => None,
+        };
+        let deadline = [timers, retry].into_iter().flatten().min();
+        match self.core.gate.next(deadline) {
+            Event::Cancelled => return Ok(Some(TaskEnd::Cancelled)),
+            Event::TimedOut => {
+                if timers.is_some_and(|due| due <= Instant::now()) {
+                    self.core.fire_timers()?;
+                }
+                if matches!(*phase, Phase::Waiting(until) if until <= Instant::now()) {
+                    *phase = Phase::Reading;
+                }
+            }
+            Event::Element(..) => unreachable!("a source has no input channels"),
+            Event::Mail(Mail::Trigger { barrier, hold }) => {
+                self.checkpoint(barrier)?;
+                if hold {
+                    *phase = Phase::Held { at_end: *phase == Phase::AtEnd };
+                }
+            }
+            Event::Mail(Mail::Resume) => {
+                if let Phase::Held { at_end } = *phase {
+                    *phase = if at_end { Phase::AtEnd } else { Phase::Reading };
+                }
+            }
+            Event::Mail(Mail::CancelCheckpoint(checkpoint)) => {
+                let cancel = StreamElement::CancelBarrier(checkpoint);
+                self.core.outputs.broadcast(&cancel)?;
+                self.dead_letters.broadcast(&cancel)?;
+            }
+            Event::Mail(mail) => {
+                if let Mail::Commit(permit) = &mail {
+                    self.reader.checkpoint_completed(permit.checkpoint());
+                }
+                return Ok(self.core.mail(mail));
+            }
+        }
+        Ok(None)
+    }
+
+    fn poll(&mut self) -> Result<Phase, OperatorError> {
+        let polled = self.reader.poll(BATCH_ROWS).map_err(|error| self.failed(error))?;
+        self.metrics.bad_records.set(self.metrics.bad_records.get().max(self.reader.skipped_records()));
+        match polled {
+            Poll::Batch { batch, split, rejected } => {
+                if let Some(rejected) = rejected {
+                    self.metrics.bad_records.add(rejected.num_rows() as u64);
+                    self.dead_letters.emit(&rejected)?;
+                }
+                self.metrics.records_out.add(batch.num_rows() as u64);
+                self.observe(split, &batch)?;
+                self.core.downstream().process(0, batch)?;
+                self.progress()?;
+                Ok(Phase::Reading)
+            }
+            Poll::SplitFinished { split } => {
+                if let Some(event_time) = &mut self.event_time {
+                    event_time.generator.on_split_finished(split);
+                }
+                self.progress()?;
+                Ok(Phase::Reading)
+            }
+            Poll::Pending { retry_after } => {
+                self.progress()?;
+                self.idle_without_splits()?;
+                Ok(Phase::Waiting(Instant::now() + retry_after.min(IDLE_CHECK)))
+            }
+            Poll::End => {
+                // The last watermark lets everything that waits for time come out before the final barrier.
+                self.forward(Progress { watermark: Some(Watermark::MAX), idle: false })?;
+                self.core.reporter.report(TaskEventKind::EndOfInput);
+                Ok(Phase::AtEnd)
+            }
+        }
+    }
+
+    fn observe(&mut self, split: u32, batch: &RecordBatch) -> Result<(), OperatorError> {
+        let Some(event_time) = &mut self.event_time else { return Ok(()) };
+        event_time.has_splits = true;
+        event_time.generator.on_batch(split, batch.column(event_time.column), now_us()).map_err(|error| {
+            self.core.failed_in = Some(self.uid.clone());
+            OperatorError::Failed(error.to_string())
+        })
+    }
+
+    fn progress(&mut self) -> Result<(), OperatorError> {
+        match &mut self.event_time {
+            Some(event_time) => {
+                let progress = event_time.generator.progress(now_us());
+                self.forward(progress)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A subtask that has had no split yet must not hold back those that have.
+    fn idle_without_splits(&mut self) -> Result<(), OperatorError> {
+        let silent = self.event_time.as_mut().filter(|event_time| !event_time.has_splits && !event_time.said_idle);
+        match silent {
+            Some(event_time) => {
+                event_time.said_idle = true;
+                self.forward(Progress { watermark: None, idle: true })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn forward(&mut self, progress: Progress) -> Result<(), OperatorError> {
+        if let Some(watermark) = progress.watermark {
+            self.metrics.watermark_us.set(watermark.0);
+            self.dead_letters.broadcast(&StreamElement::Watermark(watermark))?;
+        }
+        if progress.idle {
+            self.dead_letters.broadcast(&StreamElement::Idle)?;
+        }
+        self.core.progress(progress)
+    }
+
+    fn checkpoint(&mut self, barrier: Barrier) -> Result<(), OperatorError> {
+        let splits = self.reader.snapshot().map_err(|error| self.failed(error))?;
+        let own = NodeCut { uid: self.uid.clone(), keyed: None, splits, sink: None };
+        self.dead_letters.broadcast(&StreamElement::Barrier(barrier))?;
+        self.core.cut(barrier, Some(own))
+    }
+
+    fn failed(&mut self, error: ConnectorError) -> OperatorError {
+        self.core.failed_in = Some(self.uid.clone());
+        OperatorError::Failed(error.to_string())
+    }
+}
