@@ -16,6 +16,7 @@ pub mod crd;
 pub mod defaults;
 pub mod duration;
 pub mod quantity;
+pub mod reference;
 mod rules;
 pub mod savepoint;
 pub mod schema;

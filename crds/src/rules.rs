@@ -43,6 +43,17 @@ pub(crate) fn immutable(what: &str) -> Rule {
     Rule::new("self == oldSelf").message(&*format!("{what} is immutable"))
 }
 
+/// What a job may be called: pods and services are called after it.
+pub(crate) fn job_name() -> Rule {
+    Rule::new(format!(
+        "self.metadata.name.size() <= {MAX_JOB_NAME_LENGTH} && self.metadata.name.matches('{DNS_LABEL_PATTERN}')"
+    ))
+    .message(&*format!(
+        "a job's name is lower-case letters, digits and '-', begins and ends with a letter or digit, and has at most \
+         {MAX_JOB_NAME_LENGTH} characters"
+    ))
+}
+
 fn presence(fields: &[&str]) -> String {
     let tests: Vec<String> = fields.iter().map(|field| format!("has(self.{field})")).collect();
     format!("[{}]", tests.join(", "))

@@ -24,9 +24,9 @@ fn fold(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
-/// `a`, `b` and `c`, each in backquotes; what is beyond the tenth is counted.
+/// `a`, `b` and `c`, each in backquotes; what is beyond the sixteenth is counted.
 pub fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    const SHOWN: usize = 10;
+    const SHOWN: usize = 16;
     let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
     if names.len() > SHOWN {
         return format!("{} and {} more", names[..SHOWN].join(", "), names.len() - SHOWN);
@@ -63,7 +63,7 @@ mod tests {
     fn lists_are_bounded() {
         assert_eq!(list(["a", "b", "c"]), "`a`, `b` and `c`");
         assert_eq!(list([]), "none");
-        let many: Vec<String> = (0..12).map(|n| n.to_string()).collect();
-        assert!(list(many.iter().map(String::as_str)).ends_with("`9` and 2 more"));
+        let many: Vec<String> = (0..18).map(|n| n.to_string()).collect();
+        assert!(list(many.iter().map(String::as_str)).ends_with("`15` and 2 more"));
     }
 }

@@ -1,4 +1,4 @@
-//! Writes `crds/generated`, or checks that it is what the types say.
+//! Writes `crds/generated`, or checks that it is what the types say; or prints the StreamJob reference.
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -11,7 +11,11 @@ fn main() -> anyhow::Result<ExitCode> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["--write"] => write(Path::new(GENERATED)),
         ["--check"] => check(Path::new(GENERATED)),
-        _ => bail!("usage: crdgen --write | --check"),
+        ["--reference"] => {
+            print!("{}", weir_crds::reference::markdown());
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("usage: crdgen --write | --check | --reference"),
     }
 }
 

@@ -56,6 +56,7 @@ use crate::{
     namespaced,
     derive = "PartialEq",
     status = "StreamJobStatus",
+    validation = crate::rules::job_name(),
     doc = "A stream processing job: sources, SQL and operators, sinks, and how its state is kept.",
     scale(
         spec_replicas_path = ".spec.parallelism",

@@ -1,16 +1,13 @@
 //! Walks a YAML tree along the schema of its type and finds every mistake that the schema can see.
 
-use regex::Regex;
 use serde_json::Value;
 
 use super::{
     Diagnostic, Position, Severity,
     tree::{Content, Entry, Meaning, Node, Scalar},
+    value::{is_plainly, parsed_text_mistake, pattern_mistake, placeholder},
 };
 use crate::{
-    ByteSize, ColumnType, HumanDuration,
-    column_type::{ColumnTypeError, TYPE_NAMES},
-    rules::{DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN},
     schema::TYPE_MARKER,
     suggest::{list, nearest},
 };
@@ -33,6 +30,11 @@ pub(crate) struct Tainted {
 }
 
 impl Tainted {
+    fn add(&mut self, field: String, container: &str) {
+        self.fields.push(field);
+        self.containers.push(container.to_owned());
+    }
+
     /// Whether a complaint about `path` may follow from a mistake already named.
     pub(crate) fn covers(&self, path: &str) -> bool {
         let inside = |field: &String| {
@@ -87,35 +89,32 @@ impl Walk<'_> {
     fn object(&mut self, node: &Node, entries: &[Entry], schema: &Value, path: &str, key: Option<&Entry>) -> Value {
         let mut fields = serde_json::Map::new();
         let properties = schema["properties"].as_object();
-        let known = |name: &str| properties.and_then(|properties| properties.get(name));
+        let known = |name: &str| properties.and_then(|properties| properties.get_key_value(name));
         let others = schema.get("additionalProperties").filter(|others| others.is_object());
         for entry in entries {
-            let field_path = match others {
-                Some(_) if known(&entry.key).is_none() => format!("{path}[{}]", entry.key),
-                _ => join(path, &entry.key),
-            };
-            match known(&entry.key).or(others) {
-                Some(field) => match self.value(&entry.value, field, &field_path, Some(entry)) {
-                    Some(value) => {
-                        fields.insert(entry.key.clone(), value);
-                    }
-                    None => self.taint(&field_path, path),
-                },
-                None => {
-                    self.unknown_field(entry, properties, path, &field_path);
-                    self.taint(&field_path, path);
+            if let Some((name, field)) = known(&entry.key) {
+                self.field(entry, name, field, &join(path, name), path, &mut fields);
+            } else if let Some(others) = others {
+                self.field(entry, &entry.key, others, &format!("{path}[{}]", entry.key), path, &mut fields);
+            } else {
+                let names = || properties.into_iter().flat_map(|fields| fields.keys()).map(String::as_str);
+                let meant = nearest(&entry.key, names());
+                self.unknown_field(entry, meant, &names().collect::<Vec<_>>(), path);
+                self.tainted.add(join(path, &entry.key), path);
+                // Read it as what was meant, so that mistakes inside of it, and none that follow from it, are told.
+                if let Some((name, field)) = meant.filter(|meant| node.get(meant).is_none()).and_then(known) {
+                    self.field(entry, name, field, &join(path, &entry.key), path, &mut fields);
+                    self.tainted.containers.push(join(path, name));
                 }
             }
         }
-        let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        for name in required.filter(|name| !entries.iter().any(|entry| entry.key == *name)) {
-            // The misspelt field is the missing one; saying so twice helps nobody.
-            let misspelt =
-                entries.iter().any(|entry| known(&entry.key).is_none() && nearest(&entry.key, [name]).is_some());
-            if !misspelt {
-                self.missing_field(node, name, known(name), path, key);
+        for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let field = known(name).map_or(&Value::Null, |(_, field)| field);
+            if !entries.iter().any(|entry| entry.key == name) && !fields.contains_key(name) {
+                self.missing_field(node, name, field, path, key);
+                self.tainted.add(join(path, name), path);
             }
-            self.taint(&join(path, name), path);
+            fields.entry(name).or_insert_with(|| placeholder(field));
         }
         if let Some(max) = schema["maxProperties"].as_u64().filter(|max| entries.len() as u64 > *max) {
             self.error(node, path, format!("{} entries; at most {max} are allowed", entries.len()), "remove some");
@@ -123,30 +122,60 @@ impl Walk<'_> {
         Value::Object(fields)
     }
 
+    fn field(
+        &mut self,
+        entry: &Entry,
+        name: &str,
+        schema: &Value,
+        field_path: &str,
+        path: &str,
+        fields: &mut serde_json::Map<String, Value>,
+    ) {
+        match self.value(&entry.value, schema, field_path, Some(entry)) {
+            Some(value) => {
+                fields.insert(name.to_owned(), value);
+            }
+            None => {
+                self.tainted.add(field_path.to_owned(), path);
+                // A text that breaks a rule is still the name that others refer to.
+                if schema["type"] == "string"
+                    && schema.get(TYPE_MARKER).is_none()
+                    && schema.get("enum").is_none()
+                    && let Some(text) = entry.value.text()
+                {
+                    fields.insert(name.to_owned(), Value::String(text.to_owned()));
+                }
+            }
+        }
+    }
+
     fn array(&mut self, node: &Node, items: &[Node], schema: &Value, path: &str) -> Option<Value> {
         let count = items.len() as u64;
         if let Some(max) = schema["maxItems"].as_u64().filter(|max| count > *max) {
-            return self.error(node, path, format!("{count} items; at most {max} are allowed"), "split the job");
+            return self.error(node, path, format!("{count} items; at most {max} are allowed"), "remove some");
         }
         if let Some(min) = schema["minItems"].as_u64().filter(|min| count < *min) {
             return self.error(node, path, "the list is empty", format!("give at least {min}"));
         }
         let mut values = Vec::with_capacity(items.len());
-        let mut complete = true;
         for (index, item) in items.iter().enumerate() {
             let item_path = format!("{path}[{index}]");
-            match self.value(item, &schema["items"], &item_path, None) {
-                Some(value) => values.push(value),
-                // A list with a gap would shift every index after it.
-                None => complete = false,
-            }
+            let value = self.value(item, &schema["items"], &item_path, None);
+            // A list with a gap would shift every index after it.
+            values.push(value.unwrap_or_else(|| {
+                self.tainted.add(item_path, path);
+                placeholder(&schema["items"])
+            }));
         }
-        complete.then_some(Value::Array(values))
+        Some(Value::Array(values))
     }
 
     fn scalar(&mut self, node: &Node, scalar: &Scalar, expected: &str, schema: &Value, path: &str) -> Option<Value> {
         let value = match (expected, scalar.meaning()) {
             ("string", Meaning::Text) => return self.text(node, &scalar.text, schema, path),
+            ("string", Meaning::Integer(_) | Meaning::Float(_)) if schema.get(TYPE_MARKER).is_some() => {
+                return self.text(node, &scalar.text, schema, path);
+            }
             ("boolean", Meaning::Boolean(value)) => Value::Bool(value),
             ("integer", Meaning::Integer(number)) => Value::Number(number),
             ("number", Meaning::Integer(number)) => Value::Number(number),
@@ -247,33 +276,27 @@ impl Walk<'_> {
         false
     }
 
-    fn unknown_field(
-        &mut self,
-        entry: &Entry,
-        properties: Option<&serde_json::Map<String, Value>>,
-        path: &str,
-        field_path: &str,
-    ) {
-        let names: Vec<&str> = properties.into_iter().flat_map(|fields| fields.keys()).map(String::as_str).collect();
-        let remedy = if let Some(meant) = nearest(&entry.key, names.iter().copied()) {
+    fn unknown_field(&mut self, entry: &Entry, meant: Option<&str>, names: &[&str], path: &str) {
+        let remedy = if let Some(meant) = meant {
             format!("did you mean `{meant}`?")
         } else if let Some(home) = home_of(&entry.key, self.root, self.root_path) {
             format!("it belongs to {home}")
         } else if names.is_empty() {
             format!("{path} has no fields; write {{}}")
         } else {
-            format!("the fields here are {}", list(names))
+            format!("the fields here are {}", list(names.iter().copied()))
         };
         let at = (entry.key_start, entry.key.chars().count());
-        self.report(Severity::Error, at, field_path, format!("unknown field `{}`", entry.key), remedy);
+        let field_path = join(path, &entry.key);
+        self.report(Severity::Error, at, &field_path, format!("unknown field `{}`", entry.key), remedy);
     }
 
-    fn missing_field(&mut self, node: &Node, name: &str, schema: Option<&Value>, path: &str, key: Option<&Entry>) {
+    fn missing_field(&mut self, node: &Node, name: &str, schema: &Value, path: &str, key: Option<&Entry>) {
         let at = match key {
             Some(entry) => (entry.key_start, entry.key.chars().count()),
             None => (node.start, 1),
         };
-        let description = schema.and_then(|schema| schema["description"].as_str()).unwrap_or_default();
+        let description = schema["description"].as_str().unwrap_or_default();
         let meaning = description.lines().next().unwrap_or_default().trim_end_matches('.');
         let remedy = if meaning.is_empty() { format!("add `{name}`") } else { format!("add `{name}`: {meaning}") };
         self.report(Severity::Error, at, &join(path, name), format!("required field `{name}` is missing"), remedy);
@@ -287,6 +310,11 @@ impl Walk<'_> {
                 None => "write {} or indent its fields below".to_owned(),
             },
             ("a list", Content::Scalar(scalar)) if !node.is_null() => format!("write it as a list: [{}]", scalar.text),
+            ("a whole number" | "a number" | "a boolean", Content::Scalar(scalar))
+                if scalar.style != saphyr_parser::ScalarStyle::Plain && is_plainly(expected, &scalar.text) =>
+            {
+                format!("remove the quotes: {}", scalar.text)
+            }
             ("a boolean", _) => "write true or false".to_owned(),
             (_, Content::Scalar(_)) if node.is_null() => "give a value, or leave the field out".to_owned(),
             _ => format!("write {expected}"),
@@ -314,11 +342,6 @@ impl Walk<'_> {
         let (position, length) = at;
         self.diagnostics.push(Diagnostic { severity, position, length, field_path: path.to_owned(), reason, remedy });
     }
-
-    fn taint(&mut self, field_path: &str, container: &str) {
-        self.tainted.fields.push(field_path.to_owned());
-        self.tainted.containers.push(container.to_owned());
-    }
 }
 
 /// How many characters to underline: the whole of a scalar on one line, else its beginning.
@@ -329,68 +352,11 @@ pub(crate) fn node_length(node: &Node) -> usize {
     }
 }
 
-/// What is wrong with a duration, a size or a column type, by its own parser, which explains best.
-fn parsed_text_mistake(text: &str, schema: &Value) -> Option<(String, String)> {
-    let message = match schema[TYPE_MARKER].as_str()? {
-        "duration" => text.parse::<HumanDuration>().err()?.to_string(),
-        "byteSize" => text.parse::<ByteSize>().err()?.to_string(),
-        "columnType" => match text.parse::<ColumnType>().err()? {
-            ColumnTypeError::UnknownType(name) => {
-                let all = format!("the types are {}", TYPE_NAMES.join(", "));
-                let remedy = match nearest(&name, TYPE_NAMES) {
-                    Some(meant) => format!("did you mean {meant}? {all}"),
-                    None => all,
-                };
-                return Some((format!("unknown type `{name}`"), remedy));
-            }
-            malformed => malformed.to_string(),
-        },
-        _ => return None,
-    };
-    // The parsers write `reason: remedy`.
-    let (reason, remedy) = message.split_once(": ")?;
-    Some((reason.to_owned(), remedy.to_owned()))
-}
-
-fn pattern_mistake(text: &str, schema: &Value) -> Option<(String, String)> {
-    let pattern = schema["pattern"].as_str()?;
-    if Regex::new(pattern).ok()?.is_match(text) {
-        return None;
-    }
-    let remedy = match pattern {
-        DNS_LABEL_PATTERN => match dns_label(text) {
-            Some(label) => format!("use lower-case letters, digits and '-', such as `{label}`"),
-            None => "use lower-case letters, digits and '-'; begin and end with a letter or digit".to_owned(),
-        },
-        DNS_SUBDOMAIN_PATTERN => "use lower-case letters, digits, '-' and '.', as Kubernetes names are".to_owned(),
-        _ if pattern.starts_with("^(file|s3") => {
-            "write a URI: file:///path, s3://bucket/prefix, gs://, az://, hdfs:// or memory://".to_owned()
-        }
-        _ if pattern.starts_with("^https?") => "write a URL: http://host:port or https://host:port".to_owned(),
-        _ => format!("it must match {pattern}"),
-    };
-    Some((format!("`{text}` is not allowed here"), remedy))
-}
-
-/// The DNS label nearest to a text: `Hourly_Delays` -> `hourly-delays`.
-fn dns_label(text: &str) -> Option<String> {
-    let mapped: String = text
-        .to_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
-        .collect();
-    let label = mapped.trim_matches('-').to_owned();
-    (!label.is_empty() && label.len() <= 63).then_some(label)
-}
-
-/// Where a field of this name has its place, if that is one place.
+/// Where a field of this name has its place, if those are few.
 fn home_of(name: &str, schema: &Value, path: &str) -> Option<String> {
     let mut homes = Vec::new();
     collect_homes(name, schema, path, &mut homes);
-    match homes.as_slice() {
-        [home] => Some(home.clone()),
-        _ => None,
-    }
+    (1..=3).contains(&homes.len()).then(|| homes.join(" or "))
 }
 
 fn collect_homes(name: &str, schema: &Value, path: &str, homes: &mut Vec<String>) {

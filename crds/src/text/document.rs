@@ -81,21 +81,14 @@ pub(super) fn streamjobs(documents: &[Node], broken: bool) -> (Vec<&Node>, Vec<D
         let ours = api_version.is_some_and(|version| version.split('/').next() == Some(GROUP));
         match kind {
             Some(KIND) => {
-                if let Some(version) = document.get("apiVersion").filter(|_| api_version != Some(API_VERSION)) {
-                    let reason = format!("expected apiVersion {API_VERSION}, found {}", version.describe());
-                    diagnostics.push(wrong(
-                        version,
-                        "apiVersion",
-                        reason,
-                        format!("write `apiVersion: {API_VERSION}`"),
-                    ));
-                }
+                api_version_mistake(document, &mut diagnostics);
                 jobs.push(*document);
             }
             Some(other) if ours && !KINDS.contains(&other) || nearest(other, [KIND]).is_some() => {
                 let kind = document.get("kind").unwrap_or(document);
                 let reason = format!("`{other}` is not a kind of {GROUP}");
                 diagnostics.push(wrong(kind, "kind", reason, format!("did you mean `{KIND}`?")));
+                api_version_mistake(document, &mut diagnostics);
                 jobs.push(*document);
             }
             Some(other) => other_kinds.push(other),
@@ -121,6 +114,13 @@ pub(super) fn streamjobs(documents: &[Node], broken: bool) -> (Vec<&Node>, Vec<D
         });
     }
     (jobs, diagnostics)
+}
+
+fn api_version_mistake(document: &Node, diagnostics: &mut Vec<Diagnostic>) {
+    if let Some(version) = document.get("apiVersion").filter(|version| version.text() != Some(API_VERSION)) {
+        let reason = format!("expected apiVersion {API_VERSION}, found {}", version.describe());
+        diagnostics.push(wrong(version, "apiVersion", reason, format!("write `apiVersion: {API_VERSION}`")));
+    }
 }
 
 /// One result for a file with more than one StreamJob where one was wanted.

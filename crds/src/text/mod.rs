@@ -13,6 +13,7 @@ mod render;
 mod scalar;
 mod source_map;
 mod tree;
+mod value;
 
 pub use crate::validate::Severity;
 use crate::{StreamJob, validate::validate};

@@ -32,13 +32,14 @@ impl SourceMap {
         Self { document, lines: text.lines().map(str::to_owned).collect() }
     }
 
-    /// Where a field stands: its value if that is on the line of its key, else its key. Where it is absent: the
+    /// Where a field stands: its value if that is a text on the line of its key, else its key. Where it is absent: the
     /// nearest field around it.
     pub fn locate(&self, field_path: &str) -> Option<Located> {
-        let (node, entry, _) = self.find(field_path)?;
+        let (node, entry, complete) = self.find(field_path)?;
         Some(match (&node.content, entry) {
-            // A value on the lines below its key is too much to point at.
-            (_, Some(entry)) if node.start.line != entry.key_start.line || node.is_null() => at_key(entry),
+            (_, Some(entry)) if !complete || node.is_null() || node.start.line != entry.key_start.line => at_key(entry),
+            // A collection, or a text over many lines, is too much to point at.
+            (Content::Mapping(_) | Content::Sequence(_), Some(entry)) => at_key(entry),
             (Content::Scalar(scalar), Some(entry)) if is_block(scalar.style) => at_key(entry),
             _ => Located { position: node.start, length: node_length(node) },
         })

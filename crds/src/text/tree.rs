@@ -316,11 +316,14 @@ impl Builder {
             Some(first) => {
                 let reason = format!("`{name}` stands here twice, first in line {}", first.line);
                 self.refuse(node.start, &reason, "remove one of the two");
-                // Reading goes on: the other mistakes are wanted too.
-                true
+                if let Some(refused) = self.diagnostics.last_mut() {
+                    refused.length = name.chars().count();
+                }
             }
-            None => true,
+            None => {}
         }
+        // Reading goes on after a second key: the other mistakes are wanted too.
+        true
     }
 
     fn refuse(&mut self, at: Position, reason: &str, remedy: &str) -> bool {
