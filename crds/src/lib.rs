@@ -9,6 +9,7 @@
 //!
 //! The same types serve the command line (`weir run job.yaml`), which never sees a cluster, and the operator.
 
+#[allow(clippy::duplicated_attributes, reason = "each printed column is an attribute of the same parts")]
 pub mod checkpoint;
 pub mod column_type;
 pub mod conditions;
@@ -18,6 +19,7 @@ pub mod duration;
 pub mod quantity;
 pub mod reference;
 mod rules;
+#[allow(clippy::duplicated_attributes, reason = "each printed column is an attribute of the same parts")]
 pub mod savepoint;
 pub mod schema;
 pub mod streamjob;

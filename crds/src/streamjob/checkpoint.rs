@@ -88,8 +88,8 @@ pub const STORAGE_SCHEMES: [&str; 6] = ["file", "s3", "gs", "az", "hdfs", "memor
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckpointStorage {
-    /// `file:///path`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`, `hdfs://namenode:port/path`,
-    /// or `memory://` (development only: gone with the process).
+    /// `file:///path` (`file://./path` from where a local job is started), `s3://bucket/prefix`, `gs://bucket/prefix`,
+    /// `az://container/prefix`, `hdfs://namenode:port/path`, or `memory://` (development only: gone with the process).
     #[schemars(length(min = 1, max = MAX_TEXT_LENGTH), regex(pattern = "^(file|s3|gs|az|hdfs|memory)://.*$"))]
     pub uri: String,
     /// Another service address, for S3-compatible and other services: `http://minio:9000`.

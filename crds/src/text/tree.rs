@@ -312,15 +312,12 @@ impl Builder {
         };
         let first = entries.iter().find(|entry| entry.key == name).map(|entry| entry.key_start);
         *key = Some((name.clone(), node.start));
-        match first {
-            Some(first) => {
-                let reason = format!("`{name}` stands here twice, first in line {}", first.line);
-                self.refuse(node.start, &reason, "remove one of the two");
-                if let Some(refused) = self.diagnostics.last_mut() {
-                    refused.length = name.chars().count();
-                }
+        if let Some(first) = first {
+            let reason = format!("`{name}` stands here twice, first in line {}", first.line);
+            self.refuse(node.start, &reason, "remove one of the two");
+            if let Some(refused) = self.diagnostics.last_mut() {
+                refused.length = name.chars().count();
             }
-            None => {}
         }
         // Reading goes on after a second key: the other mistakes are wanted too.
         true
