@@ -51,6 +51,12 @@ impl WatermarkGenerator {
         WatermarkGenerator { strategy, splits: BTreeMap::new(), announced: Announced::nothing() }
     }
 
+    /// Goes on from the watermark in a checkpoint, so that rows which were late before a failure are late again
+    /// after it. The result is to be sent before the first batch.
+    pub fn resume_from(&mut self, watermark: Watermark) -> Progress {
+        self.announced.active_at(watermark)
+    }
+
     /// A split that is known before its first row holds back the others from now on.
     pub fn add_split(&mut self, split: u32, now_us: i64) {
         self.splits.entry(split).or_insert(Split::new(now_us));
@@ -171,6 +177,17 @@ mod tests {
         assert_eq!(generator.progress(0), to(100));
         generator.on_split_finished(0);
         assert_eq!(generator.progress(i64::MAX), Progress::NONE);
+    }
+
+    #[test]
+    fn resumes_where_it_was() {
+        let mut generator = generator(0, None);
+        assert_eq!(generator.resume_from(Watermark::MIN), Progress::NONE);
+        assert_eq!(generator.resume_from(Watermark(50)), to(50));
+        generator.on_batch(0, &times(&[40]), 0).unwrap();
+        assert_eq!(generator.progress(0), Progress::NONE);
+        generator.on_batch(0, &times(&[60]), 0).unwrap();
+        assert_eq!(generator.progress(0), to(60));
     }
 
     #[test]
