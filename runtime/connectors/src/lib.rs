@@ -5,5 +5,7 @@ pub mod blackhole;
 pub mod files;
 pub mod formats;
 pub mod generator;
+pub mod nexmark;
 mod numbered;
 pub mod print;
+pub mod socket;

@@ -1,11 +1,9 @@
 //! The connector traits. They know checkpoints, offsets and commits, and nothing of threads or channels:
 //! a reader is polled and a writer is called by the task that owns it.
 
-mod pending;
 mod sink;
 mod source;
 
-pub use pending::*;
 pub use sink::*;
 pub use source::*;
 

@@ -63,8 +63,7 @@ pub trait SinkWriter: Send {
 
     /// The first phase: makes everything written so far durable outside, invisible to readers, and returns what
     /// a committer needs to make it visible, also from another process after a crash. At-least-once sinks flush here.
-    /// Each committable is returned once: should the checkpoint fail, the driver carries it into the next
-    /// (`PendingCommits`).
+    /// Each committable is returned once: should the checkpoint fail, the driver carries it into the next.
     fn pre_commit(&mut self, checkpoint: CheckpointId) -> Result<SinkSnapshot, ConnectorError>;
 
     /// The attempt ends without another checkpoint: let go of what is open; nothing more becomes visible.

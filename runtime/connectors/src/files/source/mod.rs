@@ -3,6 +3,7 @@
 mod discovery;
 mod framing;
 mod lines;
+mod parquet_rows;
 mod position;
 mod reader;
 
@@ -18,7 +19,7 @@ pub struct FilesSourceConfig {
     /// A file, a directory (all files in it and below, but for names that begin with `.` or `_`) or a glob.
     pub path: String,
     pub format: FileFormat,
-    /// The columns to read.
+    /// The columns to read. Of Parquet it may be empty: then all columns of the first file.
     pub schema: SchemaRef,
     pub compression: SourceCompression,
     pub on_bad_record: OnBadRecord,
@@ -36,6 +37,8 @@ pub struct FilesSourceConfig {
 pub enum FileFormat {
     /// Records of a text format, one a line.
     Text(DecoderConfig),
+    /// Columns are matched by name and cast to the schema's types. A file must be moved into place whole.
+    Parquet,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,9 +59,22 @@ pub struct FilesSource {
 
 impl FilesSource {
     /// Refuses a schema that the format can't hold, and settings that exclude each other.
-    pub fn new(config: FilesSourceConfig) -> Result<Self, ConnectorError> {
-        let FileFormat::Text(format) = &config.format;
-        decoder(format, &config.schema)?;
+    pub fn new(mut config: FilesSourceConfig) -> Result<Self, ConnectorError> {
+        match &config.format {
+            FileFormat::Text(format) => {
+                decoder(format, &config.schema)?;
+            }
+            FileFormat::Parquet => {
+                if matches!(config.compression, SourceCompression::Gzip | SourceCompression::Zstd) {
+                    return Err(ConnectorError::Permanent(
+                        "compression cannot be set beside Parquet, which is compressed inside; remove it".into(),
+                    ));
+                }
+                if config.schema.fields().is_empty() {
+                    config.schema = parquet_rows::schema_of_first(&config)?;
+                }
+            }
+        }
         if config.follow && config.split_size_bytes.is_some() {
             return Err(ConnectorError::Permanent(
                 "splitSize cannot be used with follow: a growing file has no ranges; remove one of them".into(),

@@ -3,11 +3,13 @@
 use super::discovery::{list, owner};
 use super::framing::Framing;
 use super::lines::{LastLine, Lines, MAX_RECORD_BYTES, resolved};
+use super::parquet_rows::ParquetRows;
 use super::position::{Position, Range, Unit, truncated};
 use super::{FileFormat, FilesSourceConfig, SourceCompression};
 use crate::api::{ConnectorError, Poll, SourceContext, SourceReader, SplitState};
 use crate::files::io_error;
 use crate::formats::{BadRecord, DecoderConfig, Intake, Place, decoder};
+use arrow::record_batch::RecordBatch;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs;
 use std::path::Path;
@@ -20,7 +22,8 @@ const MAX_BATCH_BYTES: u64 = 8 << 20;
 pub(super) struct FilesReader {
     config: Arc<FilesSourceConfig>,
     context: SourceContext,
-    intake: Intake,
+    /// Of text formats.
+    intake: Option<Intake>,
     /// All splits that this reader has had.
     splits: BTreeMap<SplitKey, Split>,
     /// Those that may have something to read.
@@ -51,7 +54,19 @@ struct Split {
 
 struct Open {
     key: SplitKey,
-    lines: Lines,
+    content: Content,
+}
+
+enum Content {
+    Text(Lines),
+    Parquet(ParquetRows),
+}
+
+/// What one read gave.
+struct Read {
+    rows: Option<(RecordBatch, Option<RecordBatch>)>,
+    /// How long the file was, when it has nothing more for now.
+    drained_at: Option<u64>,
 }
 
 impl SplitKey {
@@ -79,8 +94,12 @@ impl FilesReader {
         context: SourceContext,
         restored: Vec<SplitState>,
     ) -> Result<Self, ConnectorError> {
-        let FileFormat::Text(format) = &config.format;
-        let intake = Intake::new(&context.name, decoder(format, &config.schema)?, config.on_bad_record);
+        let intake = match &config.format {
+            FileFormat::Text(format) => {
+                Some(Intake::new(&context.name, decoder(format, &config.schema)?, config.on_bad_record))
+            }
+            FileFormat::Parquet => None,
+        };
         let mut reader = FilesReader {
             config,
             context,
@@ -193,6 +212,9 @@ impl FilesReader {
     }
 
     fn unit(&self, path: &str) -> Unit {
+        if self.config.format == FileFormat::Parquet {
+            return Unit::Rows;
+        }
         match resolved(self.config.compression, Path::new(path)) {
             SourceCompression::None | SourceCompression::Auto => Unit::Bytes,
             SourceCompression::Gzip | SourceCompression::Zstd => Unit::DecompressedBytes,
@@ -200,9 +222,8 @@ impl FilesReader {
     }
 
     fn framing(&self) -> Framing {
-        let FileFormat::Text(format) = &self.config.format;
-        match format {
-            DecoderConfig::Csv(csv) if self.config.split_size_bytes.is_none() => {
+        match &self.config.format {
+            FileFormat::Text(DecoderConfig::Csv(csv)) if self.config.split_size_bytes.is_none() => {
                 Framing::Csv { delimiter: csv.delimiter, quote: csv.quote }
             }
             _ => Framing::Lines,
@@ -224,9 +245,24 @@ impl FilesReader {
 
     /// Leaves the split unopened when its file has no complete header yet.
     fn open_split(&mut self, key: SplitKey) -> Result<(), ConnectorError> {
+        let mut position = self.split(&key).position.clone();
+        let content = match self.config.format {
+            FileFormat::Parquet => {
+                let path = Path::new(&key.path);
+                Some(Content::Parquet(ParquetRows::open(path, &self.config.schema, &mut position)?))
+            }
+            FileFormat::Text(_) => self.open_text(&key, &mut position)?.map(Content::Text),
+        };
+        if let Some(content) = content {
+            self.split(&key).position = position;
+            self.open = Some(Open { key, content });
+        }
+        Ok(())
+    }
+
+    fn open_text(&mut self, key: &SplitKey, position: &mut Position) -> Result<Option<Lines>, ConnectorError> {
         let (compression, framing, last_line) = (self.config.compression, self.framing(), self.last_line());
         let path = Path::new(&key.path);
-        let mut position = self.split(&key).position.clone();
         let range_start = position.range.map_or(0, |range| range.start);
         let is_untouched = position.offset == range_start;
         if let FileFormat::Text(DecoderConfig::Csv(csv)) = &self.config.format
@@ -234,70 +270,51 @@ impl FilesReader {
         {
             let mut lines = Lines::open(path, compression, framing, &mut Position::start(position.unit, None))?;
             let Some(header) = lines.next(last_line)? else {
-                self.drained(&key, lines.seen());
-                return Ok(());
+                self.drained(key, lines.seen());
+                return Ok(None);
             };
-            self.intake.header(header.bytes).map_err(|bad| {
+            let accepted = self.intake.as_mut().map_or(Ok(()), |intake| intake.header(header.bytes));
+            accepted.map_err(|bad| {
                 ConnectorError::Permanent(format!("source `{}`: {}: {bad}", self.context.name, key.path))
             })?;
             if is_untouched && range_start == 0 {
                 (position.offset, position.line) = (lines.offset(), lines.line());
             }
         }
-        let mut lines;
         if is_untouched && range_start > 0 {
             // The line that holds the byte before the range belongs to an earlier range.
             position.offset = range_start - 1;
-            lines = Lines::open(path, compression, framing, &mut position)?;
+            let mut lines = Lines::open(path, compression, framing, position)?;
             lines.pass_over_line()?;
             position.offset = lines.offset();
-        } else {
-            lines = Lines::open(path, compression, framing, &mut position)?;
+            return Ok(Some(lines));
         }
-        self.split(&key).position = position;
-        self.open = Some(Open { key, lines });
-        Ok(())
+        Lines::open(path, compression, framing, position).map(Some)
     }
 
     fn split(&mut self, key: &SplitKey) -> &mut Split {
         self.splits.get_mut(key).expect("splits are never dropped")
     }
 
-    /// Reads from the open split. `true`: it has nothing more, for now.
-    fn read(&mut self, max_rows: usize) -> Result<bool, ConnectorError> {
+    /// Reads from the open split.
+    fn read(&mut self, open: &mut Open, max_rows: usize) -> Result<Read, ConnectorError> {
         let last_line = self.last_line();
-        let Some(Open { key, lines }) = &mut self.open else { return Ok(true) };
-        let split = self.splits.get_mut(key).expect("splits are never dropped");
-        let range = split.position.range;
-        let range_end = range.and_then(|range| range.end).unwrap_or(u64::MAX);
-        let started_at = lines.offset();
-        let mut is_drained = false;
-        while self.intake.taken() < max_rows && lines.offset() - started_at < MAX_BATCH_BYTES {
-            if lines.offset() >= range_end {
-                is_drained = true;
-                break;
+        let position = &mut self.splits.get_mut(&open.key).expect("splits are never dropped").position;
+        match (&mut open.content, &mut self.intake) {
+            (Content::Parquet(rows), _) => {
+                let batch = rows.next(max_rows)?;
+                position.offset += batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+                Ok(Read { drained_at: batch.is_none().then_some(0), rows: batch.map(|batch| (batch, None)) })
             }
-            let Some(record) = lines.next(last_line)? else {
-                is_drained = true;
-                break;
-            };
-            let place = || Place {
-                split: key.path.clone(),
-                position: match range {
-                    None => format!("line {}, byte {}", record.line, record.offset),
-                    Some(_) => format!("byte {}", record.offset),
-                },
-            };
-            if record.too_long {
-                let bad = BadRecord::new(format!("it is longer than {} MiB", MAX_RECORD_BYTES >> 20));
-                self.intake.reject(record.bytes, &bad, place())?;
-            } else {
-                self.intake.take(record.bytes, place)?;
+            (Content::Text(lines), Some(intake)) => {
+                let is_drained = read_records(&open.key.path, lines, intake, position.range, last_line, max_rows)?;
+                position.offset = lines.offset();
+                position.line = lines.line();
+                let rows = (intake.taken() > 0).then(|| intake.finish());
+                Ok(Read { rows, drained_at: is_drained.then(|| lines.seen()) })
             }
+            (Content::Text(_), None) => unreachable!("a text format has an intake"),
         }
-        split.position.offset = lines.offset();
-        split.position.line = lines.line();
-        Ok(is_drained)
     }
 
     /// The split has been read to the end that its file has now.
@@ -326,15 +343,46 @@ impl FilesReader {
         });
     }
 
-    fn batch(&mut self, key: &SplitKey) -> Poll {
+    fn number(&mut self, key: &SplitKey) -> u32 {
         let next_number = &mut self.next_number;
-        let number = *self.numbers.entry(key.clone()).or_insert_with(|| {
+        *self.numbers.entry(key.clone()).or_insert_with(|| {
             *next_number += 1;
             *next_number - 1
-        });
-        let (batch, rejected) = self.intake.finish();
-        Poll::Batch { batch, split: number, rejected }
+        })
     }
+}
+
+/// Takes records until the batch is full. `true`: there are no more, for now.
+fn read_records(
+    path: &str,
+    lines: &mut Lines,
+    intake: &mut Intake,
+    range: Option<Range>,
+    last_line: LastLine,
+    max_rows: usize,
+) -> Result<bool, ConnectorError> {
+    let range_end = range.and_then(|range| range.end).unwrap_or(u64::MAX);
+    let started_at = lines.offset();
+    while intake.taken() < max_rows && lines.offset() - started_at < MAX_BATCH_BYTES {
+        if lines.offset() >= range_end {
+            return Ok(true);
+        }
+        let Some(record) = lines.next(last_line)? else { return Ok(true) };
+        let place = || Place {
+            split: path.into(),
+            position: match range {
+                None => format!("line {}, byte {}", record.line, record.offset),
+                Some(_) => format!("byte {}", record.offset),
+            },
+        };
+        if record.too_long {
+            let bad = BadRecord::new(format!("it is longer than {} MiB", MAX_RECORD_BYTES >> 20));
+            intake.reject(record.bytes, &bad, place())?;
+        } else {
+            intake.take(record.bytes, place)?;
+        }
+    }
+    Ok(false)
 }
 
 impl SourceReader for FilesReader {
@@ -354,17 +402,18 @@ impl SourceReader for FilesReader {
                 self.scan()?;
                 continue;
             }
-            let is_drained = self.read(max_rows.max(1))?;
-            let key = self.open.as_ref().map(|open| open.key.clone()).expect("a split was opened above");
-            let batch = (self.intake.taken() > 0).then(|| self.batch(&key));
-            if is_drained && let Some(open) = self.open.take() {
-                self.drained(&key, open.lines.seen());
+            let mut open = self.open.take().expect("a split was opened above");
+            let Read { rows, drained_at } = self.read(&mut open, max_rows.max(1))?;
+            let number = rows.is_some().then(|| self.number(&open.key));
+            match drained_at {
+                Some(length) => self.drained(&open.key, length),
+                None => self.open = Some(open),
             }
-            match batch {
-                Some(batch) => return Ok(batch),
-                None if is_drained => {}
+            match (rows, number) {
+                (Some((batch, rejected)), Some(split)) => return Ok(Poll::Batch { batch, split, rejected }),
+                _ if drained_at.is_some() => {}
                 // A long stretch of skipped records is no reason to keep a barrier waiting.
-                None => return Ok(Poll::Pending { retry_after: Duration::ZERO }),
+                _ => return Ok(Poll::Pending { retry_after: Duration::ZERO }),
             }
         }
     }
@@ -379,6 +428,6 @@ impl SourceReader for FilesReader {
     }
 
     fn skipped_records(&self) -> u64 {
-        self.intake.skipped()
+        self.intake.as_ref().map_or(0, Intake::skipped)
     }
 }
