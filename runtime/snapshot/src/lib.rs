@@ -11,13 +11,17 @@
 
 mod envelope;
 pub mod folder;
+#[cfg(test)]
+mod golden;
 pub mod history;
 pub mod log;
 pub mod manifest;
 pub mod object;
 pub mod retention;
-// SAVEPOINT
+pub mod savepoint;
 pub mod storage;
+#[cfg(test)]
+mod testing;
 
 pub use folder::JobFolder;
 pub use history::{CheckpointSummary, Restorable, list_checkpoints};

@@ -1,8 +1,11 @@
 //! What stays and what goes.
 
+#[cfg(test)]
+mod tests;
+
 use crate::envelope;
 use crate::folder::{JobFolder, PINNED_FOLDER, checkpoint_of_object, log_entry_number, log_entry_path, pinned_path};
-use crate::log::{CloseReason, CommitLog, JobHistory, LogEntry, LogError, LogRecord, RestorePoint};
+use crate::log::{CloseReason, CommitLog, JobHistory, LogEntry, LogError, LogRecord, RestorePoint, list_numbers};
 use crate::manifest::CheckpointManifest;
 use crate::storage::{ObjectPath, Operation, StorageError, list_all};
 use std::collections::BTreeSet;
@@ -26,8 +29,8 @@ pub struct Retention {
 
 /// The first log entry to keep once `new` is complete under `number`.
 ///
-/// Never so high that a checkpoint goes which retention keeps, which a task may still build on (`protect_from`), or
-/// which the job was restored from before it has completed one of its own; nor so high that `number`'s predecessor goes.
+/// Never so high that a checkpoint goes which retention keeps, which a task may still build on (`protect_from`; if
+/// that isn't known, the last one before `new`), or which the job was restored from before it has completed one of its own; nor so high that `number`'s predecessor goes.
 pub(crate) fn low_water(
     history: &JobHistory,
     new: &CheckpointManifest,
@@ -42,10 +45,15 @@ pub(crate) fn low_water(
     };
     let completed = history.live().iter().rev().filter_map(|entry| Some((entry.number, entry.manifest()?)));
     let kept = completed.clone().take(kept_before_new).take_while(|(_, manifest)| is_young(manifest));
+    if kept.clone().count() == completed.clone().count() {
+        // Nothing goes; then the openings before the first checkpoint may stay as well.
+        return history.low_water_mark().max(1);
+    }
     let oldest_kept = kept.last().map_or(number, |(number, _)| number);
 
-    // The base of what runs: objects of no checkpoint older than the oldest protected one are asked for any more.
-    let protect_from = protect_from.unwrap_or(new.checkpoint);
+    // What runs builds on a checkpoint that it has been told of, which may lag one behind the last.
+    let previous = completed.clone().next().map_or(new.checkpoint, |(_, manifest)| manifest.checkpoint);
+    let protect_from = protect_from.unwrap_or(previous);
     let protected = completed.filter(|(_, manifest)| manifest.checkpoint >= protect_from).last();
     let protected = protected.map_or(number, |(number, _)| number);
     let base = base_of_epoch(history, protect_from).unwrap_or(number);
@@ -109,6 +117,8 @@ pub struct Swept {
 #[derive(Debug)]
 pub(crate) struct Garbage {
     pub(crate) trimmed: Vec<Arc<LogEntry>>,
+    /// What earlier coordinators trimmed is gone: then `trimmed` says all that is left to delete.
+    pub(crate) is_log_swept: bool,
     pub(crate) pinned: Vec<CheckpointManifest>,
 }
 
@@ -127,12 +137,17 @@ impl CommitLog {
         };
         let mut numbers = self.garbage.trimmed.iter().map(|entry| entry.number).collect::<BTreeSet<_>>();
         numbers.extend(listed.iter().filter_map(log_entry_number));
+        if !self.garbage.is_log_swept {
+            // A coordinator before may have died between trimming and deleting.
+            numbers.extend(list_numbers(&folder).await?);
+        }
         let mut swept = Swept::default();
         for number in numbers.into_iter().filter(|number| *number < low_water) {
-            // Ascending, and none before the one below it is gone: the log's fencing relies on it.
+            // Ascending, and none before all below it are gone: the log's fencing relies on it.
             folder.storage().delete(&folder.path(&log_entry_path(number))).await?;
             swept.log_entries += 1;
         }
+        self.garbage.is_log_swept = true;
         let retained = self.history().checkpoints().chain(&self.garbage.pinned);
         let of_trimmed = self.garbage.trimmed.iter().filter_map(|entry| entry.manifest());
         let of_trimmed = of_trimmed.flat_map(|manifest| manifest.objects.iter().map(|object| object.path.clone()));

@@ -136,7 +136,8 @@ pub(super) async fn read_log(folder: &JobFolder) -> Result<ReadLog, LogError> {
     )))
 }
 
-pub(super) async fn list_numbers(folder: &JobFolder) -> Result<Vec<u64>, LogError> {
+/// The numbers of the entries that stand on storage.
+pub(crate) async fn list_numbers(folder: &JobFolder) -> Result<Vec<u64>, StorageError> {
     let listed = list_all(&**folder.storage(), &folder.path(&log_folder())).await?;
     let relative = listed.iter().filter_map(|info| info.path.relative_to(folder.folder()));
     Ok(relative.filter_map(|path| log_entry_number(&path)).collect())

@@ -7,7 +7,7 @@
 //! Two rules make that harmless:
 //! - Entries are deleted in ascending order, and never the last. So a writer that created its entry checks that the
 //!   entry before it, which it knows by content, is still there: if its number was ever taken and trimmed, that
-//!   predecessor was trimmed first.
+//!   predecessor was trimmed first. (The very first entry has none: its writer lists the log instead.)
 //! - Each entry says from which number on the log counts (`low_water`). What such a writer left below is ignored.
 
 mod entry;
@@ -19,6 +19,7 @@ mod tests;
 mod writer;
 
 pub use entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint, WriterId};
+pub(crate) use history::list_numbers;
 pub use history::{BrokenEntry, JobHistory, read_history};
 pub use writer::{CommitLog, LogOptions};
 

@@ -1,7 +1,7 @@
 //! Appending to the log, and being fenced.
 
 use super::entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint, WriterId};
-use super::history::{JobHistory, ReadLog, read_log};
+use super::history::{JobHistory, ReadLog, list_numbers, read_log};
 use super::{LogError, OpenError};
 use crate::folder::{JobFolder, checkpoint_of_object, is_object_of, log_entry_path};
 use crate::manifest::CheckpointManifest;
@@ -92,7 +92,11 @@ impl CommitLog {
                 history,
                 folder: folder.clone(),
                 fenced: None,
-                garbage: Garbage { trimmed: vec![], pinned: read_pinned(&folder).await.map_err(LogError::from)? },
+                garbage: Garbage {
+                    trimmed: vec![],
+                    is_log_swept: false,
+                    pinned: read_pinned(&folder).await.map_err(LogError::from)?,
+                },
             };
             let low_water = log.low_water_for_opening(&opened);
             match log.append(LogRecord::Opened(opened), low_water, now_ms).await {
@@ -129,8 +133,9 @@ impl CommitLog {
 
     /// Completes a checkpoint; the proof lets its commits begin.
     ///
-    /// Checkpoints that `retention` lets go, and that are older than `protect_from` (the oldest that a task may
-    /// still build on), leave the log with this entry; `collect_garbage` removes what belonged to them alone.
+    /// Checkpoints that `retention` lets go, and that are older than `protect_from`, leave the log with this entry;
+    /// `collect_garbage` removes what belonged to them alone. `protect_from`: the oldest checkpoint that a task may
+    /// still build on, or a savepoint be made from; if it isn't known, the last before this one is.
     pub async fn complete(
         &mut self,
         manifest: CheckpointManifest,
@@ -146,6 +151,11 @@ impl CommitLog {
         Ok(Durable::attest(checkpoint))
     }
 
+    /// Proof that a retained checkpoint is complete: for committing again, after a restore, what it holds.
+    pub fn proof(&self, checkpoint: CheckpointId) -> Option<Durable<CheckpointId>> {
+        self.history.checkpoint(checkpoint).map(|manifest| Durable::attest(manifest.checkpoint))
+    }
+
     /// The job ended. The proof says that whoever asks will learn so.
     pub async fn close(
         &mut self,
@@ -154,7 +164,11 @@ impl CommitLog {
         now_ms: u64,
     ) -> Result<Durable<CloseReason>, LogError> {
         let closed = Closed { reason, message: message.into() };
-        let low_water = self.history.low_water_mark();
+        let low_water = match reason {
+            // Nothing before counts any more.
+            CloseReason::Deleted => self.next,
+            _ => self.history.low_water_mark(),
+        };
         self.append(LogRecord::Closed(closed), low_water, now_ms).await?;
         Ok(Durable::attest(reason))
     }
@@ -211,6 +225,8 @@ impl CommitLog {
         };
         let result = loop {
             entry.number = self.next;
+            // An earlier entry of unknown fate, found below, may have trimmed more than this one meant to.
+            entry.low_water = low_water.max(self.history.low_water_mark());
             match self.append_at(&entry).await {
                 // What stood there is of this writer's: an earlier append, whose answer never came. It counts.
                 Ok(Some((earlier, file))) => self.accept(earlier, &file),
@@ -284,18 +300,25 @@ impl CommitLog {
 
     /// See `log`: tells a number that was free from one that was taken and trimmed.
     async fn check_predecessor(&self) -> Result<(), LogError> {
-        let Some(previous) = &self.previous else { return Ok(()) };
+        let Some(previous) = &self.previous else { return self.check_first().await };
         let path = self.folder.path(&log_entry_path(previous.number));
         let storage = self.folder.storage();
-        let gone = || {
-            let reason = format!("entry {} was trimmed: another coordinator has gone on", previous.number);
-            Err(LogError::Fenced { by: None, reason })
-        };
         match self.retried(|| storage.get_range(&path, 0, previous.head.len() as u64)).await {
             Ok(head) if head == previous.head => Ok(()),
-            Ok(_) => gone(),
-            Err(error) if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Corrupt) => gone(),
+            Ok(_) => Err(trimmed(previous.number)),
+            Err(error) if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Corrupt) => {
+                Err(trimmed(previous.number))
+            }
             Err(error) => Err(LogError::Unknown(error)),
+        }
+    }
+
+    /// The first entry of all has none before it: there the end of the log is looked at.
+    async fn check_first(&self) -> Result<(), LogError> {
+        let numbers = self.retried(|| list_numbers(&self.folder)).await.map_err(LogError::Unknown)?;
+        match numbers.last() {
+            Some(last) if *last > self.next => Err(trimmed(self.next)),
+            _ => Ok(()),
         }
     }
 
@@ -324,6 +347,10 @@ impl CommitLog {
         }
         call().await
     }
+}
+
+fn trimmed(number: u64) -> LogError {
+    LogError::Fenced { by: None, reason: format!("entry {number} was trimmed: another coordinator has gone on") }
 }
 
 /// Above every checkpoint that the log or an object's name speaks of, so that no number is used twice.
