@@ -156,7 +156,7 @@ fn delivered(events: &[Event]) -> BTreeMap<u64, usize> {
 }
 
 fn kind(id: u64) -> CheckpointKind {
-    if id % 3 == 0 { CheckpointKind::Savepoint } else { CheckpointKind::Checkpoint }
+    if id.is_multiple_of(3) { CheckpointKind::Savepoint } else { CheckpointKind::Checkpoint }
 }
 
 proptest! {

@@ -84,12 +84,10 @@ impl Residual {
         }
         let (mut kept, mut start) = (0, 0);
         for end in &mut pairs.ends {
-            for pair in start..*end {
-                if keep[pair] {
-                    pairs.rows[kept] = pairs.rows[pair];
-                    pairs.partners[kept] = pairs.partners[pair];
-                    kept += 1;
-                }
+            for pair in (start..*end).filter(|pair| keep[*pair]) {
+                pairs.rows[kept] = pairs.rows[pair];
+                pairs.partners[kept] = pairs.partners[pair];
+                kept += 1;
             }
             start = std::mem::replace(end, kept);
         }

@@ -175,12 +175,12 @@ impl WindowJoin {
                 row += 1;
             }
             self.residual.filter(columns, LEFT, &mut self.pairs)?;
-            for row in first..row {
-                let matched = self.pairs.of(row - first);
+            for (nth, unmatched) in left_unmatched[first..row].iter_mut().enumerate() {
+                let (row, matched) = (first + nth, self.pairs.of(nth));
                 if matched.is_empty() {
                     continue;
                 }
-                let times = std::mem::replace(&mut left_unmatched[row], 0);
+                let times = std::mem::replace(unmatched, 0);
                 if self.kind == JoinKind::Semi {
                     for _ in 0..times {
                         self.output.push(row as u32, NO_ROW, ChangeKind::Insert);

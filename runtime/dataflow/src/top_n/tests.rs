@@ -101,18 +101,20 @@ proptest! {
         ranks in ranks(),
         emit_rank: bool,
         updating: bool,
+        partitioned: bool,
         order in order(),
         events in proptest::collection::vec(event(), 0..80),
         cuts in proptest::collection::vec(proptest::bool::weighted(0.3), 7),
     ) {
-        let spec = spec(ranks, emit_rank, order, false);
+        let mut spec = spec(ranks, emit_rank, order, false);
+        spec.partition.truncate(partitioned as usize);
         let mut driver = driver(&spec, updating);
         let mut rows = Table::new();
         for (_, changes) in batches(&history(events, updating), &cuts) {
             let before = driver.table.clone();
             driver.process(0, &changes);
             apply(&mut rows, changes);
-            prop_assert_eq!(&driver.table, &oracle(&spec, &[0], &rows));
+            prop_assert_eq!(&driver.table, &oracle(&spec, &spec.partition, &rows));
             // Nothing is taken back that is given again: as many changes as the tables differ by.
             let keys = before.keys().chain(driver.table.keys()).collect::<std::collections::BTreeSet<_>>();
             let count = |table: &Table, row: &Row| table.get(row).copied().unwrap_or(0);

@@ -29,6 +29,12 @@ impl WatermarkMerger {
         WatermarkMerger { channels: vec![channel; channels], announced: Announced::nothing() }
     }
 
+    /// Goes on from the watermark in a checkpoint, so that a row which was late before a failure is late after it
+    /// too, whichever channel speaks first. Whatever it says is to be done before the first element.
+    pub fn resume_from(&mut self, watermark: Watermark) -> Progress {
+        self.announced.active_at(watermark)
+    }
+
     /// Also wakes an idle channel.
     pub fn on_watermark(&mut self, channel: usize, watermark: Watermark) -> Progress {
         let channel = &mut self.channels[channel];
@@ -116,6 +122,15 @@ mod tests {
         assert_eq!(merger.on_watermark(0, Watermark(15)), to(20), "awake again, at the time it was");
         assert_eq!(merger.on_end(0), IDLE);
         assert_eq!(merger.on_end(1), to(i64::MAX));
+    }
+
+    #[test]
+    fn resumes_where_it_was() {
+        let mut merger = WatermarkMerger::new(2);
+        assert_eq!(merger.resume_from(Watermark(50)), to(50));
+        assert_eq!(merger.on_watermark(0, Watermark(60)), Progress::NONE);
+        assert_eq!(merger.on_watermark(1, Watermark(40)), Progress::NONE);
+        assert_eq!(merger.on_watermark(1, Watermark(55)), to(55));
     }
 
     #[derive(Clone, Debug)]
