@@ -17,8 +17,11 @@ pub use interval::IntervalJoin;
 pub use regular::Join;
 pub use window::WindowJoin;
 
-use crate::operator::OperatorError;
+use crate::keyed::{Gather, NO_ROW, RowShape};
+use crate::operator::{Collector, OperatorError};
+use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
+use weir_model::ChangeKind;
 use weir_model::graph::{JoinKind, StreamSchema};
 
 /// Candidates that are read before rows are joined; more only if a single key has more.
@@ -84,4 +87,30 @@ fn check_time(stream: &StreamSchema, column: usize) -> Result<(), OperatorError>
         DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, _) => Ok(()),
         other => Err(OperatorError::Failed(format!("the time column `{}` is {other}, not TIMESTAMP", field.name()))),
     }
+}
+
+/// Emits rows of `input` that have no match, each as often as `counts` says.
+fn emit_unmatched(
+    input: usize,
+    kind: JoinKind,
+    rows: &[ArrayRef],
+    other: &RowShape,
+    counts: &[i64],
+    output: &mut Gather,
+    out: &mut dyn Collector,
+) -> Result<(), OperatorError> {
+    let nothing = other.no_rows();
+    let columns: [&[ArrayRef]; 2] = match (input, is_left_only(kind)) {
+        (_, true) => [rows, &[]],
+        (LEFT, _) => [rows, &nothing],
+        _ => [&nothing, rows],
+    };
+    for (row, count) in counts.iter().enumerate() {
+        for _ in 0..*count {
+            let (left, right) = if input == LEFT { (row as u32, NO_ROW) } else { (NO_ROW, row as u32) };
+            output.push(left, right, ChangeKind::Insert);
+            output.flush_if_full(columns[0], columns[1], out)?;
+        }
+    }
+    output.flush(columns[0], columns[1], out)
 }

@@ -1,8 +1,7 @@
 //! The window join: rows of equal keys and equal windows, joined when the window is complete.
 
-use super::interval::emit_unmatched;
 use super::pairs::{Pairs, Residual};
-use super::{LEFT, PAIR_LIMIT, RIGHT, check_inputs, check_time, emits_unmatched, is_left_only};
+use super::{LEFT, PAIR_LIMIT, RIGHT, check_inputs, check_time, emit_unmatched, emits_unmatched, is_left_only};
 use crate::keyed::{
     Changes, Due, Gather, NO_ROW, RowShape, Tally, TimePrefix, Timers, any_null, drop_late, take_rows, value_fields,
 };
