@@ -4,7 +4,15 @@ pub mod aggregate;
 pub mod alignment;
 pub mod calc;
 pub mod custom;
+pub mod deduplicate;
+pub mod factory;
+pub mod join;
+mod keyed;
 pub mod operator;
+pub mod top_n;
 pub mod union;
 pub mod watermark;
 pub mod window;
+
+pub use custom::{CustomRegistry, NoCustomOperators};
+pub use operator::{Collector, Operator, OperatorContext, OperatorError, OperatorMetrics};

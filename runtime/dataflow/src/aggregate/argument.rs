@@ -46,7 +46,10 @@ impl Argument {
             Some(Cell::Bytes) if column.data_type() == &DataType::Utf8 => Argument::Text(column.as_string().clone()),
             Some(Cell::Bytes) => Argument::Binary(column.as_binary().clone()),
             None => {
-                return Err(OperatorError::Failed(format!("no aggregate takes a column of type {}", column.data_type())));
+                return Err(OperatorError::Failed(format!(
+                    "no aggregate takes a column of type {}",
+                    column.data_type()
+                )));
             }
         })
     }

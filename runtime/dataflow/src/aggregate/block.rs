@@ -3,7 +3,9 @@
 //! State rows lie scattered over memory; a batch touches each of its keys once to bring the row here and once
 //! to write it back, and every loop of every aggregate in between runs over this buffer, which fits the cache.
 
+use super::argument::Argument;
 use crate::operator::OperatorError;
+use arrow::array::{Array, ArrayRef};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
 use std::sync::Arc;
@@ -257,6 +259,22 @@ impl RowBlock {
         let valid = |row: usize| self.is_valid(row, place);
         let nulls = NullBuffer::new(arrow::buffer::BooleanBuffer::collect_bool(self.rows, valid));
         (nulls.null_count() > 0).then_some(nulls)
+    }
+
+    /// Sets a field of the rows from `first` on from a column of the field's type.
+    pub fn set_column(&mut self, first: usize, place: Place, column: &ArrayRef) -> Result<(), OperatorError> {
+        let values = Argument::of_state(column)?;
+        for at in (0..column.len()).filter(|at| column.is_valid(*at)) {
+            let row = first + at;
+            match &values {
+                Argument::Words(values) => self.set_word(row, place, values.value(at)),
+                Argument::Floats(values) => self.set_float(row, place, values.value(at)),
+                Argument::Wides(values) => self.set_wide(row, place, values.value(at)),
+                text => self.set_bytes(row, place, text.bytes(at)),
+            }
+            self.set_valid(row, place);
+        }
+        Ok(())
     }
 
     /// Copies the field of a row of another block with the same layout.

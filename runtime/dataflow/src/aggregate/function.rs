@@ -397,11 +397,13 @@ impl Aggregate {
         if let DataType::Decimal128(precision, result_scale) = output {
             let average = |row| match block.word(row, count) {
                 ..=0 => Ok(0),
-                count => rescaled_quotient(block.wide(row, sum), count, scale, *result_scale)
-                    .ok_or_else(|| self.overflow()),
+                count => {
+                    rescaled_quotient(block.wide(row, sum), count, scale, *result_scale).ok_or_else(|| self.overflow())
+                }
             };
             let values = rows.map(average).collect::<Result<Vec<i128>, _>>()?;
-            let averages = Decimal128Array::new(values.into(), nulls).with_precision_and_scale(*precision, *result_scale)?;
+            let averages =
+                Decimal128Array::new(values.into(), nulls).with_precision_and_scale(*precision, *result_scale)?;
             let averages: ArrayRef = Arc::new(averages);
             self.check_precision(&averages, *precision)?;
             return Ok(averages);

@@ -191,7 +191,12 @@ impl GroupAggregate {
             return block.store(groups, &touched.slots);
         }
         let gone: Vec<usize> = (0..fates.len()).filter(|group| !lives(*group)).collect();
-        let kept: Vec<Slot> = touched.slots.iter().enumerate().map(|(group, slot)| if lives(group) { *slot } else { Slot::NONE }).collect();
+        let kept: Vec<Slot> = touched
+            .slots
+            .iter()
+            .enumerate()
+            .map(|(group, slot)| if lives(group) { *slot } else { Slot::NONE })
+            .collect();
         block.store(groups, &kept)?;
         for group in &gone {
             groups.remove(touched.slots[*group]);

@@ -10,15 +10,15 @@ mod last_entry;
 mod selection;
 mod set;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod touched;
 mod values;
 
 pub use group::{GroupAggregate, state_schemas};
 
-pub(crate) use block::RowBlock;
+pub(crate) use block::{Place, RowBlock};
 pub(crate) use changelog::{Changelog, ChangelogMode, Fate};
-pub(crate) use function::InputMode;
+pub(crate) use function::{AggregateField, InputMode};
 pub(crate) use selection::Selection;
 pub(crate) use set::{AggregatePlan, AggregateSet, Batch};
 pub(crate) use touched::Touched;

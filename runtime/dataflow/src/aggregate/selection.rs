@@ -35,15 +35,6 @@ impl Selection<'_> {
         }
     }
 
-    /// Whether no row takes back.
-    pub fn only_adds(&self) -> bool {
-        match self {
-            Selection::All(_) | Selection::Set(_) => true,
-            Selection::Signed(signs) => signs.iter().all(|sign| *sign >= 0),
-            Selection::Listed(rows) => rows.iter().all(|(_, sign)| *sign > 0),
-        }
-    }
-
     /// Those of these rows where `filter` is true and `nulls` has no null.
     pub fn narrowed(&self, filter: Option<&BooleanArray>, nulls: Option<&NullBuffer>) -> Selection<'_> {
         let filter = filter.map(|filter| match filter.nulls() {

@@ -1,6 +1,6 @@
 //! The aggregates of one operator together: planned once, then driven batch by batch.
 
-use super::argument::Argument;
+use super::argument::{self, Argument};
 use super::arrivals::Arrivals;
 use super::block::{BlockLayout, Place, RowBlock};
 use super::function::{Aggregate, AggregateField, InputMode, fields};
@@ -8,7 +8,8 @@ use super::selection::Selection;
 use super::touched::Touched;
 use super::values::ValueCounts;
 use crate::operator::OperatorError;
-use arrow::array::{ArrayRef, AsArray, BooleanArray};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::DataType;
 use std::sync::Arc;
 use weir_model::graph::{AggregateCall, AggregateFunction, StreamSchema};
@@ -109,6 +110,7 @@ fn beside(call: &AggregateCall, mode: InputMode) -> Option<Beside> {
 pub struct AggregateSet {
     aggregates: Vec<Bound>,
     layout: Arc<BlockLayout>,
+    state_types: Vec<DataType>,
 }
 
 struct Bound {
@@ -160,11 +162,8 @@ impl AggregateSet {
             let aggregate = Aggregate::new(&planned.call, plan.mode, planned.first_field, &layout);
             aggregates.push(Bound { aggregate: aggregate.with_scale(argument_type), side });
         }
-        Ok(AggregateSet { aggregates, layout })
-    }
-
-    pub fn layout(&self) -> &Arc<BlockLayout> {
-        &self.layout
+        let state_types = plan.fields.iter().map(|field| field.field.data_type.clone()).collect();
+        Ok(AggregateSet { aggregates, layout, state_types })
     }
 
     /// The place of a leading field.
@@ -255,6 +254,28 @@ impl AggregateSet {
         from_rows: &[u32],
     ) -> Result<(), OperatorError> {
         self.aggregates.iter().try_for_each(|bound| bound.aggregate.merge(into, into_rows, from, from_rows))
+    }
+
+    /// The fields of these rows of a block as columns of the state's types, for `ValueCodec`.
+    pub fn state_columns(&self, block: &RowBlock, rows: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        let indices = UInt32Array::from(rows.to_vec());
+        let fields = self.layout.places.iter().zip(&self.state_types);
+        fields
+            .map(|(place, data_type)| Ok(take(&argument::column(block, *place, data_type)?, &indices, None)?))
+            .collect()
+    }
+
+    /// Puts rows that `state_columns` gave behind those of the block.
+    pub fn append_state_columns(
+        &self,
+        block: &mut RowBlock,
+        columns: &[ArrayRef],
+        rows: usize,
+    ) -> Result<(), OperatorError> {
+        let first = block.rows();
+        block.grow(rows);
+        let fields = self.layout.places.iter().zip(columns);
+        fields.into_iter().try_for_each(|(place, column)| block.set_column(first, *place, column))
     }
 
     /// A result column for each aggregate, with a value for each row of the block.

@@ -34,10 +34,6 @@ impl Touched {
         self.slots.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
     /// Takes the slots of a batch's rows; `hashes` spread them (rows of one slot have one hash).
     ///
     /// # Panics

@@ -252,9 +252,8 @@ impl WindowAggregate {
             Layout::Windows { .. } => self.fire_windows(time_us, context.state, out)?,
         }
         // Only these two decide what has fired and what is late.
-        let decides = |time: i64| {
-            (self.grid.last_start(time), self.grid.last_start(time.saturating_sub(self.lateness_us)))
-        };
+        let decides =
+            |time: i64| (self.grid.last_start(time), self.grid.last_start(time.saturating_sub(self.lateness_us)));
         if self.progress.current() != i64::MIN && decides(time_us) == decides(self.progress.current()) {
             self.progress.advance_in_memory(time_us);
             return Ok(());
@@ -308,7 +307,8 @@ impl WindowAggregate {
             }
             // No later window has a slice that ends at the end of this one's first slice, or before.
             let rows = state.rows(self.state);
-            let over: Vec<i64> = rows.namespaces().take_while(|slice| *slice <= from.saturating_add(slide_us)).collect();
+            let over: Vec<i64> =
+                rows.namespaces().take_while(|slice| *slice <= from.saturating_add(slide_us)).collect();
             over.into_iter().for_each(|slice| rows.drop_namespace(slice));
             fired = end;
         }

@@ -89,8 +89,9 @@ impl Operator for WindowAssign {
         for first in (0..batch.num_rows()).step_by(rows_at_once) {
             let rows = first..(first + rows_at_once).min(batch.num_rows());
             let indices = rows.clone().flat_map(|row| std::iter::repeat_n(row as u32, windows)).collect::<Vec<_>>();
-            let window_ends =
-                rows.flat_map(|row| (0..windows).map(|n| ends[row].saturating_add(n as i64 * self.grid.slide_us)).collect::<Vec<_>>());
+            let window_ends = rows.flat_map(|row| {
+                (0..windows).map(|n| ends[row].saturating_add(n as i64 * self.grid.slide_us)).collect::<Vec<_>>()
+            });
             let window_ends = window_ends.collect();
             out.emit(self.assigned(&batch, Some(indices.into()), window_ends)?)?;
         }

@@ -17,6 +17,11 @@ pub fn is_complete(end_us: i64, lateness_us: i64, watermark: Watermark) -> bool 
     watermark.0 >= end_us.saturating_add(lateness_us)
 }
 
+/// Whether two sessions are one: they overlap or touch, as in Flink.
+pub fn sessions_meet(a: (i64, i64), b: (i64, i64)) -> bool {
+    a.0 <= b.1 && b.0 <= a.1
+}
+
 /// Tumbling windows (`slide == size`) and hopping ones: starts are `offset + n * slide`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
@@ -33,7 +38,9 @@ impl Grid {
             return Err(format!("a window's size and slide must be positive, not {size_us} us and {slide_us} us"));
         }
         if size_us % slide_us != 0 {
-            return Err(format!("the size of a hopping window ({size_us} us) must be a multiple of its slide ({slide_us} us)"));
+            return Err(format!(
+                "the size of a hopping window ({size_us} us) must be a multiple of its slide ({slide_us} us)"
+            ));
         }
         Ok(Grid { size_us, slide_us, offset_us: offset_us.rem_euclid(slide_us) })
     }

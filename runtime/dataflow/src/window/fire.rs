@@ -64,7 +64,8 @@ impl Firing {
         state.rows(self.state).scan(namespace, BATCH_ROWS, |rows, keys, slots| {
             self.block.load(rows, slots);
             let batch = self.batch(keys, slots.len(), bounds, aggregates.results(&self.block)?)?;
-            let batch = if progress.is_uniform() { Some(batch) } else { self.not_fired(batch, keys, bounds, progress)? };
+            let batch =
+                if progress.is_uniform() { Some(batch) } else { self.not_fired(batch, keys, bounds, progress)? };
             batch.map_or(Ok(()), |batch| out.emit(batch))
         })
     }
@@ -136,7 +137,8 @@ impl Firing {
         results: Vec<ArrayRef>,
     ) -> Result<RecordBatch, OperatorError> {
         let mut columns = keys.to_vec();
-        columns.extend([start, end].map(|time| Arc::new(TimestampMicrosecondArray::from_value(time, rows)) as ArrayRef));
+        columns
+            .extend([start, end].map(|time| Arc::new(TimestampMicrosecondArray::from_value(time, rows)) as ArrayRef));
         columns.extend(results);
         if self.updating {
             columns.push(Arc::new(Int8Array::from_value(ChangeKind::Insert as i8, rows)));

@@ -14,8 +14,12 @@ use weir_model::{StateField, StateKind, StateSchema};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
     /// The window's end is in this column.
-    Assigned { end: usize },
-    EventTime { column: usize },
+    Assigned {
+        end: usize,
+    },
+    EventTime {
+        column: usize,
+    },
     ProcessingTime,
 }
 
@@ -100,6 +104,8 @@ pub fn check_append_only(input: &StreamSchema) -> Result<(), OperatorError> {
 pub fn check_lateness(spec: &WindowAggregateSpec) -> Result<(), OperatorError> {
     match spec.allowed_lateness_us {
         0.. => Ok(()),
-        negative => Err(OperatorError::Failed(format!("the allowed lateness is {negative} us, it must not be negative"))),
+        negative => {
+            Err(OperatorError::Failed(format!("the allowed lateness is {negative} us, it must not be negative")))
+        }
     }
 }
