@@ -238,6 +238,7 @@ impl<'a> Builder<'a> {
             metrics: self.metrics(self.around.plan.tasks[task].nodes[0], subtask),
             reader,
             event_time: self.event_time(node),
+            restored_watermark: self.restored(&node.uid).and_then(|restored| restored.watermark),
             dead_letters: self.outputs(task, subtask, Port::DeadLetter),
         })
     }

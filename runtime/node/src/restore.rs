@@ -4,7 +4,7 @@ use crate::task::NodeSnapshot;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use weir_connectors::api::{Committable, SinkSnapshot, SplitState};
-use weir_model::{CheckpointId, Durable, OperatorUid, StateSchema};
+use weir_model::{CheckpointId, Durable, OperatorUid, StateSchema, Watermark};
 use weir_snapshot::{CheckpointManifest, JobFolder, ObjectPath, ObjectReader, OperatorManifest, SegmentLocation, SubtaskManifest};
 use weir_state::{KeyedStateHandle, SegmentRef, SegmentSource, StateError};
 
@@ -24,6 +24,8 @@ pub(crate) struct OperatorRestore {
     pub(crate) writers: Vec<(u32, serde_json::Value)>,
     pub(crate) committables: Vec<Committable>,
     pub(crate) states: Vec<StateSchema>,
+    /// Of a source: the least of its subtasks'.
+    pub(crate) watermark: Option<Watermark>,
 }
 
 impl RestoreState {
@@ -40,12 +42,16 @@ impl RestoreState {
 
 fn operator_restore(operator: &OperatorManifest) -> Result<OperatorRestore, serde_json::Error> {
     let mut restored = OperatorRestore { states: operator.states.clone(), ..OperatorRestore::default() };
-    for SubtaskManifest { index, finished: _, keyed, splits, sink, operator: _ } in &operator.subtasks {
+    for SubtaskManifest { index, finished: _, keyed, splits, sink, operator: own } in &operator.subtasks {
         if let Some(keyed) = keyed {
             restored.keyed.push(serde_json::from_value(keyed.clone())?);
         }
         for split in splits {
             restored.splits.push(serde_json::from_value(split.clone())?);
+        }
+        if let Some(own) = own {
+            let watermark: Watermark = serde_json::from_value(own.clone())?;
+            restored.watermark = Some(restored.watermark.map_or(watermark, |least| least.min(watermark)));
         }
         if let Some(sink) = sink {
             let SinkSnapshot { committables, writer } = serde_json::from_value(sink.clone())?;
@@ -58,14 +64,14 @@ fn operator_restore(operator: &OperatorManifest) -> Result<OperatorRestore, serd
 
 /// The parts of a manifest that one subtask contributes.
 pub(crate) fn subtask_manifest(index: u32, snapshot: NodeSnapshot) -> Result<SubtaskManifest, serde_json::Error> {
-    let NodeSnapshot { uid: _, keyed, splits, sink } = snapshot;
+    let NodeSnapshot { uid: _, keyed, splits, sink, watermark } = snapshot;
     Ok(SubtaskManifest {
         index,
         finished: false,
         keyed: keyed.map(serde_json::to_value).transpose()?,
         splits: splits.into_iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
         sink: sink.map(serde_json::to_value).transpose()?,
-        operator: None,
+        operator: watermark.map(serde_json::to_value).transpose()?,
     })
 }
 

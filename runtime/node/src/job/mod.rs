@@ -104,6 +104,11 @@ pub fn load_text(
 }
 
 impl Job {
+    /// The plan, for people.
+    pub fn explain(&self) -> String {
+        weir_sql::explain(&self.graph)
+    }
+
     /// Where the job's checkpoints stand: what the spec says, else `.weir` beside the job file.
     pub fn storage_uri(&self) -> String {
         match self.resource.spec.storage_uri() {

@@ -36,7 +36,7 @@ impl TaskCore {
     pub(crate) fn cut(&mut self, barrier: Barrier, source: Option<NodeCut>) -> Result<(), OperatorError> {
         let mut cuts: Vec<NodeCut> = source.into_iter().collect();
         for node in &mut self.nodes {
-            let mut cut = NodeCut { uid: node.uid.clone(), keyed: None, splits: vec![], sink: None };
+            let mut cut = NodeCut::of(node.uid.clone());
             match &mut node.kind {
                 ChainNodeKind::Operator { state, .. } => {
                     if state.is_used() {

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use weir_connectors::api::{SinkSnapshot, SplitState};
-use weir_model::{CheckpointId, OperatorUid};
+use weir_model::{CheckpointId, OperatorUid, Watermark};
 use weir_state::{KeyedStateHandle, StateCut};
 
 /// What one subtask of each node of a chain keeps for a checkpoint.
@@ -22,6 +22,9 @@ pub(crate) struct NodeSnapshot {
     pub(crate) splits: Vec<SplitState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sink: Option<SinkSnapshot>,
+    /// What a source last sent before the barrier: rows that were late then are late after a restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) watermark: Option<Watermark>,
 }
 
 /// A node's part before its keyed state is written.
@@ -30,6 +33,13 @@ pub(crate) struct NodeCut {
     pub(crate) keyed: Option<StateCut>,
     pub(crate) splits: Vec<SplitState>,
     pub(crate) sink: Option<SinkSnapshot>,
+    pub(crate) watermark: Option<Watermark>,
+}
+
+impl NodeCut {
+    pub(crate) fn of(uid: OperatorUid) -> Self {
+        NodeCut { uid, keyed: None, splits: vec![], sink: None, watermark: None }
+    }
 }
 
 struct Request {
@@ -98,7 +108,7 @@ fn run(received: &Mutex<Receiver<Request>>, objects: &CheckpointObjects) {
 }
 
 fn write(node: NodeCut, checkpoint: CheckpointId, objects: &CheckpointObjects) -> Result<NodeSnapshot, String> {
-    let NodeCut { uid, keyed, splits, sink } = node;
+    let NodeCut { uid, keyed, splits, sink, watermark } = node;
     let keyed = match keyed {
         None => None,
         Some(cut) => {
@@ -106,5 +116,5 @@ fn write(node: NodeCut, checkpoint: CheckpointId, objects: &CheckpointObjects) -
             Some(cut.write(&mut object).map_err(|error| format!("{uid}: {error}"))?)
         }
     };
-    Ok(NodeSnapshot { uid, keyed, splits, sink })
+    Ok(NodeSnapshot { uid, keyed, splits, sink, watermark })
 }

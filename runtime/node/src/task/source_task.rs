@@ -20,6 +20,7 @@ pub(crate) struct SourceTask {
     pub(crate) metrics: Arc<NodeMetrics>,
     pub(crate) reader: Box<dyn SourceReader>,
     pub(crate) event_time: Option<EventTime>,
+    pub(crate) restored_watermark: Option<Watermark>,
     pub(crate) dead_letters: Outputs,
 }
 
@@ -56,6 +57,13 @@ impl SourceTask {
     }
 
     fn process(&mut self) -> Result<TaskEnd, OperatorError> {
+        // What the checkpoint's watermark had made late stays late: it goes out before the first row.
+        if let Some(watermark) = self.restored_watermark.take()
+            && let Some(event_time) = &mut self.event_time
+        {
+            let progress = event_time.generator.resume_from(watermark);
+            self.forward(progress)?;
+        }
         let mut phase = Phase::Reading;
         loop {
             if let Some(end) = self.read_mail(&mut phase)? {
@@ -88,7 +96,8 @@ impl SourceTask {
             }
             Event::Element(..) => unreachable!("a source has no input channels"),
             Event::Mail(Mail::Trigger { barrier, hold }) => {
-                self.checkpoint(barrier)?;
+                let is_at_end = matches!(*phase, Phase::AtEnd | Phase::Held { at_end: true });
+                self.checkpoint(barrier, is_at_end)?;
                 if hold {
                     *phase = Phase::Held { at_end: *phase == Phase::AtEnd };
                 }
@@ -124,7 +133,11 @@ impl SourceTask {
                 }
                 self.metrics.records_out.add(batch.num_rows() as u64);
                 self.observe(split, &batch)?;
+                let sent_us = now_us();
                 self.core.downstream().process(0, batch)?;
+                if let Some(event_time) = &mut self.event_time {
+                    event_time.generator.on_backpressure(now_us() - sent_us);
+                }
                 self.progress()?;
                 Ok(Phase::Reading)
             }
@@ -191,9 +204,14 @@ impl SourceTask {
         self.core.progress(progress)
     }
 
-    fn checkpoint(&mut self, barrier: Barrier) -> Result<(), OperatorError> {
+    fn checkpoint(&mut self, barrier: Barrier, is_at_end: bool) -> Result<(), OperatorError> {
         let splits = self.reader.snapshot().map_err(|error| self.failed(error))?;
-        let own = NodeCut { uid: self.uid.clone(), keyed: None, splits, sink: None };
+        // A subtask that is idle or at its end holds back nothing, now or after a restore.
+        let active = self.event_time.as_ref().filter(|event_time| {
+            event_time.has_splits && !event_time.generator.is_idle() && !is_at_end
+        });
+        let watermark = active.map(|event_time| event_time.generator.current());
+        let own = NodeCut { splits, watermark, ..NodeCut::of(self.uid.clone()) };
         self.dead_letters.broadcast(&StreamElement::Barrier(barrier))?;
         self.core.cut(barrier, Some(own))
     }
