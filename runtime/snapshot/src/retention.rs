@@ -5,7 +5,7 @@ mod tests;
 
 use crate::envelope;
 use crate::folder::{JobFolder, PINNED_FOLDER, checkpoint_of_object, log_entry_number, log_entry_path, pinned_path};
-use crate::log::{CloseReason, CommitLog, JobHistory, LogEntry, LogError, LogRecord, RestorePoint, list_numbers};
+use crate::log::{CloseReason, CommitLog, JobHistory, LogEntry, LogError, LogRecord, RestorePoint};
 use crate::manifest::CheckpointManifest;
 use crate::storage::{ObjectPath, Operation, StorageError, list_all};
 use std::collections::BTreeSet;
@@ -30,7 +30,8 @@ pub struct Retention {
 /// The first log entry to keep once `new` is complete under `number`.
 ///
 /// Never so high that a checkpoint goes which retention keeps, which a task may still build on (`protect_from`; if
-/// that isn't known, the last one before `new`), or which the job was restored from before it has completed one of its own; nor so high that `number`'s predecessor goes.
+/// that isn't known, the last one before `new`), or which the job was restored from before it has completed one of its own; nor so high that `number`'s predecessor goes,
+/// by whose absence a writer sees that the job was deleted.
 pub(crate) fn low_water(
     history: &JobHistory,
     new: &CheckpointManifest,
@@ -43,7 +44,7 @@ pub(crate) fn low_water(
     let is_young = |manifest: &CheckpointManifest| {
         retention.max_age_ms.is_none_or(|max_age_ms| manifest.completed_at_ms.saturating_add(max_age_ms) >= now_ms)
     };
-    let completed = history.live().iter().rev().filter_map(|entry| Some((entry.number, entry.manifest()?)));
+    let mut completed = history.live().iter().rev().filter_map(|entry| Some((entry.number, entry.manifest()?)));
     let kept = completed.clone().take(kept_before_new).take_while(|(_, manifest)| is_young(manifest));
     if kept.clone().count() == completed.clone().count() {
         // Nothing goes; then the openings before the first checkpoint may stay as well.
@@ -54,7 +55,7 @@ pub(crate) fn low_water(
     // What runs builds on a checkpoint that it has been told of, which may lag one behind the last.
     let previous = completed.clone().next().map_or(new.checkpoint, |(_, manifest)| manifest.checkpoint);
     let protect_from = protect_from.unwrap_or(previous);
-    let protected = completed.filter(|(_, manifest)| manifest.checkpoint >= protect_from).last();
+    let protected = completed.rfind(|(_, manifest)| manifest.checkpoint >= protect_from);
     let protected = protected.map_or(number, |(number, _)| number);
     let base = base_of_epoch(history, protect_from).unwrap_or(number);
 
@@ -117,8 +118,6 @@ pub struct Swept {
 #[derive(Debug)]
 pub(crate) struct Garbage {
     pub(crate) trimmed: Vec<Arc<LogEntry>>,
-    /// What earlier coordinators trimmed is gone: then `trimmed` says all that is left to delete.
-    pub(crate) is_log_swept: bool,
     pub(crate) pinned: Vec<CheckpointManifest>,
 }
 
@@ -137,17 +136,11 @@ impl CommitLog {
         };
         let mut numbers = self.garbage.trimmed.iter().map(|entry| entry.number).collect::<BTreeSet<_>>();
         numbers.extend(listed.iter().filter_map(log_entry_number));
-        if !self.garbage.is_log_swept {
-            // A coordinator before may have died between trimming and deleting.
-            numbers.extend(list_numbers(&folder).await?);
-        }
         let mut swept = Swept::default();
         for number in numbers.into_iter().filter(|number| *number < low_water) {
-            // Ascending, and none before all below it are gone: the log's fencing relies on it.
             folder.storage().delete(&folder.path(&log_entry_path(number))).await?;
             swept.log_entries += 1;
         }
-        self.garbage.is_log_swept = true;
         let retained = self.history().checkpoints().chain(&self.garbage.pinned);
         let of_trimmed = self.garbage.trimmed.iter().filter_map(|entry| entry.manifest());
         let of_trimmed = of_trimmed.flat_map(|manifest| manifest.objects.iter().map(|object| object.path.clone()));

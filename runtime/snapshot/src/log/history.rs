@@ -4,7 +4,7 @@ use super::entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoin
 use super::{LogError, READ_ATTEMPTS, READ_CONCURRENCY};
 use crate::folder::{JobFolder, LOG_FOLDER, log_entry_number, log_entry_path};
 use crate::manifest::CheckpointManifest;
-use crate::storage::{ObjectPath, StorageError, StorageErrorKind, list_all};
+use crate::storage::{ObjectPath, Operation, StorageError, StorageErrorKind, list_all};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -104,46 +104,30 @@ impl JobHistory {
 
 /// Reads a job's log. A job that never ran has an empty one.
 pub async fn read_history(folder: &JobFolder) -> Result<JobHistory, LogError> {
-    read_log(folder).await.map(|log| log.history)
-}
-
-pub(super) struct ReadLog {
-    pub(super) history: JobHistory,
-    /// The files, as far as they could be read.
-    pub(super) files: BTreeMap<u64, Bytes>,
-}
-
-pub(super) async fn read_log(folder: &JobFolder) -> Result<ReadLog, LogError> {
-    let mut last_seen = None;
+    let mut numbers = list_numbers(folder).await?;
     for _ in 0..READ_ATTEMPTS {
-        let numbers = list_numbers(folder).await?;
         let files = fetch(folder, &numbers).await?;
-        let is_whole = numbers.iter().all(|number| files.contains_key(number));
-        // A file that was listed and is gone was trimmed meanwhile, and then the end of the log has moved;
-        // if it hasn't, the file is really missing.
-        if is_whole || (last_seen.is_some() && last_seen == numbers.last().copied()) {
+        // If the last entry still is the last, none that counts was trimmed in between, and none of what was read is
+        // an entry that a paused writer put in the place of a trimmed one.
+        let after = list_numbers(folder).await?;
+        if after.last() == numbers.last() {
             return Ok(replay(folder, numbers.last().copied(), files));
         }
-        last_seen = numbers.last().copied();
+        numbers = after;
     }
     let object = folder.describe(&log_folder());
     let reason = "it changes faster than it can be read: is more than one coordinator running?";
-    Err(LogError::Storage(StorageError::new(
-        crate::storage::Operation::Get,
-        object,
-        StorageErrorKind::Transient,
-        reason,
-    )))
+    Err(LogError::Storage(StorageError::new(Operation::Get, object, StorageErrorKind::Transient, reason)))
 }
 
 /// The numbers of the entries that stand on storage.
-pub(crate) async fn list_numbers(folder: &JobFolder) -> Result<Vec<u64>, StorageError> {
+async fn list_numbers(folder: &JobFolder) -> Result<Vec<u64>, StorageError> {
     let listed = list_all(&**folder.storage(), &folder.path(&log_folder())).await?;
     let relative = listed.iter().filter_map(|info| info.path.relative_to(folder.folder()));
     Ok(relative.filter_map(|path| log_entry_number(&path)).collect())
 }
 
-fn log_folder() -> ObjectPath {
+pub(super) fn log_folder() -> ObjectPath {
     ObjectPath::parse(LOG_FOLDER).expect("a valid path")
 }
 
@@ -171,9 +155,9 @@ async fn fetch(folder: &JobFolder, numbers: &[u64]) -> Result<BTreeMap<u64, Byte
     }
 }
 
-fn replay(folder: &JobFolder, last: Option<u64>, files: BTreeMap<u64, Bytes>) -> ReadLog {
+fn replay(folder: &JobFolder, last: Option<u64>, files: BTreeMap<u64, Bytes>) -> JobHistory {
     let mut history = JobHistory::default();
-    let Some(last) = last else { return ReadLog { history, files } };
+    let Some(last) = last else { return history };
     let decoded = files.iter().map(|(number, file)| (*number, LogEntry::decode(*number, file)));
     let decoded = decoded.collect::<BTreeMap<_, _>>();
     // The mark of the last readable entry; where none is, everything listed counts.
@@ -197,7 +181,7 @@ fn replay(folder: &JobFolder, last: Option<u64>, files: BTreeMap<u64, Bytes>) ->
     if expected <= last {
         history.broken.push(missing(folder, expected, last));
     }
-    ReadLog { history, files }
+    history
 }
 
 fn missing(folder: &JobFolder, first: u64, last: u64) -> BrokenEntry {

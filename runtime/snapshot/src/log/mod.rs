@@ -4,11 +4,11 @@
 //! takes over by appending `Opened` with a higher epoch; who finds its number taken by another is fenced.
 //!
 //! Old entries are trimmed, and a writer that was paused meanwhile could then create a number that was taken before.
-//! Two rules make that harmless:
-//! - Entries are deleted in ascending order, and never the last. So a writer that created its entry checks that the
-//!   entry before it, which it knows by content, is still there: if its number was ever taken and trimmed, that
-//!   predecessor was trimmed first. (The very first entry has none: its writer lists the log instead.)
+//! Three rules make that harmless:
+//! - The last entry is never trimmed, so there always is one above a number that was. A writer that created its entry
+//!   therefore lists what stands above; if anything does, it is fenced.
 //! - Each entry says from which number on the log counts (`low_water`). What such a writer left below is ignored.
+//! - A reader takes what it has read for the log only if the last entry still is the last.
 
 mod entry;
 mod history;
@@ -19,7 +19,6 @@ mod tests;
 mod writer;
 
 pub use entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint, WriterId};
-pub(crate) use history::list_numbers;
 pub use history::{BrokenEntry, JobHistory, read_history};
 pub use writer::{CommitLog, LogOptions};
 

@@ -20,7 +20,7 @@ use weir_model::CheckpointId;
 
 const COORDINATORS: u64 = 3;
 const OPENINGS_EACH: u32 = 4;
-const CHECKPOINTS_EACH: u32 = 6;
+const CHECKPOINTS_EACH: u64 = 6;
 
 #[test]
 fn there_is_one_history() {
@@ -114,12 +114,11 @@ async fn live(storage: Arc<dyn Storage>, owner: WriterId, told: Arc<Mutex<Vec<To
         Some(RestorePoint::Checkpoint { checkpoint }) => log.history().checkpoint(checkpoint).unwrap().objects.clone(),
         _ => vec![],
     };
-    let mut next = log.next_checkpoint().0;
-    for _ in 0..CHECKPOINTS_EACH {
+    let first = log.next_checkpoint().0;
+    for next in first..first + CHECKPOINTS_EACH {
         // Some of the old objects are no longer needed; what is needed must still be there.
         base.retain(|_| random.random_bool(0.7));
         let manifest = manifest(log.epoch(), next, &base);
-        next += 1;
         match complete(&mut log, manifest, &keep(random.random_range(1..4))).await {
             Ok(checkpoint) => {
                 told.lock().unwrap().push((owner.clone(), checkpoint));

@@ -95,7 +95,7 @@ async fn a_paused_writer_cannot_take_a_number_that_was_trimmed() {
 
     // Its number, 3, is free again; its entry would have claimed checkpoint 2 a second time.
     let error = complete_next(&mut paused, &keep(1)).await.unwrap_err();
-    assert_eq!(error.to_string(), "fenced: entry 2 was trimmed: another coordinator has gone on");
+    assert_eq!(error.to_string(), "fenced: the log has gone on to entry 7: another coordinator has the job");
     let stray = new.folder().path(&log_entry_path(3));
     storage.get(&stray).await.expect("the put itself succeeded");
     assert_eq!(shown(&storage).await, before, "what it left below the low-water mark counts for nothing");

@@ -1,20 +1,20 @@
 //! Appending to the log, and being fenced.
 
 use super::entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint, WriterId};
-use super::history::{JobHistory, ReadLog, list_numbers, read_log};
+use super::history::{JobHistory, log_folder, read_history};
 use super::{LogError, OpenError};
-use crate::folder::{JobFolder, checkpoint_of_object, is_object_of, log_entry_path};
+use crate::folder::{JobFolder, checkpoint_of_object, is_object_of, log_entry_number, log_entry_path};
 use crate::manifest::CheckpointManifest;
 use crate::retention::{self, Garbage, Retention, read_pinned};
-use crate::storage::{ObjectPath, PutOutcome, StorageError, StorageErrorKind, list_all};
+use crate::storage::{ObjectPath, PutOutcome, StorageError, list_all};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_model::{CheckpointId, Durable, Epoch};
 
-/// So much of an entry is compared to see that it is still the same: number, epoch and owner stand in it.
-const HEAD_BYTES: usize = 256;
+/// Entries looked at after an append: there are one or two from the predecessor on, more only for one who is fenced.
+const TAIL_ENTRIES: usize = 100;
 /// A coordinator that loses the race for its opening reads again so often.
 const OPEN_ATTEMPTS: u32 = 8;
 
@@ -43,25 +43,12 @@ pub struct CommitLog {
     epoch: Epoch,
     /// Of the next entry.
     next: u64,
-    /// The entry before it.
-    previous: Option<Predecessor>,
+    /// Whether there is an entry before it: not in a log that is new.
+    has_predecessor: bool,
     history: JobHistory,
     next_checkpoint: CheckpointId,
     fenced: Option<(Option<Epoch>, String)>,
     pub(crate) garbage: Garbage,
-}
-
-/// An entry known by how it begins.
-#[derive(Clone, Debug)]
-struct Predecessor {
-    number: u64,
-    head: Bytes,
-}
-
-impl Predecessor {
-    fn of(number: u64, file: &Bytes) -> Self {
-        Predecessor { number, head: file.slice(..file.len().min(HEAD_BYTES)) }
-    }
 }
 
 impl CommitLog {
@@ -76,7 +63,7 @@ impl CommitLog {
         mut choose: impl FnMut(&JobHistory) -> Result<Opened, E>,
     ) -> Result<Self, OpenError<E>> {
         for _ in 0..OPEN_ATTEMPTS {
-            let ReadLog { history, files } = read_log(&folder).await?;
+            let history = read_history(&folder).await?;
             if !history.broken.is_empty() && !options.allow_broken {
                 return Err(LogError::Broken(history.broken).into());
             }
@@ -87,16 +74,12 @@ impl CommitLog {
                 owner: owner.clone(),
                 epoch: history.next_epoch(),
                 next: last.map_or(1, |last| last + 1),
-                previous: last.and_then(|last| Some(Predecessor::of(last, files.get(&last)?))),
+                has_predecessor: last.is_some(),
                 next_checkpoint: next_checkpoint(&folder, &history).await.map_err(LogError::from)?,
                 history,
                 folder: folder.clone(),
                 fenced: None,
-                garbage: Garbage {
-                    trimmed: vec![],
-                    is_log_swept: false,
-                    pinned: read_pinned(&folder).await.map_err(LogError::from)?,
-                },
+                garbage: Garbage { trimmed: vec![], pinned: read_pinned(&folder).await.map_err(LogError::from)? },
             };
             let low_water = log.low_water_for_opening(&opened);
             match log.append(LogRecord::Opened(opened), low_water, now_ms).await {
@@ -229,7 +212,7 @@ impl CommitLog {
             entry.low_water = low_water.max(self.history.low_water_mark());
             match self.append_at(&entry).await {
                 // What stood there is of this writer's: an earlier append, whose answer never came. It counts.
-                Ok(Some((earlier, file))) => self.accept(earlier, &file),
+                Ok(Some(earlier)) => self.accept(earlier),
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }
@@ -241,27 +224,20 @@ impl CommitLog {
     }
 
     /// Puts the entry. `Some`: its number holds an earlier entry of this writer, which is part of the log.
-    async fn append_at(&mut self, entry: &LogEntry) -> Result<Option<(LogEntry, Bytes)>, LogError> {
+    async fn append_at(&mut self, entry: &LogEntry) -> Result<Option<LogEntry>, LogError> {
         let file = entry.encode().map_err(|error| LogError::Refused(error.to_string()))?;
-        let (found, found_file) = match self.create(entry.number, &file).await? {
-            PutOutcome::Created => (None, file),
+        let earlier = match self.create(entry.number, &file).await? {
+            PutOutcome::Created => None,
             PutOutcome::Exists => {
-                let found_file = self.read_taken(entry.number).await?;
-                if found_file == file {
-                    (None, file)
-                } else {
-                    (Some(self.recognise(entry.number, &found_file)?), found_file)
-                }
+                let found = self.read_taken(entry.number).await?;
+                if found == file { None } else { Some(self.recognise(entry.number, &found)?) }
             }
         };
-        self.check_predecessor().await?;
-        match found {
-            Some(earlier) => Ok(Some((earlier, found_file))),
-            None => {
-                self.accept(entry.clone(), &found_file);
-                Ok(None)
-            }
+        self.check_tail(entry.number).await?;
+        if earlier.is_none() {
+            self.accept(entry.clone());
         }
+        Ok(earlier)
     }
 
     async fn create(&self, number: u64, file: &Bytes) -> Result<PutOutcome, LogError> {
@@ -299,31 +275,26 @@ impl CommitLog {
     }
 
     /// See `log`: tells a number that was free from one that was taken and trimmed.
-    async fn check_predecessor(&self) -> Result<(), LogError> {
-        let Some(previous) = &self.previous else { return self.check_first().await };
-        let path = self.folder.path(&log_entry_path(previous.number));
+    async fn check_tail(&self, number: u64) -> Result<(), LogError> {
+        let log = self.folder.path(&log_folder());
+        let after = number.checked_sub(2).map(|before| self.folder.path(&log_entry_path(before)));
         let storage = self.folder.storage();
-        match self.retried(|| storage.get_range(&path, 0, previous.head.len() as u64)).await {
-            Ok(head) if head == previous.head => Ok(()),
-            Ok(_) => Err(trimmed(previous.number)),
-            Err(error) if matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Corrupt) => {
-                Err(trimmed(previous.number))
-            }
-            Err(error) => Err(LogError::Unknown(error)),
+        let tail =
+            self.retried(|| storage.list(&log, after.as_ref(), TAIL_ENTRIES)).await.map_err(LogError::Unknown)?;
+        let relative = tail.iter().filter_map(|info| info.path.relative_to(self.folder.folder()));
+        let numbers = relative.filter_map(|path| log_entry_number(&path)).collect::<Vec<_>>();
+        let fenced = |reason: String| Err(LogError::Fenced { by: None, reason });
+        if let Some(higher) = numbers.last().filter(|last| **last > number) {
+            return fenced(format!("the log has gone on to entry {higher}: another coordinator has the job"));
         }
+        if self.has_predecessor && !numbers.contains(&(number - 1)) {
+            return fenced(format!("entry {} is gone: the job was deleted, or the storage lost it", number - 1));
+        }
+        Ok(())
     }
 
-    /// The first entry of all has none before it: there the end of the log is looked at.
-    async fn check_first(&self) -> Result<(), LogError> {
-        let numbers = self.retried(|| list_numbers(&self.folder)).await.map_err(LogError::Unknown)?;
-        match numbers.last() {
-            Some(last) if *last > self.next => Err(trimmed(self.next)),
-            _ => Ok(()),
-        }
-    }
-
-    fn accept(&mut self, entry: LogEntry, file: &Bytes) {
-        self.previous = Some(Predecessor::of(entry.number, file));
+    fn accept(&mut self, entry: LogEntry) {
+        self.has_predecessor = true;
         self.next = entry.number + 1;
         let trimmed = self.history.entries.iter().take_while(|old| old.number < entry.low_water).count();
         self.garbage.trimmed.extend(self.history.entries.drain(..trimmed));
@@ -347,10 +318,6 @@ impl CommitLog {
         }
         call().await
     }
-}
-
-fn trimmed(number: u64) -> LogError {
-    LogError::Fenced { by: None, reason: format!("entry {number} was trimmed: another coordinator has gone on") }
 }
 
 /// Above every checkpoint that the log or an object's name speaks of, so that no number is used twice.

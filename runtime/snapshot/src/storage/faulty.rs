@@ -74,8 +74,11 @@ pub enum FaultPlan {
         number: u64,
         fault: Fault,
     },
-    Custom(Box<dyn FnMut(&Call) -> Option<Fault> + Send>),
+    Custom(FaultChoice),
 }
+
+/// Says what happens to a call; `None`: nothing unusual.
+pub type FaultChoice = Box<dyn FnMut(&Call) -> Option<Fault> + Send>;
 
 /// Called for `Fault::Delay`; the call goes on when the future is done.
 pub type DelayHook = Arc<dyn Fn(&Call) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;

@@ -8,7 +8,7 @@ mod memory;
 mod path;
 
 pub use error::{Operation, StorageError, StorageErrorKind};
-pub use faulty::{Call, Fault, FaultPlan, FaultRates, FaultyStorage, ScriptedFault};
+pub use faulty::{Call, DelayHook, Fault, FaultChoice, FaultPlan, FaultRates, FaultyStorage, ScriptedFault};
 pub use local::LocalStorage;
 pub use memory::MemoryStorage;
 pub use path::{InvalidPath, ObjectPath};
