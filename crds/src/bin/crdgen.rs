@@ -1,16 +1,21 @@
-//! Writes `crds/generated`, or checks that it is what the types say; or prints the StreamJob reference.
+//! Writes `crds/generated` and the StreamJob reference in `docs`, or checks that they are what the types say; or
+//! prints the reference.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, bail};
 
-const GENERATED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/generated");
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["--write"] => write(Path::new(GENERATED)),
-        ["--check"] => check(Path::new(GENERATED)),
+        ["--write"] => write(Path::new(CHECKOUT)),
+        ["--check"] => check(Path::new(CHECKOUT)),
         ["--reference"] => {
             print!("{}", weir_crds::reference::markdown());
             Ok(ExitCode::SUCCESS)
@@ -19,22 +24,32 @@ fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-fn write(folder: &Path) -> anyhow::Result<ExitCode> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    for (name, text) in weir_crds::crd::rendered()? {
-        let path = folder.join(&name);
+/// Every generated file: its path in the checkout, and its text.
+fn generated() -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let definitions = weir_crds::crd::rendered()?.into_iter();
+    let definitions = definitions.map(|(name, text)| (Path::new("crds/generated").join(name), text));
+    let reference = (PathBuf::from("docs/reference/streamjob.md"), weir_crds::reference::markdown());
+    Ok(definitions.chain([reference]).collect())
+}
+
+fn write(checkout: &Path) -> anyhow::Result<ExitCode> {
+    for (name, text) in generated()? {
+        let path = checkout.join(&name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
         fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{name}: {} bytes", text.len());
+        println!("{}: {} bytes", name.display(), text.len());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(folder: &Path) -> anyhow::Result<ExitCode> {
+fn check(checkout: &Path) -> anyhow::Result<ExitCode> {
     let mut stale = Vec::new();
-    for (name, text) in weir_crds::crd::rendered()? {
-        let standing = fs::read_to_string(folder.join(&name)).unwrap_or_default();
+    for (name, text) in generated()? {
+        let standing = fs::read_to_string(checkout.join(&name)).unwrap_or_default();
         if standing != text {
-            stale.push(name);
+            stale.push(name.display().to_string());
         }
     }
     if stale.is_empty() {
