@@ -1,7 +1,7 @@
 //! What the SQL planner may ask about: the steps as tables, the functions, the SQL types.
 
 use crate::error::Problem;
-use crate::functions::{self, CountStar, JsonOperators};
+use crate::functions::{self, CountStar, FunctionSyntax, JsonOperators};
 use crate::names;
 use crate::window_tvf::WindowFunctions;
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
@@ -9,7 +9,6 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::{Result, TableReference};
 use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
-use datafusion_functions::planner::UserDefinedFunctionPlanner;
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 use datafusion_sql::sqlparser::ast::DataType as SqlType;
 use std::collections::BTreeMap;
@@ -48,11 +47,7 @@ impl Catalog {
         Catalog {
             tables: BTreeMap::new(),
             options: Arc::new(options),
-            expression_planners: vec![
-                Arc::new(JsonOperators),
-                Arc::new(CountStar),
-                Arc::new(UserDefinedFunctionPlanner),
-            ],
+            expression_planners: vec![Arc::new(JsonOperators), Arc::new(CountStar), Arc::new(FunctionSyntax)],
             relation_planners: vec![Arc::new(WindowFunctions)],
         }
     }

@@ -1,7 +1,7 @@
 //! What is planned: the steps of a job, as plain data.
 
 use arrow::datatypes::SchemaRef;
-use weir_model::graph::{CustomSpec, StreamSchema};
+use weir_model::graph::StreamSchema;
 
 /// The steps of a job. A name is the operator UID of its step and its table name in SQL, unique among all steps.
 #[derive(Clone, Debug)]
@@ -80,11 +80,11 @@ pub trait CustomOperators {
     /// The names under which operators are registered, for messages.
     fn types(&self) -> Vec<String>;
 
-    /// What an operator emits, given what it reads.
+    /// What an operator of this type emits, given what it reads. `config` is JSON text.
     ///
     /// # Errors
     /// Text for the user: what is wrong with the config or the inputs, and what to do.
-    fn output(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<StreamSchema, String>;
+    fn output(&self, operator_type: &str, config: &str, inputs: &[StreamSchema]) -> Result<StreamSchema, String>;
 }
 
 /// For jobs without operators of their own.
@@ -95,7 +95,7 @@ impl CustomOperators for NoCustomOperators {
         vec![]
     }
 
-    fn output(&self, spec: &CustomSpec, _inputs: &[StreamSchema]) -> Result<StreamSchema, String> {
-        Err(format!("no operator of type `{}` is registered", spec.operator_type))
+    fn output(&self, operator_type: &str, _config: &str, _inputs: &[StreamSchema]) -> Result<StreamSchema, String> {
+        Err(format!("no operator of type `{operator_type}` is registered"))
     }
 }

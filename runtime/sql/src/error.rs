@@ -117,7 +117,7 @@ impl From<DataFusionError> for Problem {
             DataFusionError::Collection(errors) if !errors.is_empty() => errors[0].message().into_owned(),
             root => root.message().into_owned(),
         };
-        Problem::new(first_sentence(&message), REPHRASE).at(position)
+        Problem::new(crate::locate::in_sql_types(&first_sentence(&message)), REPHRASE).at(position)
     }
 }
 
@@ -136,5 +136,7 @@ fn hidden_problem(error: &DataFusionError) -> Option<&Problem> {
 pub(crate) fn first_sentence(message: &str) -> String {
     let message = message.split("\n\n").next().unwrap_or(message);
     let message = message.split(".\nThis issue was likely caused").next().unwrap_or(message);
+    let kinds = ["Arrow error: ", "Cast error: ", "Parser error: ", "Execution error: ", "Error during planning: "];
+    let message = kinds.iter().fold(message, |message, kind| message.trim().strip_prefix(kind).unwrap_or(message));
     message.trim().trim_end_matches('.').replace('\n', " ")
 }

@@ -2,7 +2,7 @@
 
 use arrow::array::ArrayRef;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, IntervalMonthDayNano, Schema};
 use arrow::record_batch::RecordBatch;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, Result, ScalarValue};
@@ -210,8 +210,8 @@ pub(crate) fn sql_of(expression: &Physical) -> String {
 pub(crate) fn quoted(name: &str) -> String {
     let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    // Computed columns go by their text, which nobody would write in quotes.
-    let computed = name.contains(['(', '*', ' ']);
+    // Computed columns go by their text, and a join's by their side, which nobody would write in quotes.
+    let computed = name.contains(['(', '*', ' ']) || name.starts_with("left.") || name.starts_with("right.");
     if plain || computed { name.to_owned() } else { format!("\"{name}\"") }
 }
 
@@ -221,9 +221,7 @@ fn sql_literal(value: &ScalarValue) -> String {
         ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)) => {
             format!("'{}'", text.replace('\'', "''"))
         }
-        ScalarValue::IntervalMonthDayNano(Some(_)) | ScalarValue::IntervalDayTime(Some(_)) => {
-            format!("INTERVAL '{value}'")
-        }
+        ScalarValue::IntervalMonthDayNano(Some(interval)) => sql_interval(interval),
         ScalarValue::TimestampMicrosecond(Some(_), None) => {
             match value.to_array().map(|array| arrow::util::display::array_value_to_string(&array, 0)) {
                 Ok(Ok(text)) => format!("TIMESTAMP '{}'", text.replace('T', " ")),
@@ -232,4 +230,30 @@ fn sql_literal(value: &ScalarValue) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// In the largest unit that is exact; months apart.
+fn sql_interval(interval: &IntervalMonthDayNano) -> String {
+    let nanos = interval.days as i128 * 86_400_000_000_000 + interval.nanoseconds as i128;
+    let mut parts = vec![];
+    if interval.months != 0 || nanos == 0 {
+        parts.push(format!("INTERVAL '{}' MONTH", interval.months));
+    }
+    let units = [
+        ("DAY", 86_400_000_000_000),
+        ("HOUR", 3_600_000_000_000),
+        ("MINUTE", 60_000_000_000),
+        ("SECOND", 1_000_000_000),
+    ];
+    match units.iter().find(|(_, size)| nanos % size == 0) {
+        _ if nanos == 0 => {}
+        Some((unit, size)) => parts.push(format!("INTERVAL '{}' {unit}", nanos / size)),
+        None => {
+            let sign = if nanos < 0 { "-" } else { "" };
+            let (seconds, rest) = (nanos.abs() / 1_000_000_000, nanos.abs() % 1_000_000_000);
+            let fraction = format!("{rest:09}");
+            parts.push(format!("INTERVAL '{sign}{seconds}.{}' SECOND", fraction.trim_end_matches('0')));
+        }
+    }
+    parts.join(" + ")
 }

@@ -68,7 +68,8 @@ pub(crate) struct Operator {
 }
 
 impl GraphBuilder {
-    pub(crate) fn finish(self, max_parallelism: u32) -> JobGraph {
+    pub(crate) fn finish(mut self, max_parallelism: u32) -> JobGraph {
+        crate::time_liveness::forget_unread_times(&mut self.nodes);
         JobGraph { max_parallelism, nodes: self.nodes }
     }
 

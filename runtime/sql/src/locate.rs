@@ -2,11 +2,13 @@
 //! has failed, every expression of the query is planned by itself, and the smallest ones that fail are reported.
 
 use crate::catalog::Catalog;
-use crate::error::{Problem, first_sentence, position};
+use crate::error::{Problem, first_sentence, position, position_of};
+use crate::names;
 use crate::references::normalized;
 use crate::window_tvf::unknown_column;
+use arrow::datatypes::DataType;
 use datafusion_common::tree_node::TreeNode;
-use datafusion_common::{DFSchemaRef, DataFusionError, SchemaError};
+use datafusion_common::{Column, DFSchemaRef, DataFusionError, SchemaError};
 use datafusion_expr::ExprSchemable;
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion_sql::planner::PlannerContext;
@@ -16,15 +18,22 @@ use std::ops::ControlFlow;
 use weir_model::types::sql_type_name;
 
 /// All problems of a query that the planner refused with `error`.
-pub(crate) fn locate(query: &Query, catalog: &Catalog, error: DataFusionError) -> Vec<Problem> {
+pub(crate) fn locate(query: &Query, catalog: &Catalog, error: &DataFusionError) -> Vec<Problem> {
+    let problems = located(query, catalog);
+    if problems.is_empty() {
+        let mut problems: Vec<Problem> = error.iter().map(|error| describe(error, None)).collect();
+        problems.dedup();
+        return problems;
+    }
+    problems
+}
+
+/// Those of its problems that have a place.
+pub(crate) fn located(query: &Query, catalog: &Catalog) -> Vec<Problem> {
     let mut locator = Locator { catalog, scopes: vec![], with: vec![], failed: vec![], skipping: 0, problems: vec![] };
     let _ = query.visit(&mut locator);
-    let mut problems = locator.problems;
-    if problems.is_empty() {
-        problems = error.iter().map(|error| describe(error, None)).collect();
-    }
-    problems.dedup();
-    problems
+    locator.problems.dedup();
+    locator.problems
 }
 
 struct Scope {
@@ -32,6 +41,8 @@ struct Scope {
     schema: Option<DFSchemaRef>,
     /// Names that the select list gives, which GROUP BY and HAVING may use.
     aliases: HashSet<String>,
+    /// How many there were when it was opened.
+    problems: usize,
 }
 
 struct Locator<'a> {
@@ -59,16 +70,26 @@ impl Visitor for Locator<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-        let aliases = select.projection.iter().filter_map(|item| match item {
-            SelectItem::ExprWithAlias { alias, .. } => Some(normalized(alias)),
-            _ => None,
-        });
-        let scope = Scope { schema: self.columns_of_from(select), aliases: aliases.collect() };
+        let mut aliases = HashSet::new();
+        for item in &select.projection {
+            if let SelectItem::ExprWithAlias { alias, .. } = item
+                && !aliases.insert(normalized(alias))
+            {
+                let name = &alias.value;
+                let problem = Problem::new(format!("two columns are named `{name}`"), "give one of them another name");
+                self.problems.push(problem.at(position(alias.span)));
+            }
+        }
+        let scope = Scope { schema: self.columns_of_from(select), aliases, problems: self.problems.len() };
         self.scopes.push(scope);
         ControlFlow::Continue(())
     }
 
-    fn post_visit_select(&mut self, _: &Select) -> ControlFlow<()> {
+    fn post_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        if self.scopes.last().is_some_and(|scope| scope.problems == self.problems.len()) {
+            self.check_condition(select.selection.as_ref(), "WHERE");
+            self.check_condition(select.having.as_ref(), "HAVING");
+        }
         self.scopes.pop();
         ControlFlow::Continue(())
     }
@@ -91,9 +112,7 @@ impl Visitor for Locator<'_> {
     fn post_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
         let before = self.failed.pop().unwrap_or_default();
         let part_failed = self.problems.len() > before;
-        let has_subquery =
-            matches!(expression, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. }) || part_failed;
-        if self.skipping == 0 && !has_subquery && !matches!(expression, Expr::Wildcard(_)) {
+        if self.skipping == 0 && !part_failed && !matches!(expression, Expr::Wildcard(_)) {
             self.try_expression(expression);
         }
         ControlFlow::Continue(())
@@ -102,35 +121,43 @@ impl Visitor for Locator<'_> {
 
 impl Locator<'_> {
     fn try_expression(&mut self, expression: &Expr) {
-        let Some(scope) = self.scopes.last() else { return };
-        let Some(schema) = &scope.schema else { return };
-        if let Expr::Identifier(name) = expression
-            && scope.aliases.contains(&normalized(name))
-        {
-            return;
+        if let Some(Err(error)) = self.type_of(expression) {
+            let scope = self.scopes.last().and_then(|scope| scope.schema.as_ref());
+            self.problems.push(describe(&error, scope).at(position(expression.span())));
         }
-        let reads_alias = {
-            let mut finder = Aliases { aliases: &scope.aliases, found: false };
-            let _ = expression.visit(&mut finder);
-            finder.found
-        };
-        if reads_alias {
-            return;
+    }
+
+    fn check_condition(&mut self, condition: Option<&Expr>, clause: &str) {
+        let Some(condition) = condition else { return };
+        if let Some(Ok(data_type)) = self.type_of(condition)
+            && !matches!(data_type, DataType::Boolean | DataType::Null)
+        {
+            let problem = Problem::new(
+                format!("{clause} takes a condition, not {}", sql_type_name(&data_type)),
+                "compare it with something: .. = .., .. IS NOT NULL",
+            );
+            self.problems.push(problem.at(position(condition.span())));
+        }
+    }
+
+    /// The type of an expression in the innermost SELECT; None where that can't be told apart from the rest.
+    fn type_of(&self, expression: &Expr) -> Option<Result<DataType, DataFusionError>> {
+        let scope = self.scopes.last()?;
+        let schema = scope.schema.as_ref()?;
+        let mut finder = Aliases { aliases: &scope.aliases, schema, found: false };
+        let _ = expression.visit(&mut finder);
+        if finder.found {
+            return None;
         }
         let mut context = PlannerContext::new();
         for outer in &self.scopes[..self.scopes.len() - 1] {
             outer.schema.iter().for_each(|schema| context.append_outer_query_schema(schema.clone()));
         }
         let planned = self.catalog.planner().sql_to_expr(expression.clone(), schema, &mut context);
-        let typed = planned.and_then(|planned| {
+        Some(planned.and_then(|planned| {
             let coerced = planned.rewrite(&mut TypeCoercionRewriter::new(schema))?.data;
             coerced.get_type(schema.as_ref())
-        });
-        if let Err(error) = typed {
-            let columns = Some(schema);
-            let problem = describe(&error, columns).at(position(expression.span()));
-            self.problems.push(problem);
-        }
+        }))
     }
 
     fn columns_of_from(&self, select: &Select) -> Option<DFSchemaRef> {
@@ -180,8 +207,10 @@ impl Locator<'_> {
     }
 }
 
+/// Looks for names of the select list that are no columns, and for subqueries.
 struct Aliases<'a> {
     aliases: &'a HashSet<String>,
+    schema: &'a DFSchemaRef,
     found: bool,
 }
 
@@ -189,9 +218,14 @@ impl Visitor for Aliases<'_> {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
-        if let Expr::Identifier(name) = expression {
-            self.found |= self.aliases.contains(&normalized(name));
-        }
+        self.found |= match expression {
+            Expr::Identifier(name) => {
+                let name = normalized(name);
+                self.aliases.contains(&name) && !self.schema.has_column_with_unqualified_name(&name)
+            }
+            Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => true,
+            _ => false,
+        };
         ControlFlow::Continue(())
     }
 }
@@ -202,64 +236,88 @@ fn is_table_function(factor: &TableFactor) -> bool {
 
 /// A planner error in the user's words.
 fn describe(error: &DataFusionError, scope: Option<&DFSchemaRef>) -> Problem {
-    let root = error.find_root();
-    if let DataFusionError::SchemaError(schema_error, _) = root {
-        match schema_error.as_ref() {
-            SchemaError::FieldNotFound { field, valid_fields } => {
-                let known: Vec<&str> = match scope {
-                    Some(schema) => schema.fields().iter().map(|field| field.name().as_str()).collect(),
-                    None => valid_fields.iter().map(|column| column.name.as_str()).collect(),
-                };
-                let place = crate::error::position_of(field.spans().first());
-                let unknown = unknown_column(&field.name, known.into_iter());
-                return match &field.relation {
-                    Some(relation) => Problem::new(format!("no column `{relation}.{}`", field.name), unknown.remedy),
-                    None => unknown,
-                }
-                .at(place)
-                .at(Problem::place_in(error));
-            }
-            SchemaError::AmbiguousReference { field } => {
-                let relations = scope.map(|schema| {
-                    let columns = schema.columns_with_unqualified_name(&field.name);
-                    columns.iter().map(|column| format!("`{}`", column.flat_name())).collect::<Vec<_>>().join(" or ")
-                });
-                return Problem::new(
-                    format!("`{}` is a column of several inputs", field.name),
-                    format!("write {}", relations.unwrap_or_else(|| "it with its table: t.column".to_owned())),
-                )
-                .at(Problem::place_in(error));
-            }
-            SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
-                return Problem::new(
-                    format!("two columns are named `{name}`"),
-                    format!("give one of them another name: {name} AS .."),
-                );
-            }
-        }
-    }
-    if let Some(problem) = Problem::hidden_in(error) {
-        return problem;
-    }
-    let text = in_sql_types(&first_sentence(&root.message()));
     let place = Problem::place_in(error);
-    if text.contains("GROUP BY") {
-        let remedy = "name the column after GROUP BY, or aggregate it: MAX(column), FIRST_VALUE(column)";
-        return Problem::new(text, remedy).at(place);
-    }
-    let about_types = ["coerce", "type", "Cannot", "cast", "signature", "does not take"];
-    let remedy = match about_types.iter().any(|word| text.contains(word)) {
-        true => {
-            "make the types agree: CAST(column AS BIGINT), CAST(column AS VARCHAR), TIMESTAMP '2026-01-01 00:00:00'"
-        }
-        false => "rephrase the expression",
+    let problem = match error.find_root() {
+        DataFusionError::SchemaError(error, _) => describe_name(error, scope),
+        root => Problem::hidden_in(error).unwrap_or_else(|| describe_text(&root.message())),
     };
-    Problem::new(text, remedy).at(place)
+    problem.at(place)
+}
+
+fn describe_name(error: &SchemaError, scope: Option<&DFSchemaRef>) -> Problem {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let known: Vec<Column> = match scope {
+                Some(schema) => schema.columns(),
+                None => valid_fields.clone(),
+            };
+            let place = position_of(field.spans().first());
+            let Some(relation) = &field.relation else {
+                return unknown_column(&field.name, known.iter().map(|column| column.name.as_str())).at(place);
+            };
+            let of_relation = || known.iter().filter(|column| column.relation.as_ref() == Some(relation));
+            if of_relation().next().is_none() {
+                let relations = known.iter().filter_map(|column| column.relation.as_ref()).map(|known| known.table());
+                let relations = names::listed(relation.table(), relations);
+                return Problem::new(
+                    format!("`{relation}` is no table of this query"),
+                    format!("its tables are {relations} (where it has an alias, a table goes by that)"),
+                )
+                .at(place);
+            }
+            let unknown = unknown_column(&field.name, of_relation().map(|column| column.name.as_str()));
+            Problem::new(format!("no column `{relation}.{}`", field.name), unknown.remedy).at(place)
+        }
+        SchemaError::AmbiguousReference { field } => {
+            let columns = scope.map(|schema| schema.columns_with_unqualified_name(&field.name)).unwrap_or_default();
+            let columns: Vec<String> = columns.iter().map(|column| format!("`{}`", column.flat_name())).collect();
+            let remedy = match columns.is_empty() {
+                true => "write it with its table: t.column".to_owned(),
+                false => format!("write {}", columns.join(" or ")),
+            };
+            Problem::new(format!("`{}` is a column of several inputs", field.name), remedy)
+        }
+        SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
+            Problem::new(
+                format!("two columns are named `{name}`"),
+                format!("give one of them another name: {name} AS .."),
+            )
+        }
+    }
+}
+
+fn describe_text(message: &str) -> Problem {
+    const TYPES: &str =
+        "make the types agree: CAST(.. AS DOUBLE), CAST(.. AS VARCHAR), TIMESTAMP '2026-01-01 00:00:00'";
+    let text = in_sql_types(&first_sentence(message));
+    // Our own functions say what is wrong; the planner wraps that.
+    let text = text.rsplit_once("Error during planning: ").map_or(text.as_str(), |(_, inner)| inner);
+    // Some messages go on with the syntax tree.
+    let text = [" { expr: ", " (DataType: "].iter().fold(text, |text, tail| text.split(tail).next().unwrap_or(text));
+    if let Some(rest) = text.strip_prefix("Cannot coerce arithmetic expression ") {
+        let operation = rest.strip_suffix(" to valid types").unwrap_or(rest);
+        return Problem::new(format!("there is no {operation}"), TYPES);
+    }
+    if let Some(operation) = text.strip_prefix("Cannot infer common argument type for comparison operation ") {
+        return Problem::new(format!("cannot compare {operation}"), TYPES);
+    }
+    if text.contains("must appear in the GROUP BY clause") {
+        let column = text.split("column \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("a column");
+        let column = column.rsplit('.').next().unwrap_or(column);
+        return Problem::new(
+            format!("`{column}` is neither in GROUP BY nor aggregated"),
+            format!("name it after GROUP BY, or aggregate it: MAX({column}), FIRST_VALUE({column})"),
+        );
+    }
+    let about_types = ["coerce", "type", "Cannot", "cast", "signature", "does not take", "requires"];
+    let remedy = if about_types.iter().any(|word| text.contains(word)) { TYPES } else { "rephrase the expression" };
+    Problem::new(text, remedy)
 }
 
 /// Arrow's type names in a message, replaced by SQL's.
-fn in_sql_types(message: &str) -> String {
-    use arrow::datatypes::{DataType::*, TimeUnit};
+pub(crate) fn in_sql_types(message: &str) -> String {
+    use DataType::*;
+    use arrow::datatypes::TimeUnit;
     let names = [
         ("Timestamp(Microsecond, None)", Timestamp(TimeUnit::Microsecond, None)),
         ("Timestamp(µs)", Timestamp(TimeUnit::Microsecond, None)),

@@ -5,7 +5,8 @@ pub(crate) fn listed<'a>(name: &str, candidates: impl IntoIterator<Item = &'a st
     const SHOWN: usize = 10;
     let mut candidates: Vec<&str> = candidates.into_iter().collect();
     // Stable: candidates equally far stay in the order in which they were declared.
-    candidates.sort_by_key(|candidate| distance(name, candidate));
+    let share = |candidate: &str| distance(name, candidate) * 100 / name.len().max(candidate.len()).max(1);
+    candidates.sort_by_key(|candidate| share(candidate));
     candidates.dedup();
     if candidates.is_empty() {
         return "none".to_owned();

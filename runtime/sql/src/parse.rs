@@ -22,10 +22,11 @@ pub(crate) fn parse_query(sql: &str) -> Planned<Query> {
         Problem::new(error.message, "close what is open: quotes, comments")
             .at(Some(Position { line: error.location.line, column: error.location.column }))
     })?;
+    refuse_temporal_joins(&tokens)?;
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(MAX_NESTING)
         .with_tokens_with_locations(rewrite_window_functions(tokens));
-    let mut statements = parser.parse_statements().map_err(syntax_error)?;
+    let mut statements = parser.parse_statements().map_err(|error| syntax_error(error).at(Some(end_of(sql))))?;
     let only_queries = "write one SELECT; sources and sinks stand in the StreamJob, not in SQL";
     match (statements.pop(), statements.is_empty()) {
         (None, _) => Err(Problem::new("the SQL is empty", only_queries)),
@@ -37,6 +38,30 @@ pub(crate) fn parse_query(sql: &str) -> Planned<Query> {
             Err(Problem::new(format!("{verb} is not a query"), only_queries).at(Some(Position { line: 1, column: 1 })))
         }
     }
+}
+
+/// `FOR SYSTEM_TIME AS OF` doesn't parse, so it has no other chance to be refused by name.
+fn refuse_temporal_joins(tokens: &[TokenWithSpan]) -> Planned<()> {
+    let names_it = |token: &&TokenWithSpan| match &token.token {
+        Token::Word(word) => word.quote_style.is_none() && word.value.eq_ignore_ascii_case("SYSTEM_TIME"),
+        _ => false,
+    };
+    match tokens.iter().find(names_it) {
+        None => Ok(()),
+        Some(token) => Err(Problem::new(
+            "FOR SYSTEM_TIME AS OF (a temporal join) is not supported",
+            "use a regular join, or an interval join: a.ts BETWEEN b.ts AND b.ts + INTERVAL '1' HOUR",
+        )
+        .at_span(token.span)),
+    }
+}
+
+/// For mistakes that the parser finds at the end of the text.
+fn end_of(sql: &str) -> Position {
+    let sql = sql.trim_end();
+    let line = sql.lines().count().max(1) as u64;
+    let column = sql.lines().last().map_or(0, |last| last.chars().count()) as u64 + 1;
+    Position { line, column }
 }
 
 /// `Expected: .., found: .. at Line: 1, Column: 8`: the parser has places only in its text.

@@ -130,8 +130,10 @@ impl<'a> Planner<'a> {
             let Draft { transform, query, reads } = &drafts[index];
             if reads.iter().any(|read| self.failed.contains(&read.step)) {
                 self.failed.insert(transform.name.clone());
+                continue;
             }
             if self.failed.contains(&transform.name) {
+                self.further_problems(transform, query.as_ref());
                 continue;
             }
             let nodes = self.graph.len();
@@ -146,6 +148,21 @@ impl<'a> Planner<'a> {
                     self.graph.truncate(nodes);
                     problems.into_iter().for_each(|problem| self.error(&transform.name, problem));
                 }
+            }
+        }
+    }
+
+    /// Of a query that is refused already: what else is wrong with its expressions, except where it is refused.
+    fn further_problems(&mut self, transform: &TransformDefinition, query: Option<&Query>) {
+        let Some(query) = query else { return };
+        if logical::typed_plan(query, &self.catalog).is_ok() {
+            return;
+        }
+        for problem in locate::located(query, &self.catalog) {
+            let place = problem.position.map(|position| (position.line, position.column));
+            let same = |error: &PlanError| error.step == transform.name && error.line.zip(error.column) == place;
+            if !self.errors.iter().any(same) {
+                self.error(&transform.name, problem);
             }
         }
     }
@@ -247,7 +264,7 @@ impl<'a> Planner<'a> {
 
     fn sql(&mut self, transform: &TransformDefinition, query: &Query) -> Result<NodeId, Vec<Problem>> {
         let plan =
-            logical::typed_plan(query, &self.catalog).map_err(|error| locate::locate(query, &self.catalog, error))?;
+            logical::typed_plan(query, &self.catalog).map_err(|error| locate::locate(query, &self.catalog, &error))?;
         let plan = logical::optimized_plan(plan, &self.catalog).map_err(|problem| vec![problem])?;
         let mut step = self.step(transform);
         lower_query(&plan, &self.catalog, &mut self.graph, &mut step).map_err(|problem| vec![problem])
@@ -293,7 +310,7 @@ impl<'a> Planner<'a> {
         let streams: Vec<StreamSchema> = tables.iter().map(|table| table.stream.clone()).collect();
         let schema = self
             .registry
-            .output(&spec, &streams)
+            .output(&spec.operator_type, &spec.config, &streams)
             .map_err(|reason| Problem::new(reason, format!("see the config of {}", custom.operator_type)))?;
         let inputs = tables.iter().enumerate().map(|(index, table)| {
             let distribution = match keys.get(index) {

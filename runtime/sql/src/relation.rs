@@ -7,7 +7,7 @@ use crate::expression::{
 };
 use crate::graph::{Distribution, GraphBuilder, Operator, Step, fields_of_stream};
 use crate::window_tvf::{Shape, WINDOW_END, WINDOW_START, WINDOW_TIME};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field};
 use std::sync::Arc;
 use weir_model::graph::*;
 use weir_model::types::TIMESTAMP;
@@ -72,9 +72,12 @@ pub(crate) enum Pending {
 
 #[derive(Clone, Debug)]
 pub(crate) struct PendingWindows {
+    /// The rows to assign: its columns are the first ones of the base.
+    pub(crate) input: Box<Relation>,
     pub(crate) shape: Shape,
+    /// By a column of `input`.
     pub(crate) time: TimeDomain,
-    /// Columns of the node, for sessions.
+    /// Columns of `input`, for sessions.
     pub(crate) partition: Vec<usize>,
     pub(crate) position: Option<Position>,
 }
@@ -123,11 +126,6 @@ impl Relation {
     /// An expression over the relation's columns, as one over the base's.
     pub(crate) fn over_base(&self, expression: Physical) -> Planned<Physical> {
         Ok(substitute(expression, &|index| Arc::clone(&self.columns[index].expression))?)
-    }
-
-    /// Column of the relation to column of the base, where it is one unchanged.
-    pub(crate) fn base_column(&self, index: usize) -> Option<usize> {
-        as_column(&self.columns[index].expression)
     }
 
     pub(crate) fn is_time(&self, index: usize) -> bool {
@@ -220,9 +218,7 @@ impl Relation {
             window: self.window(),
         };
         let partitioning = self.partitioning_through(graph.partitioning(self.base.node));
-        let window_times = self.columns.iter().enumerate();
-        let window_times = window_times.filter(|(_, column)| column.time == Some(TimeAttribute::Window));
-        let window_times = window_times.map(|(index, _)| index).collect();
+        let window_times = self.window_times();
         graph.add_operator(
             step,
             Operator {
@@ -245,7 +241,7 @@ impl Relation {
 
     /// Makes the node that assigns windows.
     fn assign_windows(self, graph: &mut GraphBuilder, step: &mut Step<'_>) -> Planned<Relation> {
-        let Pending::Windows(windows) = &self.base.pending else { return Ok(self) };
+        let Pending::Windows(windows) = self.base.pending else { return Ok(self) };
         if let Shape::Session { .. } = windows.shape {
             return Err(Problem::new(
                 "rows of SESSION are used before they are aggregated, when their session isn't known yet",
@@ -254,36 +250,57 @@ impl Relation {
             .at(windows.position));
         }
         let spec = WindowAssignSpec { window: windows.shape.kind(), time: windows.time };
-        let Base { schema, window_times, .. } = self.base.clone();
+        let input = windows.input.materialize(graph, step)?;
+        let Base { mut schema, window_times, .. } = self.base;
+        // No watermark says when such a window is complete, so it is no window to those who would wait for its end.
+        if windows.time == TimeDomain::ProcessingTime {
+            schema.window = None;
+        }
         let node = graph.add_operator(
             step,
             Operator {
                 part: "window",
                 spec: OperatorSpec::WindowAssign(spec),
-                inputs: vec![(self.base.node, Distribution::Any)],
-                partitioning: graph.partitioning(self.base.node).to_vec(),
+                inputs: vec![(input, Distribution::Any)],
+                partitioning: graph.partitioning(input).to_vec(),
                 schema: schema.clone(),
                 window_times: window_times.clone(),
             },
         )?;
-        Ok(Relation { base: Base { node, schema, window_times, pending: Pending::Nothing }, ..self })
+        let base = Base { node, schema, window_times, pending: Pending::Nothing };
+        Ok(Relation { base, filters: self.filters, columns: self.columns })
     }
-}
 
-/// The stream that a node's rows make with window columns behind their own.
-pub(crate) fn windowed_schema(input: &StreamSchema, time: TimeDomain) -> StreamSchema {
-    let added = [WINDOW_START, WINDOW_END, WINDOW_TIME].map(|name| Field::new(name, TIMESTAMP, false));
-    let own = input.value_columns();
-    let fields = input.fields.fields()[..own].iter().map(|field| field.as_ref().clone());
-    let mut time_columns = input.time_columns.clone();
-    // Assigning a window doesn't hold a row back, so `window_time` (which lies ahead of the row's time) is in time.
-    if matches!(time, TimeDomain::EventTime { .. }) {
-        time_columns.push(own + 2);
+    /// With window columns to come behind its own.
+    pub(crate) fn with_windows(
+        self,
+        shape: Shape,
+        time: TimeDomain,
+        partition: Vec<usize>,
+        position: Option<Position>,
+    ) -> Relation {
+        let own = self.columns.len();
+        let added = [WINDOW_START, WINDOW_END, WINDOW_TIME].map(|name| Field::new(name, TIMESTAMP, false));
+        let fields = self.columns.iter().map(|column| column.field.clone()).chain(added);
+        let mut time_columns: Vec<usize> = (0..own).filter(|index| self.is_time(*index)).collect();
+        let mut window_times = self.window_times();
+        // Assigning a window doesn't hold a row back, so `window_time`, ahead of the row's time, is in time too.
+        if matches!(time, TimeDomain::EventTime { .. }) {
+            time_columns.push(own + 2);
+            window_times = vec![own + 2];
+        }
+        let window = Some(WindowColumns { start: own, end: own + 1 });
+        let schema = StreamSchema { fields: fields_of_stream(fields, false), time_columns, window };
+        let node = self.base.node;
+        let pending = Pending::Windows(PendingWindows { input: Box::new(self), shape, time, partition, position });
+        Relation::of_base(Base { node, schema, window_times, pending })
     }
-    StreamSchema {
-        fields: Arc::new(Schema::new(fields.chain(added).collect::<Vec<_>>())),
-        time_columns,
-        window: Some(WindowColumns { start: own, end: own + 1 }),
+
+    /// Columns that hold the time of a window.
+    fn window_times(&self) -> Vec<usize> {
+        let columns = self.columns.iter().enumerate();
+        let columns = columns.filter(|(_, column)| column.time == Some(TimeAttribute::Window));
+        columns.map(|(index, _)| index).collect()
     }
 }
 

@@ -86,7 +86,8 @@ impl AggregateUDFImpl for Aggregate {
             Count => DataType::Int64,
             Sum => match argument {
                 DataType::Decimal128(_, scale) => DataType::Decimal128(38, *scale),
-                other => other.clone(),
+                DataType::Float32 | DataType::Float64 => DataType::Float64,
+                _ => DataType::Int64,
             },
             Min | Max | FirstValue | LastValue => argument.clone(),
             Avg => match argument {
@@ -110,16 +111,19 @@ impl AggregateUDFImpl for Aggregate {
 /// What the argument is cast to before it is aggregated; None where the function has no meaning for it.
 fn argument_type(function: AggregateFunction, argument: &DataType) -> Option<DataType> {
     use DataType::*;
+    // No cast where none is needed: state goes by the argument's name, which widening a column must not change.
     let numeric = match argument {
-        Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Null => Some(Int64),
-        Float16 | Float32 | Float64 => Some(Float64),
-        Decimal32(p, s) | Decimal64(p, s) | Decimal128(p, s) => Some(Decimal128(*p, *s)),
+        Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | Float32 | Float64 | Decimal128(_, _) => {
+            Some(argument.clone())
+        }
+        UInt64 | Null => Some(Int64),
+        Float16 => Some(Float32),
+        Decimal32(p, s) | Decimal64(p, s) => Some(Decimal128(*p, *s)),
         _ => None,
     };
     match function {
         Count | FirstValue | LastValue => Some(argument.clone()),
-        Sum | Avg => numeric,
-        StddevPop | StddevSamp | VarPop | VarSamp => numeric.map(|_| Float64),
+        Sum | Avg | StddevPop | StddevSamp | VarPop | VarSamp => numeric,
         Min | Max => match argument {
             Utf8View | LargeUtf8 => Some(Utf8),
             Boolean | Utf8 | Date32 | Time64(_) | Timestamp(_, _) | Decimal128(_, _) => Some(argument.clone()),

@@ -4,8 +4,12 @@
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion_common::Result;
+use datafusion_expr::expr::Cast;
 use datafusion_expr::interval_arithmetic::Interval;
-use datafusion_expr::{ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature};
+use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion_expr::{
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+};
 use std::sync::Arc;
 use weir_model::types::TIMESTAMP;
 
@@ -94,6 +98,24 @@ impl ScalarUDFImpl for Canonical {
             ColumnarValue::Array(array) => Ok(ColumnarValue::Array(cast(&array, &wanted)?)),
             ColumnarValue::Scalar(scalar) => Ok(ColumnarValue::Scalar(scalar.cast_to(&wanted)?)),
         }
+    }
+
+    /// Some functions (COALESCE) exist only to be rewritten.
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        let expression = match self.inner.simplify(args, info)? {
+            ExprSimplifyResult::Simplified(expression) => expression,
+            original => return Ok(original),
+        };
+        let produced = expression.get_type(info.schema().as_ref())?;
+        let wanted = canonical_type(&produced);
+        // An untyped NULL fits everywhere as it is.
+        let fits = produced == wanted || produced == DataType::Null;
+        let expression = if fits { expression } else { Expr::Cast(Cast::new(Box::new(expression), wanted)) };
+        Ok(ExprSimplifyResult::Simplified(expression))
+    }
+
+    fn is_strict(&self) -> bool {
+        self.inner.is_strict()
     }
 
     fn short_circuits(&self) -> bool {

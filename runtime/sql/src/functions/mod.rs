@@ -4,12 +4,14 @@ mod aggregate;
 mod canonical;
 mod json;
 mod rank;
+mod syntax;
 mod temporal;
 
 pub(crate) use aggregate::{CountStar, function_of, sql_name};
 pub(crate) use canonical::canonical_type;
 pub(crate) use json::JsonOperators;
 pub(crate) use rank::ROW_NUMBER;
+pub(crate) use syntax::FunctionSyntax;
 pub(crate) use temporal::PROCTIME;
 
 use datafusion_expr::{AggregateUDF, ScalarUDF, WindowUDF};

@@ -5,7 +5,7 @@ use crate::error::{Planned, Position, Problem};
 use crate::expression::{Physical, as_column, column, columns_of, sql_of, substitute};
 use crate::functions::{function_of, sql_name};
 use crate::graph::{Distribution, GraphBuilder, Operator, fields_of_stream};
-use crate::relation::{Base, Column, Pending, PendingWindows, Relation, TimeAttribute};
+use crate::relation::{Column, Pending, PendingWindows, Relation, TimeAttribute};
 use crate::window_tvf::{Shape, WINDOW_END, WINDOW_START};
 use arrow::datatypes::{DataType, Field, IntervalMonthDayNano};
 use datafusion_common::ScalarValue;
@@ -179,7 +179,7 @@ impl Lowering<'_, '_> {
             _ => None,
         };
         if let Some(windows) = &pending {
-            check_session(windows, &keys, &needed, &self.graph.node(input.base.node).schema)?;
+            check_session(windows, &keys, &needed)?;
         }
         let aggregates = aggregate_calls(calls, &mut needed);
         let base_column = |index: usize| {
@@ -199,20 +199,20 @@ impl Lowering<'_, '_> {
             None => {
                 let start = needed.position(base_column(window.start));
                 let end = needed.position(base_column(window.end));
-                let (kind, time) = assigned_by(self.graph, input.base.node);
-                let time = match time {
-                    TimeDomain::EventTime { .. } => TimeDomain::EventTime { column: end },
-                    TimeDomain::ProcessingTime => TimeDomain::ProcessingTime,
-                };
-                (kind, time, Some(WindowColumns { start, end }))
+                let kind = assigned_by(self.graph, input.base.node)?;
+                (kind, TimeDomain::EventTime { column: end }, Some(WindowColumns { start, end }))
             }
         };
-        // Not decided windows are no columns yet: the aggregate assigns them by itself.
-        let input = match pending {
-            Some(_) => Relation { base: Base::of_node(self.graph, input.base.node), ..input },
-            None => input,
+        let node = match pending {
+            // The aggregate assigns the windows by itself, so what it reads is computed from the rows without them.
+            Some(windows) => {
+                let mut rows = *windows.input;
+                input.filters.into_iter().try_for_each(|filter| rows.filter(filter))?;
+                let rows = rows.project(needed.columns, self.graph, self.step)?;
+                rows.materialize(self.graph, self.step)?
+            }
+            None => self.compute(input, needed)?,
         };
-        let node = self.compute(input, needed)?;
         let lateness = self.step.allowed_lateness_us;
         let updating = lateness > 0;
         let fields = self.graph.node(node).schema.fields.clone();
@@ -220,12 +220,13 @@ impl Lowering<'_, '_> {
         let bounds = [WINDOW_START, WINDOW_END].map(|name| Field::new(name, TIMESTAMP, false));
         let outputs = aggregates.iter().map(|aggregate| aggregate.output.as_ref().clone());
         let (start, end) = (keys.len(), keys.len() + 1);
+        let event_time = matches!(time, TimeDomain::EventTime { .. });
         let schema = StreamSchema {
             fields: fields_of_stream(key_fields.chain(bounds).chain(outputs), updating),
             time_columns: vec![],
-            window: Some(WindowColumns { start, end }),
+            // No watermark says when the next aggregate over a window of the clock is complete.
+            window: event_time.then_some(WindowColumns { start, end }),
         };
-        let event_time = matches!(time, TimeDomain::EventTime { .. });
         let spec = WindowAggregateSpec {
             keys: keys.clone(),
             window: kind,
@@ -273,10 +274,8 @@ impl Lowering<'_, '_> {
     /// Filters on rows whose windows are not assigned yet: those on window columns and keys alone hold for whole groups
     /// and can wait until after the aggregate. If others read window columns, the windows are assigned before.
     fn split_filters(&mut self, input: &mut Relation, groups: &[Group], calls: &[Call]) -> Planned<Vec<Physical>> {
-        if !matches!(input.base.pending, Pending::Windows(_)) {
-            return Ok(vec![]);
-        }
-        let node_columns = self.graph.node(input.base.node).schema.value_columns();
+        let Pending::Windows(window_base) = &input.base.pending else { return Ok(vec![]) };
+        let node_columns = window_base.input.columns.len();
         let reads_window = |expression: &Physical| columns_of(expression).iter().any(|column| *column >= node_columns);
         let constant_in_group = |expression: &Physical| {
             columns_of(expression).iter().all(|index| {
@@ -353,7 +352,7 @@ impl Lowering<'_, '_> {
 }
 
 /// A session is one key's, so the groups must be the sessions' keys.
-fn check_session(windows: &PendingWindows, keys: &[usize], needed: &Needed, input: &StreamSchema) -> Planned<()> {
+fn check_session(windows: &PendingWindows, keys: &[usize], needed: &Needed) -> Planned<()> {
     if !matches!(windows.shape, Shape::Session { .. }) {
         return Ok(());
     }
@@ -365,7 +364,8 @@ fn check_session(windows: &PendingWindows, keys: &[usize], needed: &Needed, inpu
     if keys == partition {
         return Ok(());
     }
-    let names: Vec<&str> = windows.partition.iter().map(|column| input.fields.field(*column).name().as_str()).collect();
+    let names: Vec<&str> =
+        windows.partition.iter().map(|column| windows.input.columns[*column].field.name().as_str()).collect();
     let stated =
         if names.is_empty() { "no PARTITION BY".to_owned() } else { format!("PARTITION BY {}", names.join(", ")) };
     Err(Problem::new(
@@ -375,8 +375,14 @@ fn check_session(windows: &PendingWindows, keys: &[usize], needed: &Needed, inpu
     .at(windows.position))
 }
 
+/// A key that is computed goes by its text: state is matched by it.
 fn over_base(input: &Relation, group: Column) -> Planned<Column> {
-    Ok(Column { expression: input.over_base(group.expression)?, ..group })
+    let expression = input.over_base(group.expression)?;
+    let field = match as_column(&expression) {
+        Some(_) => group.field,
+        None => group.field.with_name(sql_of(&expression)),
+    };
+    Ok(Column { expression, field, ..group })
 }
 
 fn aggregate_calls(calls: Vec<Call>, needed: &mut Needed) -> Vec<AggregateCall> {
@@ -434,19 +440,29 @@ fn after_window(
 }
 
 /// The windows that the rows of a node were assigned to, somewhere before it.
-fn assigned_by(graph: &GraphBuilder, node: NodeId) -> (WindowKind, TimeDomain) {
+fn assigned_by(graph: &GraphBuilder, node: NodeId) -> Planned<WindowKind> {
     let mut node = node;
     loop {
-        match &graph.node(node).kind {
-            NodeKind::Operator(OperatorSpec::WindowAssign(spec)) => return (spec.window, spec.time),
-            NodeKind::Operator(OperatorSpec::WindowAggregate(spec)) => return (spec.window, spec.time),
-            _ => match graph.node(node).inputs.first() {
-                Some(edge) => node = edge.from,
-                // A custom operator's own windows: nothing is known of them but their columns.
-                None => {
-                    return (WindowKind::Tumble { size_us: 0, offset_us: 0 }, TimeDomain::EventTime { column: 0 });
-                }
-            },
+        let kind = match &graph.node(node).kind {
+            NodeKind::Operator(OperatorSpec::WindowAssign(spec)) => Some(spec.window),
+            NodeKind::Operator(OperatorSpec::WindowAggregate(spec)) => Some(spec.window),
+            _ => None,
+        };
+        match (kind, graph.node(node).inputs.first()) {
+            (Some(WindowKind::Session { .. }), _) => {
+                return Err(Problem::new(
+                    "a second aggregate over the windows of SESSION is not supported",
+                    "put TUMBLE over window_time, or group without the window columns",
+                ));
+            }
+            (Some(kind), _) => return Ok(kind),
+            (None, Some(edge)) => node = edge.from,
+            (None, None) => {
+                return Err(Problem::new(
+                    "an aggregate over windows that an operator of your own has made",
+                    "assign windows in SQL: FROM TABLE(TUMBLE(..))",
+                ));
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Lowering, Needed, column_of, place_of};
 use crate::error::{Planned, Position, Problem};
-use crate::expression::{Physical, as_column, column, compile, conjunction, conjuncts, is_true, substitute};
+use crate::expression::{Physical, as_column, column, compile, conjunction, conjuncts, is_true, quoted, substitute};
 use crate::graph::{Distribution, GraphBuilder, Operator, fields_of_stream};
 use crate::relation::{Column, Relation, TimeAttribute};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -152,10 +152,14 @@ impl Lowering<'_, '_> {
         let with_right = !matches!(kind, JoinKind::Semi | JoinKind::Anti);
         let both = Schema::new([left_fields.clone(), right_fields.clone()].concat());
         // The condition speaks of visible columns; the right side begins behind the left side's key columns.
+        let name = |index: usize| {
+            let side = if index < left_columns { "left" } else { "right" };
+            format!("{side}.{}", quoted(both.field(index).name()))
+        };
         let place = |index: usize| if index < left_visible { index } else { index - left_visible + left_columns };
         let residual = residual
             .into_iter()
-            .map(|part| substitute(part, &|index| column(both.field(place(index)).name(), place(index))))
+            .map(|part| substitute(part, &|index| column(&name(place(index)), place(index))))
             .collect::<Result<Vec<_>, _>>()?;
         let residual = conjunction(residual);
         let residual = residual.map(|residual| compile(residual, &both, &DataType::Boolean)).transpose()?;

@@ -10,8 +10,9 @@ use crate::error::{Planned, Position, Problem, position_of};
 use crate::expression::{Physical, column, physical};
 use crate::functions::{PROCTIME, canonical_type};
 use crate::graph::{GraphBuilder, Step};
-use crate::relation::{Base, Column, Pending, PendingWindows, Relation, windowed_schema};
+use crate::relation::{Column, Relation};
 use crate::window_tvf::WindowTable;
+use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::logical_plan::{Distinct, Limit, TableScan};
@@ -35,10 +36,16 @@ pub(crate) fn lower_query(
         if !names.insert(name.clone()) {
             return Err(Problem::new(
                 format!("two result columns are named `{name}`"),
-                format!("give one of them another name: {name} AS .."),
+                format!("give one of them another name ({name} AS ..), and name the columns instead of *"),
             ));
         }
         let canonical = canonical_type(result.field.data_type());
+        if matches!(canonical, DataType::Duration(_) | DataType::Interval(_)) {
+            return Err(Problem::new(
+                format!("the result column `{name}` is an interval, which no sink can write"),
+                "use TIMESTAMPDIFF(SECOND, a, b), which is a BIGINT",
+            ));
+        }
         result.field.set_data_type(canonical);
     }
     let relation = relation.settle(graph, step)?;
@@ -144,14 +151,9 @@ impl Lowering<'_, '_> {
             }
         };
         let partition = windows.partition.iter().map(index_of).collect::<Result<Vec<_>, _>>()?;
-        let node = input.materialize(self.graph, self.step)?;
         let time = time.map_or(TimeDomain::ProcessingTime, |column| TimeDomain::EventTime { column });
-        let base = Base::of_node(self.graph, node);
-        let schema = windowed_schema(&base.schema, time);
-        let window_times = schema.time_columns.iter().copied().filter(|column| *column + 1 == schema.value_columns());
-        let window_times = window_times.collect();
-        let pending = Pending::Windows(PendingWindows { shape: windows.shape, time, partition, position });
-        Ok(Relation::of_base(Base { schema, window_times, pending, ..base }))
+        let input = input.settle(self.graph, self.step)?;
+        Ok(input.with_windows(windows.shape, time, partition, position))
     }
 
     /// ORDER BY .. LIMIT n: the n first rows of all there ever were.

@@ -41,15 +41,14 @@ impl Lowering<'_, '_> {
             .iter()
             .map(|expression| self.expression(expression, schema))
             .collect::<Planned<Vec<_>>>()?;
-        let name = window.schema.field(schema.fields().len()).name().clone();
-        self.ranked(input, schema, partition, &function.params.order_by, &name, place)
+        self.ranked(input, schema, partition, &function.params.order_by, place)
     }
 
     /// ORDER BY .. LIMIT.
     pub(super) fn first_rows(&mut self, sort: &Sort, skip: u64, fetch: u64) -> Planned<Relation> {
         let place = sort.expr.iter().find_map(|key| place_of(&key.expr));
         let input = self.lower(&sort.input)?;
-        let mut ranked = self.ranked(input, sort.input.schema(), vec![], &sort.expr, "rank", place)?;
+        let mut ranked = self.ranked(input, sort.input.schema(), vec![], &sort.expr, place)?;
         ranked.columns.pop();
         if let Pending::Rank(rank) = &mut ranked.base.pending {
             rank.first = skip + 1;
@@ -64,7 +63,6 @@ impl Lowering<'_, '_> {
         schema: &datafusion_common::DFSchema,
         partition: Vec<Physical>,
         order: &[SortExpr],
-        rank_name: &str,
         position: Option<Position>,
     ) -> Planned<Relation> {
         let input = input.settle(self.graph, self.step)?;
@@ -101,7 +99,7 @@ impl Lowering<'_, '_> {
         let mut base = Base::of_node(self.graph, node);
         let updating = base.schema.is_updating();
         let own = base.schema.fields.fields()[..base.schema.value_columns()].iter();
-        let rank = Field::new(rank_name, DataType::Int64, false);
+        let rank = Field::new(ROW_NUMBER, DataType::Int64, false);
         let fields = own.map(|field| field.as_ref().clone()).chain([rank]);
         base.schema.fields = fields_of_stream(fields, updating);
         base.pending =
@@ -203,7 +201,8 @@ impl Relation {
         }
         let updating = window.is_none();
         let own = input.fields.fields()[..input.value_columns()].iter().map(|field| field.as_ref().clone());
-        let rank_name = self.base.schema.fields.field(rank_column).name().clone();
+        let named = self.columns.iter().find(|column| as_column(&column.expression) == Some(rank_column));
+        let rank_name = named.map_or(ROW_NUMBER.to_owned(), |column| column.field.name().clone());
         let rank_field = emit_rank.then(|| Field::new(&rank_name, DataType::Int64, false));
         let window_times = if window.is_some() { graph.window_times(self.base.node).to_vec() } else { vec![] };
         let schema = StreamSchema {
