@@ -25,6 +25,7 @@ mod parse;
 mod plan;
 mod references;
 mod relation;
+mod spelling;
 mod time_liveness;
 mod window_tvf;
 

@@ -118,15 +118,17 @@ fn rewrite_window_functions(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
                     continue;
                 }
             }
-            Token::Word(word) if in_window && word.keyword == Keyword::PARTITION => {
-                if tokens.peek().is_some_and(|next| is_keyword(next, Keyword::BY)) {
-                    tokens.next();
-                    out.push(punctuation(Token::Comma, token.span));
-                    out.push(punctuation(word_token(PARTITION_BY), token.span));
-                    out.push(punctuation(Token::LParen, token.span));
-                    partition_open = true;
-                    continue;
-                }
+            Token::Word(word)
+                if in_window
+                    && word.keyword == Keyword::PARTITION
+                    && tokens.peek().is_some_and(|next| is_keyword(next, Keyword::BY)) =>
+            {
+                tokens.next();
+                out.push(punctuation(Token::Comma, token.span));
+                out.push(punctuation(word_token(PARTITION_BY), token.span));
+                out.push(punctuation(Token::LParen, token.span));
+                partition_open = true;
+                continue;
             }
             Token::Comma if in_window && partition_open => {
                 let ends = tokens.peek().is_some_and(

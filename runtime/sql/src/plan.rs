@@ -5,7 +5,8 @@ use crate::definition::*;
 use crate::error::{PlanError, Problem};
 use crate::graph::{Distribution, GraphBuilder, Operator, Step};
 use crate::lower::lower_query;
-use crate::references::{Reference, quote_units, references};
+use crate::references::{Reference, references};
+use crate::spelling::respell;
 use crate::window_tvf::unknown_column;
 use crate::{check, locate, logical, parse};
 use arrow::datatypes::{DataType, Schema};
@@ -181,7 +182,7 @@ impl<'a> Planner<'a> {
                 Draft { transform, query: None, reads: vec![] }
             }
             Ok(mut query) => {
-                quote_units(&mut query);
+                respell(&mut query);
                 for problem in check::refusals(&query) {
                     self.error(&transform.name, problem);
                 }

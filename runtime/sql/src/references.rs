@@ -1,4 +1,4 @@
-//! The steps that a query reads, and rewrites that only need its syntax.
+//! The steps that a query reads.
 
 use crate::check::argument_expressions;
 use crate::error::{Position, position};
@@ -79,32 +79,5 @@ pub(crate) fn normalized(name: &Ident) -> String {
     match name.quote_style {
         Some(_) => name.value.clone(),
         None => name.value.to_ascii_lowercase(),
-    }
-}
-
-/// `TIMESTAMPDIFF(HOUR, a, b)`: the unit is a word, which the planner would take for a column.
-pub(crate) fn quote_units(query: &mut Query) {
-    let _ = query.visit(&mut Units);
-}
-
-struct Units;
-
-impl VisitorMut for Units {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<()> {
-        let Expr::Function(function) = expression else { return ControlFlow::Continue(()) };
-        let name = function.name.to_string().to_ascii_lowercase();
-        if name != "timestampdiff" && name != "timestampadd" {
-            return ControlFlow::Continue(());
-        }
-        if let FunctionArguments::List(list) = &mut function.args
-            && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(unit))) = list.args.first_mut()
-            && let Expr::Identifier(word) = unit
-        {
-            let value = Value::SingleQuotedString(word.value.clone());
-            *unit = Expr::Value(ValueWithSpan { value, span: word.span });
-        }
-        ControlFlow::Continue(())
     }
 }

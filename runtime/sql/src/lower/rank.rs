@@ -67,9 +67,8 @@ impl Lowering<'_, '_> {
     ) -> Planned<Relation> {
         let input = input.settle(self.graph, self.step)?;
         let visible = input.columns.len();
-        let mut needed = Needed::default();
         // The visible columns keep their positions even where two of them are one.
-        needed.columns = input.columns.clone();
+        let mut needed = Needed { columns: input.columns.clone() };
         let computed = |needed: &mut Needed, expression: Physical| -> Planned<usize> {
             let data_type = expression.data_type(schema.as_arrow())?;
             let name = crate::expression::sql_of(&expression);
