@@ -3,7 +3,7 @@
 use super::changelog::{Changelog, ChangelogMode, Fate};
 use super::function::{AggregateField, InputMode};
 use super::selection::Selection;
-use super::set::{AggregatePlan, AggregateSet, Batch};
+use super::set::{AggregatePlan, AggregateSet, Batch, ValuesUse};
 use super::touched::Touched;
 use super::{block::Place, block::RowBlock, key_fields};
 use crate::operator::{Collector, Operator, OperatorContext, OperatorError};
@@ -90,7 +90,7 @@ impl GroupAggregate {
     ) -> Result<Self, OperatorError> {
         let (plan, key) = (plan(spec, input)?, key_fields(input, &spec.keys));
         let rows = state.register_rows_with(row_schema(&plan, &key), StateOptions { ttl_ms: spec.state_ttl_ms })?;
-        let aggregates = AggregateSet::open(&plan, &key, &[], state, spec.state_ttl_ms)?;
+        let aggregates = AggregateSet::open(&plan, &key, &[], state, spec.state_ttl_ms, ValuesUse::AtOnce)?;
         let block = aggregates.new_block();
         Ok(GroupAggregate {
             keys: spec.keys.clone(),

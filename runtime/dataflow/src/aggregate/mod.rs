@@ -8,6 +8,7 @@ mod function;
 mod group;
 mod last_entry;
 mod selection;
+mod session_values;
 mod set;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,7 +21,8 @@ pub(crate) use block::{Place, RowBlock};
 pub(crate) use changelog::{Changelog, ChangelogMode, Fate};
 pub(crate) use function::{AggregateField, InputMode};
 pub(crate) use selection::Selection;
-pub(crate) use set::{AggregatePlan, AggregateSet, Batch};
+pub(crate) use session_values::SessionKey;
+pub(crate) use set::{AggregatePlan, AggregateSet, Batch, ValuesUse};
 pub(crate) use touched::Touched;
 
 use weir_model::StateField;

@@ -8,7 +8,7 @@ use super::selection::Selection;
 use super::touched::Touched;
 use super::values::ValueCounts;
 use crate::operator::OperatorError;
-use arrow::array::{ArrayRef, AsArray, BooleanArray, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::DataType;
 use std::sync::Arc;
@@ -73,11 +73,12 @@ impl AggregatePlan {
 
     /// Whether partial results of these aggregates can be added up.
     pub fn is_mergeable(&self) -> bool {
-        let merges = |call: &PlannedCall| {
-            call.beside.is_none()
-                && !matches!(call.call.function, AggregateFunction::FirstValue | AggregateFunction::LastValue)
-        };
-        self.calls.iter().all(merges)
+        !self.depends_on_arrival() && self.calls.iter().all(|call| call.beside.is_none())
+    }
+
+    pub fn depends_on_arrival(&self) -> bool {
+        use AggregateFunction::{FirstValue, LastValue};
+        self.calls.iter().any(|call| matches!(call.call.function, FirstValue | LastValue))
     }
 
     /// The states beside the row, for a state of this key and (for windows) namespace.
@@ -108,17 +109,27 @@ fn beside(call: &AggregateCall, mode: InputMode) -> Option<Beside> {
 
 /// The aggregates at work.
 pub struct AggregateSet {
-    aggregates: Vec<Bound>,
+    pub(super) aggregates: Vec<Bound>,
     layout: Arc<BlockLayout>,
     state_types: Vec<DataType>,
+    values: ValuesUse,
 }
 
-struct Bound {
-    aggregate: Aggregate,
-    side: Option<Side>,
+/// When the values kept for DISTINCT go into the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValuesUse {
+    /// Each as it comes for the first time.
+    AtOnce,
+    /// All of them when a result is due (see `session_values`).
+    WhenDue,
 }
 
-enum Side {
+pub(super) struct Bound {
+    pub(super) aggregate: Aggregate,
+    pub(super) side: Option<Side>,
+}
+
+pub(super) enum Side {
     Values(ValueCounts),
     Arrivals(Arrivals),
 }
@@ -130,8 +141,28 @@ pub struct Batch<'a> {
     pub touched: &'a Touched,
     /// With key bytes, if `AggregateSet::needs_key_bytes`.
     pub keys: &'a KeyBatch,
-    /// The window's end of each row, for windows.
+    /// What distinguishes windows in state, for each row: the window's end, or the session's start.
     pub namespace: Option<&'a ArrayRef>,
+}
+
+impl Bound {
+    pub(super) fn argument(&self, batch: &Batch<'_>) -> Result<Argument, OperatorError> {
+        match self.aggregate.call.argument {
+            None => Ok(Argument::None),
+            Some(column) => Argument::new(&batch.columns[column], &self.aggregate.argument_shape()),
+        }
+    }
+
+    /// The selected rows that pass the filter and have an argument.
+    pub(super) fn rows<'a>(
+        &self,
+        batch: &Batch<'_>,
+        selection: &'a Selection<'_>,
+        argument: &Argument,
+    ) -> Selection<'a> {
+        let filter = self.aggregate.call.filter.map(|column| batch.columns[column].as_boolean());
+        selection.narrowed(filter, argument.nulls())
+    }
 }
 
 impl AggregateSet {
@@ -142,6 +173,7 @@ impl AggregateSet {
         namespace: &[StateField],
         state: &mut KeyedState,
         ttl_ms: Option<u64>,
+        values: ValuesUse,
     ) -> Result<Self, OperatorError> {
         let is_counter: Vec<bool> = plan.fields.iter().map(|field| field.is_counter).collect();
         let layout = Arc::new(BlockLayout::of(&plan.value_fields(), &is_counter));
@@ -163,7 +195,7 @@ impl AggregateSet {
             aggregates.push(Bound { aggregate: aggregate.with_scale(argument_type), side });
         }
         let state_types = plan.fields.iter().map(|field| field.field.data_type.clone()).collect();
-        Ok(AggregateSet { aggregates, layout, state_types })
+        Ok(AggregateSet { aggregates, layout, state_types, values })
     }
 
     /// The place of a leading field.
@@ -189,15 +221,12 @@ impl AggregateSet {
         state: &mut KeyedState,
     ) -> Result<(), OperatorError> {
         let groups = &batch.touched.of_row;
-        for Bound { aggregate, side } in &mut self.aggregates {
-            let call = &aggregate.call;
-            let argument = match call.argument {
-                None => Argument::None,
-                Some(column) => Argument::new(&batch.columns[column], &aggregate.argument_shape())?,
-            };
-            let filter: Option<&BooleanArray> = call.filter.map(|column| batch.columns[column].as_boolean());
-            let rows = selection.narrowed(filter, argument.nulls());
-            match (side, call.argument) {
+        for bound in &mut self.aggregates {
+            let argument = bound.argument(batch)?;
+            let rows = bound.rows(batch, selection, &argument);
+            let Bound { aggregate, side } = bound;
+            match (side, aggregate.call.argument) {
+                (Some(Side::Values(_)), _) if self.values == ValuesUse::WhenDue => {}
                 (Some(Side::Values(values)), Some(column)) => {
                     let ordered = state.ordered(values.state());
                     let transitions = values.apply(ordered, &batch.columns[column], batch, &rows)?;

@@ -5,6 +5,7 @@ use super::block::{Place, RowBlock};
 use super::function::{InputMode, Pick, pick_values};
 use super::last_entry::last_namespace;
 use super::selection::Selection;
+use super::session_values::SessionKey;
 use super::set::Batch;
 use crate::operator::OperatorError;
 use arrow::array::ArrayRef;
@@ -12,7 +13,7 @@ use arrow::datatypes::DataType;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 use std::ops::ControlFlow;
-use weir_model::{StateField, StateKind, StateSchema};
+use weir_model::{KeyGroup, StateField, StateKind, StateSchema};
 use weir_state::{EncodedRows, KeyBatch, KeyCodec, KeyedState, OrderedState, OrderedStateId, StateOptions};
 
 /// A multiset of values per group: (key; window end, value) -> count.
@@ -230,6 +231,51 @@ impl ValueCounts {
         let state = state.ordered(self.state);
         (0..keys.len()).try_for_each(|row| delete_under(state, keys, row, self.namespaces.row(0)))
     }
+
+    /// For sessions: gives the values under `from` another session's start.
+    pub fn move_under(
+        &mut self,
+        state: &mut KeyedState,
+        from: SessionKey<'_>,
+        to_start: &[u8],
+    ) -> Result<(), OperatorError> {
+        let state = state.ordered(self.state);
+        let place = [from.key, from.start].concat();
+        let values = all_under(state, from.group, &place)?;
+        for value in values.iter() {
+            state.delete(from.group, &place, value)?;
+            state.put(from.group, from.key, &[to_start, value].concat(), &encode_count(1))?;
+        }
+        Ok(())
+    }
+
+    pub fn delete_under(&mut self, state: &mut KeyedState, session: SessionKey<'_>) -> Result<(), OperatorError> {
+        let state = state.ordered(self.state);
+        let place = [session.key, session.start].concat();
+        let values = all_under(state, session.group, &place)?;
+        values.iter().try_for_each(|value| Ok(state.delete(session.group, &place, value)?))
+    }
+
+    /// The values of sessions, and beside each the number that came with its session.
+    pub fn read<'a>(
+        &self,
+        state: &mut KeyedState,
+        sessions: impl Iterator<Item = (u32, SessionKey<'a>)>,
+    ) -> Result<(ArrayRef, Vec<u32>), OperatorError> {
+        let (mut all, mut numbers) = (EncodedRows::default(), vec![]);
+        let state = state.ordered(self.state);
+        for (number, session) in sessions {
+            let place = [session.key, session.start].concat();
+            state.scan_prefix(session.group, &place, |value, _| {
+                all.push(value);
+                numbers.push(number);
+                ControlFlow::Continue(())
+            })?;
+        }
+        let value_codec = KeyCodec::new(&self.codec.fields()[1..])?;
+        let columns = value_codec.decode(all.iter())?;
+        Ok((columns[0].clone(), numbers))
+    }
 }
 
 impl Counts {
@@ -249,17 +295,23 @@ pub(super) fn delete_under(
     prefix: &[u8],
 ) -> Result<(), OperatorError> {
     let (group, place) = (keys.key_group(row), [keys.key(row), prefix].concat());
+    let rests = all_under(state, group, &place)?;
+    rests.iter().try_for_each(|rest| Ok(state.delete(group, &place, rest)?))
+}
+
+/// What follows `place` in the entries that begin with it.
+fn all_under(state: &mut OrderedState, group: KeyGroup, place: &[u8]) -> Result<EncodedRows, OperatorError> {
     let mut rests = EncodedRows::default();
-    state.scan_prefix(group, &place, |rest, _| {
+    state.scan_prefix(group, place, |rest, _| {
         rests.push(rest);
         ControlFlow::Continue(())
     })?;
-    rests.iter().try_for_each(|rest| Ok(state.delete(group, &place, rest)?))
+    Ok(rests)
 }
 
 pub(super) fn first_namespace(
     state: &mut OrderedState,
-    group: weir_model::KeyGroup,
+    group: KeyGroup,
     key: &[u8],
 ) -> Result<Option<Vec<u8>>, OperatorError> {
     let mut first = None;

@@ -5,7 +5,7 @@ use super::fire::Firing;
 use super::plan::{Layout, Placement, WindowPlan};
 use super::progress::Progress;
 use super::times::event_times;
-use crate::aggregate::{AggregateSet, Batch, Changelog, ChangelogMode, Fate, RowBlock, Selection, Touched};
+use crate::aggregate::{AggregateSet, Batch, Changelog, ChangelogMode, Fate, RowBlock, Selection, Touched, ValuesUse};
 use crate::operator::{Collector, Operator, OperatorContext, OperatorError};
 use arrow::array::{ArrayRef, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::take;
@@ -60,7 +60,7 @@ impl WindowAggregate {
         let WindowPlan { grid, placement, layout, aggregates: plan, row_schema, .. } = WindowPlan::new(spec, input)?;
         let (key, namespace) = (row_schema.key.clone(), row_schema.namespace.clone());
         let rows = state.register_rows(row_schema)?;
-        let aggregates = AggregateSet::open(&plan, &key, &namespace, state, None)?;
+        let aggregates = AggregateSet::open(&plan, &key, &namespace, state, None, ValuesUse::AtOnce)?;
         let progress = Progress::open(state)?;
         let mut operator = WindowAggregate {
             keys: spec.keys.clone(),

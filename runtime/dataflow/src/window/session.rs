@@ -4,9 +4,9 @@
 use super::bounds::{is_complete, sessions_meet};
 use super::plan::{check_append_only, check_lateness};
 use super::progress::Progress;
-use super::session_state::{ReadSessions, SessionState, leading_field, schemas};
+use super::session_state::{ReadSessions, SessionState, leading_field, schemas, start_field};
 use super::times::event_times;
-use crate::aggregate::{AggregatePlan, AggregateSet, Batch, InputMode, RowBlock, Selection, Touched, key_fields};
+use crate::aggregate::{AggregatePlan, AggregateSet, Batch, InputMode, RowBlock, Selection, SessionKey, Touched, ValuesUse, key_fields};
 use crate::keyed::BatchKeys;
 use crate::operator::{Collector, Operator, OperatorContext, OperatorError};
 use arrow::array::{ArrayRef, Int8Array, TimestampMicrosecondArray, UInt32Array};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use weir_model::element::BATCH_ROWS;
 use weir_model::graph::{StreamSchema, TimeDomain, WindowAggregateSpec};
 use weir_model::{ChangeKind, KeyGroup, StateField, StateSchema, Watermark};
-use weir_state::{KeyBatch, KeyCodec, KeyEncoder, KeyedState};
+use weir_state::{EncodedRows, KeyBatch, KeyCodec, KeyEncoder, KeyedState};
 
 /// Per batch: the rows become sessions among themselves, then those merge with the sessions of the same keys in
 /// state, all in one block; what changed is written back.
@@ -52,21 +52,61 @@ struct Session {
     in_state: bool,
 }
 
-/// Sessions that became one.
+/// Sessions of one key that became one.
 struct Merged<'a> {
     members: &'a [Session],
+    key: u32,
     start_us: i64,
     end_us: i64,
 }
 
-/// Rows of output: block row, key number, window, change kind.
-type Output = Vec<(u32, u32, i64, i64, ChangeKind)>;
+impl Merged<'_> {
+    /// The block row in which it comes together.
+    fn row(&self) -> u32 {
+        self.members[0].row
+    }
+
+    fn has_new_rows(&self) -> bool {
+        self.members.iter().any(|member| !member.in_state)
+    }
+
+    /// Sessions in state that now begin earlier.
+    fn moved(&self) -> impl Iterator<Item = &Session> {
+        self.members.iter().filter(|member| member.in_state && member.start_us != self.start_us)
+    }
+}
+
+/// A row of output: the result of a block row.
+#[derive(Clone, Copy, Debug)]
+struct OutputRow {
+    row: u32,
+    key: u32,
+    start_us: i64,
+    end_us: i64,
+    kind: ChangeKind,
+}
+
+type Output = Vec<OutputRow>;
+
+/// Where the values of these rows' sessions are filed; `starts` are encoded.
+fn session_keys<'k: 's, 's>(
+    output: &'s [OutputRow],
+    starts: &'s EncodedRows,
+    key: impl Fn(u32) -> (KeyGroup, &'k [u8]) + Clone,
+) -> impl Iterator<Item = (u32, SessionKey<'s>)> + Clone {
+    output.iter().zip(0..).map(move |(row, at)| {
+        let (group, key) = key(row.key);
+        (row.row, SessionKey { group, key, start: starts.row(at) })
+    })
+}
 
 /// Exactly the states that `SessionAggregate::new` registers.
 pub fn state_schemas(spec: &WindowAggregateSpec, input: &StreamSchema) -> Result<Vec<StateSchema>, OperatorError> {
     let key = key_fields(input, &spec.keys);
-    let mut all = schemas(&key, &plan(spec, input)?).to_vec();
+    let plan = plan(spec, input)?;
+    let mut all = schemas(&key, &plan).to_vec();
     all.push(Progress::schema());
+    all.extend(plan.side_states(&key, &[start_field()]));
     Ok(all)
 }
 
@@ -81,10 +121,10 @@ fn plan(spec: &WindowAggregateSpec, input: &StreamSchema) -> Result<AggregatePla
         ));
     }
     let plan = AggregatePlan::new(&spec.aggregates, input, InputMode::AppendOnly, vec![leading_field()])?;
-    if !plan.is_mergeable() {
+    if plan.depends_on_arrival() {
         return Err(OperatorError::Failed(
-            "DISTINCT, FIRST_VALUE and LAST_VALUE aren't supported over SESSION windows: sessions merge, and these \
-             can't be put together of parts"
+            "FIRST_VALUE and LAST_VALUE aren't supported over SESSION windows: sessions merge, and which of them \
+             came first isn't known"
                 .into(),
         ));
     }
@@ -103,7 +143,7 @@ impl SessionAggregate {
             return Err(OperatorError::Failed(format!("a session's gap must be positive, not {gap_us} us")));
         }
         let (plan, key): (_, Vec<StateField>) = (plan(spec, input)?, key_fields(input, &spec.keys));
-        let aggregates = AggregateSet::open(&plan, &key, &[], state, None)?;
+        let aggregates = AggregateSet::open(&plan, &key, &[start_field()], state, None, ValuesUse::WhenDue)?;
         let sessions = SessionState::open(schemas(&key, &plan), &aggregates, state)?;
         let progress = Progress::open(state)?;
         let mut operator = SessionAggregate {
@@ -174,57 +214,115 @@ impl SessionAggregate {
         }));
         sessions.sort_by_key(|session| (session.key, session.start_us));
 
+        let mut changed: Vec<Merged<'_>> = merged(&sessions).filter(|merged| merged.has_new_rows()).collect();
+        changed.retain(|merged| !self.is_over(merged.end_us, key(merged.key).0));
+        if changed.is_empty() {
+            // A row that is late by itself comes alone, and meets nothing.
+            context.metrics.late_records_dropped += rows as u64;
+            return Ok(());
+        }
+        let (taken_back, refined) = self.corrections(&changed, |number| key(number).0);
+        let key_rows = |number: u32| first_rows[number as usize];
+        let has_values = self.aggregates.has_filed_values();
         let before = block.clone();
-        let (mut output_before, mut output): (Output, Output) = (vec![], vec![]);
-        let (mut written, mut written_keys, mut deleted, mut deleted_keys) = (vec![], vec![], vec![], vec![]);
-        for Merged { members, start_us, end_us } in merged(&sessions) {
-            if members.iter().all(|member| member.in_state) {
-                continue;
+        if !taken_back.is_empty() {
+            let mut old = block.clone();
+            if has_values {
+                let starts = self.state.encode_starts(taken_back.iter().map(|row| row.start_us))?;
+                let sessions = session_keys(&taken_back, &starts, key);
+                self.aggregates.aggregate_values(&mut old, sessions, context.state)?;
             }
-            let (group, key_bytes) = key(members[0].key);
-            if self.is_over(end_us, group) {
-                context.metrics.late_records_dropped += rows as u64;
-                continue;
+            self.emit(&old, &taken_back, &keys, key_rows, out)?;
+        }
+
+        if has_values {
+            self.file_values(&changed, columns, rows, context.state)?;
+        }
+        let key_batch = &self.key_batch;
+        let key = |number: u32| {
+            let row = self.batch_keys.first_row[number as usize] as usize;
+            (key_batch.key_group(row), key_batch.key(row))
+        };
+        for merged in &changed {
+            for member in &merged.members[1..] {
+                self.aggregates.merge(&mut block, &[merged.row()], &before, &[member.row])?;
             }
-            let row = members[0].row;
-            for member in &members[1..] {
-                self.aggregates.merge(&mut block, &[row], &before, &[member.row])?;
-            }
-            self.state.set_end(&mut block, row as usize, end_us);
-            for old in members.iter().filter(|member| member.in_state) {
-                if old.start_us != start_us {
-                    deleted.push(old.start_us);
-                    deleted_keys.push(old.key);
-                }
-                if self.has_fired(old.end_us, group) {
-                    output_before.push((old.row, old.key, old.start_us, old.end_us, ChangeKind::Delete));
-                }
-            }
-            if self.has_fired(end_us, group) {
-                output.push((row, members[0].key, start_us, end_us, ChangeKind::Insert));
-                // The same window with another result is an update.
-                if let (Some(old), Some(new)) = (output_before.last_mut(), output.last_mut())
-                    && (old.1, old.2, old.3) == (new.1, start_us, end_us)
-                {
-                    (old.4, new.4) = (ChangeKind::UpdateBefore, ChangeKind::UpdateAfter);
-                }
-            }
-            if !members.iter().any(|member| member.in_state) {
-                let deadline =
-                    if self.has_fired(end_us, group) { end_us.saturating_add(self.lateness_us) } else { end_us };
+            self.state.set_end(&mut block, merged.row() as usize, merged.end_us);
+            if !merged.members.iter().any(|member| member.in_state) {
+                let (group, key_bytes) = key(merged.key);
+                let deadline = self.deadline(merged.end_us, self.has_fired(merged.end_us, group));
                 context.state.ordered(self.state.timers).put_timer(group, deadline, key_bytes, &[])?;
             }
-            written.push((row, start_us));
-            written_keys.push(members[0].key);
         }
-        self.state.delete(&deleted, |at| key(deleted_keys[at]), context.state)?;
-        if !written.is_empty() {
-            self.state.write(&written, |at| key(written_keys[at]), &self.aggregates, &block, context.state)?;
+        let moved = || changed.iter().flat_map(|merged| merged.moved().map(|old| old.start_us));
+        let moved_keys: Vec<u32> = changed.iter().flat_map(|merged| merged.moved().map(|old| old.key)).collect();
+        self.state.delete(&moved().collect::<Vec<_>>(), |at| key(moved_keys[at]), context.state)?;
+        let written: Vec<(u32, i64)> = changed.iter().map(|merged| (merged.row(), merged.start_us)).collect();
+        self.state.write(&written, |at| key(changed[at].key), &self.aggregates, &block, context.state)?;
+
+        if has_values && !refined.is_empty() {
+            let starts = self.state.encode_starts(refined.iter().map(|row| row.start_us))?;
+            let sessions = session_keys(&refined, &starts, key);
+            self.aggregates.aggregate_values(&mut block, sessions, context.state)?;
         }
-        // What was emitted of a session that has changed since is taken back before the new result.
-        let key_rows = |number: u32| first_rows[number as usize];
-        self.emit(&before, output_before, &keys, key_rows, out)?;
-        self.emit(&block, output, &keys, key_rows, out)
+        self.emit(&block, &refined, &keys, |number| self.batch_keys.first_row[number as usize], out)
+    }
+
+    /// What has been emitted of sessions that have changed since, to be taken back, and the results of those that
+    /// are complete again or still, to be emitted anew.
+    fn corrections(&self, changed: &[Merged<'_>], group: impl Fn(u32) -> KeyGroup) -> (Output, Output) {
+        let (mut taken_back, mut refined): (Output, Output) = (vec![], vec![]);
+        for merged in changed {
+            let fired = |end_us: i64| self.has_fired(end_us, group(merged.key));
+            let Merged { key, start_us, end_us, .. } = *merged;
+            // The same window with another result is an update.
+            let is_update = |old: &Session| fired(end_us) && (old.start_us, old.end_us) == (start_us, end_us);
+            let mut updated = false;
+            for old in merged.members.iter().filter(|member| member.in_state && fired(member.end_us)) {
+                updated |= is_update(old);
+                let kind = if is_update(old) { ChangeKind::UpdateBefore } else { ChangeKind::Delete };
+                let Session { start_us, end_us, row, .. } = *old;
+                taken_back.push(OutputRow { row, key, start_us, end_us, kind });
+            }
+            if fired(end_us) {
+                let kind = if updated { ChangeKind::UpdateAfter } else { ChangeKind::Insert };
+                refined.push(OutputRow { row: merged.row(), key, start_us, end_us, kind });
+            }
+        }
+        (taken_back, refined)
+    }
+
+    /// Moves the values of sessions whose start has changed and files those of the batch's rows.
+    fn file_values(
+        &mut self,
+        changed: &[Merged<'_>],
+        columns: &[ArrayRef],
+        rows: usize,
+        state: &mut KeyedState,
+    ) -> Result<(), OperatorError> {
+        let mut starts_us = vec![0; self.touched.first_rows.len()];
+        for merged in changed {
+            let row = self.batch_keys.first_row[merged.key as usize] as usize;
+            let (group, key) = (self.key_batch.key_group(row), self.key_batch.key(row));
+            let to = self.state.encode_starts(std::iter::once(merged.start_us))?;
+            let from = self.state.encode_starts(merged.moved().map(|old| old.start_us))?;
+            for start in from.iter() {
+                self.aggregates.move_values(SessionKey { group, key, start }, to.row(0), state)?;
+            }
+            for member in merged.members.iter().filter(|member| !member.in_state) {
+                starts_us[member.row as usize] = merged.start_us;
+            }
+        }
+        let starts = self.touched.of_row.iter().map(|session| starts_us[*session as usize]);
+        let starts: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(starts));
+        let (touched, keys) = (&self.touched, &self.key_batch);
+        let piece = Batch { columns, rows, touched, keys, namespace: Some(&starts) };
+        self.aggregates.file_values(&piece, &Selection::All(rows), state)
+    }
+
+    /// When a session is looked at next.
+    fn deadline(&self, end_us: i64, fired: bool) -> i64 {
+        if fired { end_us.saturating_add(self.lateness_us) } else { end_us }
     }
 
     /// The sessions of the batch's rows among themselves; `touched` says which row is in which.
@@ -258,7 +356,7 @@ impl SessionAggregate {
     fn emit(
         &self,
         block: &RowBlock,
-        output: Output,
+        output: &[OutputRow],
         keys: &[ArrayRef],
         key_row: impl Fn(u32) -> u32,
         out: &mut dyn Collector,
@@ -268,20 +366,20 @@ impl SessionAggregate {
         }
         let results = self.aggregates.results(block)?;
         for output in output.chunks(BATCH_ROWS) {
-            let key_rows = UInt32Array::from_iter_values(output.iter().map(|row| key_row(row.1)));
-            let block_rows = UInt32Array::from_iter_values(output.iter().map(|row| row.0));
+            let key_rows = UInt32Array::from_iter_values(output.iter().map(|row| key_row(row.key)));
+            let block_rows = UInt32Array::from_iter_values(output.iter().map(|row| row.row));
             let mut columns = Vec::with_capacity(self.schema.fields().len());
             for key in keys {
                 columns.push(take(key, &key_rows, None)?);
             }
-            let starts = TimestampMicrosecondArray::from_iter_values(output.iter().map(|row| row.2));
-            let ends = TimestampMicrosecondArray::from_iter_values(output.iter().map(|row| row.3));
+            let starts = TimestampMicrosecondArray::from_iter_values(output.iter().map(|row| row.start_us));
+            let ends = TimestampMicrosecondArray::from_iter_values(output.iter().map(|row| row.end_us));
             columns.extend([Arc::new(starts) as ArrayRef, Arc::new(ends)]);
             for result in &results {
                 columns.push(take(result, &block_rows, None)?);
             }
             if self.updating {
-                columns.push(Arc::new(Int8Array::from_iter_values(output.iter().map(|row| row.4 as i8))));
+                columns.push(Arc::new(Int8Array::from_iter_values(output.iter().map(|row| row.kind as i8))));
             }
             out.emit(RecordBatch::try_new(self.schema.clone(), columns)?)?;
         }
@@ -325,27 +423,36 @@ impl SessionAggregate {
         let key = |number: u32| (due[number as usize].0, due[number as usize].1.as_slice());
         let ReadSessions { key: of_key, start_us, end_us } =
             self.state.read((0..due.len() as u32).map(key), &self.aggregates, &mut block, state)?;
-        let (mut output, mut over, mut over_keys): (Output, _, _) = (vec![], vec![], vec![]);
+        let (mut output, mut over, mut over_keys): (Output, Vec<i64>, Vec<u32>) = (vec![], vec![], vec![]);
         for at in 0..of_key.len() {
             let (group, key_bytes) = key(of_key[at]);
             let end = end_us[at];
             if end <= time_us && !self.has_fired(end, group) {
-                output.push((at as u32, of_key[at], start_us[at], end, ChangeKind::Insert));
+                let (row, key, start_us) = (at as u32, of_key[at], start_us[at]);
+                output.push(OutputRow { row, key, start_us, end_us: end, kind: ChangeKind::Insert });
             }
             if is_complete(end, self.lateness_us, Watermark(time_us)) {
                 over.push(start_us[at]);
                 over_keys.push(of_key[at]);
                 continue;
             }
-            let deadline = if end <= time_us { end.saturating_add(self.lateness_us) } else { end };
+            let deadline = self.deadline(end, end <= time_us);
             state.ordered(self.state.timers).put_timer(group, deadline, key_bytes, &[])?;
+        }
+        if self.aggregates.has_filed_values() {
+            let starts = self.state.encode_starts(output.iter().map(|row| row.start_us))?;
+            self.aggregates.aggregate_values(&mut block, session_keys(&output, &starts, key), state)?;
+            for (start, number) in self.state.encode_starts(over.iter().copied())?.iter().zip(&over_keys) {
+                let (group, key) = key(*number);
+                self.aggregates.forget_session(SessionKey { group, key, start }, state)?;
+            }
         }
         self.state.delete(&over, |at| key(over_keys[at]), state)?;
         let keys = match self.keys.is_empty() {
             true => vec![],
             false => self.key_codec.decode(due.iter().map(|(_, key)| key.as_slice()))?,
         };
-        self.emit(&block, output, &keys, |number| number, out)
+        self.emit(&block, &output, &keys, |number| number, out)
     }
 
     fn find_next_time(&mut self, state: &mut KeyedState) {
@@ -371,7 +478,7 @@ fn merged(sessions: &[Session]) -> impl Iterator<Item = Merged<'_>> {
         }
         let (members, after) = rest.split_at(count);
         rest = after;
-        Some(Merged { members, start_us: first.start_us, end_us })
+        Some(Merged { members, key: first.key, start_us: first.start_us, end_us })
     })
 }
 

@@ -19,6 +19,11 @@ pub fn leading_field() -> AggregateField {
     }
 }
 
+/// What distinguishes the sessions of a key.
+pub fn start_field() -> StateField {
+    StateField::new("window_start", TIMESTAMP, false)
+}
+
 /// `sessions`: (key; start) -> end and aggregates. `session_timers`: a time and key for each session, not later
 /// than its next deadline; a session that grew gets a new timer when the one that it outgrew comes due.
 pub fn schemas(key: &[StateField], plan: &AggregatePlan) -> [StateSchema; 2] {
@@ -26,7 +31,7 @@ pub fn schemas(key: &[StateField], plan: &AggregatePlan) -> [StateSchema; 2] {
         name: "sessions".into(),
         kind: StateKind::Map,
         key: key.to_vec(),
-        namespace: vec![StateField::new("window_start", TIMESTAMP, false)],
+        namespace: vec![start_field()],
         value: plan.value_fields(),
         semantics: plan.semantics(),
     };
@@ -145,7 +150,7 @@ impl SessionState {
         block.set_valid(row, self.end);
     }
 
-    fn encode_starts(&self, starts_us: impl Iterator<Item = i64>) -> Result<EncodedRows, OperatorError> {
+    pub fn encode_starts(&self, starts_us: impl Iterator<Item = i64>) -> Result<EncodedRows, OperatorError> {
         let column = TimestampMicrosecondArray::from_iter_values(starts_us);
         let (rows, mut encoded) = (column.values().len(), EncodedRows::default());
         self.start_codec.encode(&[Arc::new(column) as ArrayRef], rows, &mut encoded)?;

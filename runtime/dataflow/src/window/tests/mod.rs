@@ -154,12 +154,12 @@ proptest! {
 
     #[test]
     fn sessions(seed: u64) {
-        check(seed, SESSION, mergeable_calls(), 0);
+        check(seed, SESSION, all_calls(), 0);
     }
 
     #[test]
     fn sessions_with_lateness(seed: u64) {
-        check(seed, SESSION, mergeable_calls(), 13);
+        check(seed, SESSION, all_calls(), 13);
     }
 }
 
