@@ -76,7 +76,7 @@ pub struct SinkDefinition {
 }
 
 /// The operators of the user's own that this binary was built with.
-pub trait CustomOperators {
+pub trait CustomOperators: Sync {
     /// The names under which operators are registered, for messages.
     fn types(&self) -> Vec<String>;
 

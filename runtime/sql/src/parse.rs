@@ -13,6 +13,9 @@ use datafusion_sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer
 /// Deeper nesting than this is refused: the planner below recurses.
 const MAX_NESTING: usize = 50;
 
+/// Of the operators that make expressions deep when they are chained.
+const MAX_OPERATORS: usize = 1000;
+
 /// The name of the pseudo function that stands for `PARTITION BY ..` inside a window function.
 pub(crate) const PARTITION_BY: &str = "weir_partition_by";
 
@@ -23,6 +26,7 @@ pub(crate) fn parse_query(sql: &str) -> Planned<Query> {
             .at(Some(Position { line: error.location.line, column: error.location.column }))
     })?;
     refuse_temporal_joins(&tokens)?;
+    refuse_long_chains(&tokens)?;
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(MAX_NESTING)
         .with_tokens_with_locations(rewrite_window_functions(tokens));
@@ -51,6 +55,24 @@ fn refuse_temporal_joins(tokens: &[TokenWithSpan]) -> Planned<()> {
         Some(token) => Err(Problem::new(
             "FOR SYSTEM_TIME AS OF (a temporal join) is not supported",
             "use a regular join, or an interval join: a.ts BETWEEN b.ts AND b.ts + INTERVAL '1' HOUR",
+        )
+        .at_span(token.span)),
+    }
+}
+
+/// `a = 1 OR a = 2 OR ..`: each operator is a level deeper, which the parser's own limit does not count.
+fn refuse_long_chains(tokens: &[TokenWithSpan]) -> Planned<()> {
+    let is_operator = |token: &&TokenWithSpan| match &token.token {
+        Token::Word(word) => matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::UNION),
+        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => true,
+        Token::Arrow | Token::LongArrow => true,
+        _ => false,
+    };
+    match tokens.iter().filter(is_operator).nth(MAX_OPERATORS) {
+        None => Ok(()),
+        Some(token) => Err(Problem::new(
+            format!("the query has more than {MAX_OPERATORS} operators"),
+            "use IN (..) instead of many ORs, or split it into several transforms",
         )
         .at_span(token.span)),
     }

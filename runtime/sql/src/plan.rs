@@ -12,6 +12,7 @@ use crate::{check, locate, logical, parse};
 use arrow::datatypes::{DataType, Schema};
 use datafusion_sql::sqlparser::ast::Query;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use weir_model::OperatorUid;
 use weir_model::graph::*;
@@ -22,6 +23,20 @@ use weir_model::types::sql_type_name;
 /// # Errors
 /// Every mistake of every step; a step that reads a wrong one is not blamed for it.
 pub fn plan(definition: &PipelineDefinition, registry: &dyn CustomOperators) -> Result<JobGraph, Vec<PlanError>> {
+    std::thread::scope(|scope| {
+        // The planner recurses as deep as expressions nest, which a caller's stack may not be made for.
+        let planning = std::thread::Builder::new().name("plan".to_owned()).stack_size(STACK_BYTES);
+        match planning.spawn_scoped(scope, || plan_here(definition, registry)) {
+            Ok(planning) => planning.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(_) => plan_here(definition, registry),
+        }
+    })
+}
+
+/// Address space only: pages that planning doesn't touch cost nothing.
+const STACK_BYTES: usize = 64 << 20;
+
+fn plan_here(definition: &PipelineDefinition, registry: &dyn CustomOperators) -> Result<JobGraph, Vec<PlanError>> {
     let mut planner = Planner {
         definition,
         registry,
@@ -264,11 +279,18 @@ impl<'a> Planner<'a> {
     }
 
     fn sql(&mut self, transform: &TransformDefinition, query: &Query) -> Result<NodeId, Vec<Problem>> {
-        let plan =
-            logical::typed_plan(query, &self.catalog).map_err(|error| locate::locate(query, &self.catalog, &error))?;
-        let plan = logical::optimized_plan(plan, &self.catalog).map_err(|problem| vec![problem])?;
         let mut step = self.step(transform);
-        lower_query(&plan, &self.catalog, &mut self.graph, &mut step).map_err(|problem| vec![problem])
+        let planning = AssertUnwindSafe(|| {
+            let plan = logical::typed_plan(query, &self.catalog)
+                .map_err(|error| locate::locate(query, &self.catalog, &error))?;
+            let plan = logical::optimized_plan(plan, &self.catalog).map_err(|problem| vec![problem])?;
+            lower_query(&plan, &self.catalog, &mut self.graph, &mut step).map_err(|problem| vec![problem])
+        });
+        // What the query is, is the user's to decide: an assertion of the planner's that it breaks is a mistake in
+        // the query like any other. The nodes that it left behind go with the step.
+        std::panic::catch_unwind(planning).unwrap_or_else(|_| {
+            Err(vec![Problem::new("the planner cannot handle this query", "split it into several simpler transforms")])
+        })
     }
 
     fn custom(&mut self, transform: &TransformDefinition, custom: &CustomTransform) -> Result<NodeId, Problem> {

@@ -193,12 +193,17 @@ impl Lowering<'_, '_> {
             Shape::Interval { left_time, right_time, .. } => index == left_time || index == left_columns + right_time,
             Shape::Window { .. } => times[index] == Some(TimeAttribute::Window),
         };
+        // Nor is a time that may be null one to go by.
+        let padded = |index: usize| if index < left_columns { left_nulls } else { right_nulls };
         let time_columns: Vec<usize> =
-            (0..fields.len()).filter(|index| times[*index].is_some() && holds(*index)).collect();
+            (0..fields.len()).filter(|index| times[*index].is_some() && holds(*index) && !padded(*index)).collect();
         let is_window_time = |index: &usize| times[*index] == Some(TimeAttribute::Window);
         let window_times = time_columns.iter().copied().filter(is_window_time).collect();
         let window = match &shape {
-            Shape::Window { left, .. } => Some(*left),
+            Shape::Window { left, .. } if !left_nulls => Some(*left),
+            Shape::Window { right, .. } if !right_nulls => {
+                Some(WindowColumns { start: right.start + left_columns, end: right.end + left_columns })
+            }
             _ => None,
         };
         let inputs = vec![

@@ -183,6 +183,18 @@ fn operators_of_ones_own() {
     );
 }
 
+#[test]
+fn depth_is_bounded() {
+    let chain = |terms: usize| {
+        let terms: Vec<String> = (0..terms).map(|n| format!("id = {n}")).collect();
+        planned(&definition(vec![transform("q", &format!("SELECT id FROM orders WHERE {}", terms.join(" OR ")))]))
+    };
+    assert!(chain(1000).starts_with("q/calc"), "a long chain is planned");
+    assert!(chain(1100).contains("the query has more than 1000 operators"));
+    let nested = format!("SELECT {}id{} AS x FROM orders", "(".repeat(300), ")".repeat(300));
+    assert!(planned(&definition(vec![transform("q", &nested)])).contains("nests deeper than"));
+}
+
 /// Every process plans for itself, so all must come to the same graph.
 #[test]
 fn planning_is_deterministic() {
