@@ -120,7 +120,10 @@ impl ColumnBuilder {
     pub fn push_text(&mut self, value: &str) -> Result<(), BadRecord> {
         let bytes = value.as_bytes();
         let pushed = match &mut self.values {
-            Values::Text(strings) => Some(strings.push(bytes)),
+            Values::Text(strings) => {
+                strings.push(bytes);
+                Some(())
+            }
             Values::Bytes(strings) => strings.push_with(|out| text::parse_base64(bytes, out)),
             Values::Boolean(values) => parse_boolean(bytes).map(|value| values.push(value)),
             Values::Int8(values) => narrow(text::parse_integer(bytes)).map(|value| values.push(value)),
@@ -146,7 +149,10 @@ impl ColumnBuilder {
         let bytes = number.text.as_bytes();
         let integer = || if number.is_integer { text::parse_integer(bytes) } else { whole_number(number.text) };
         let pushed = match &mut self.values {
-            Values::Text(strings) => Some(strings.push(bytes)),
+            Values::Text(strings) => {
+                strings.push(bytes);
+                Some(())
+            }
             Values::Int8(values) => narrow(integer()).map(|value| values.push(value)),
             Values::Int16(values) => narrow(integer()).map(|value| values.push(value)),
             Values::Int32(values) => narrow(integer()).map(|value| values.push(value)),
@@ -166,8 +172,14 @@ impl ColumnBuilder {
 
     pub fn push_boolean(&mut self, value: bool) -> Result<(), BadRecord> {
         let pushed = match &mut self.values {
-            Values::Boolean(values) => Some(values.push(value)),
-            Values::Text(strings) => Some(strings.push(if value { b"true" } else { b"false" })),
+            Values::Boolean(values) => {
+                values.push(value);
+                Some(())
+            }
+            Values::Text(strings) => {
+                strings.push(if value { b"true" } else { b"false" });
+                Some(())
+            }
             _ => None,
         };
         self.pushed(pushed, || value.to_string())
@@ -176,7 +188,10 @@ impl ColumnBuilder {
     /// Bytes as they stand.
     pub fn push_bytes(&mut self, value: &[u8]) -> Result<(), BadRecord> {
         let pushed = match &mut self.values {
-            Values::Bytes(strings) => Some(strings.push(value)),
+            Values::Bytes(strings) => {
+                strings.push(value);
+                Some(())
+            }
             _ => None,
         };
         self.pushed(pushed, || "bytes".into())

@@ -110,7 +110,7 @@ pub(crate) fn parse_timestamp_us(mut text: &[u8]) -> Option<i64> {
     }
     let offset_minutes = match text.split_first() {
         None => 0,
-        Some((b'Z' | b'z', rest)) if rest.is_empty() => 0,
+        Some((b'Z' | b'z', [])) => 0,
         Some((sign @ (b'+' | b'-'), rest)) => {
             let mut rest = rest;
             let hours = digits(&mut rest, 2)?;

@@ -243,7 +243,7 @@ impl Column {
                 let mut texts = Vec::with_capacity(count * 8);
                 let mut offsets = Vec::with_capacity(count + 1);
                 offsets.push(0);
-                for index in fill(first, count, cardinality, |index| value(index)) {
+                for index in fill(first, count, cardinality, &value) {
                     write_integer(index, &mut texts);
                     offsets.push(texts.len() as i32);
                 }

@@ -90,7 +90,7 @@ impl<M: RowMaker> SourceReader for NumberedReader<M> {
         let batch = self.maker.make(first, rows as usize)?;
         self.next.pop();
         let mut next = first + rows;
-        if next % BLOCK_ROWS == 0 {
+        if next.is_multiple_of(BLOCK_ROWS) {
             next = next.saturating_add(u64::from(self.splits - 1) * BLOCK_ROWS);
         }
         if next < self.end {

@@ -98,13 +98,12 @@ impl Lines {
     /// The next record; `None` when there is none, for now or for good.
     #[inline]
     pub fn next(&mut self, last_line: LastLine) -> Result<Option<Record<'_>>, ConnectorError> {
-        let (record, consumed, too_long) = loop {
+        let (record, consumed) = loop {
             let unread = &self.block[self.unread.clone()];
-            if let Some(end) = self.framing.record_end(unread) {
-                break (end, end + 1, false);
-            }
-            if unread.len() >= MAX_RECORD_BYTES {
-                return self.oversized().map(Some);
+            match self.framing.record_end(unread) {
+                Some(end) if end <= MAX_RECORD_BYTES => break (end, end + 1),
+                None if unread.len() <= MAX_RECORD_BYTES => {}
+                _ => return self.oversized().map(Some),
             }
             if self.input_ended {
                 if unread.is_empty() || last_line == LastLine::Waits {
@@ -112,16 +111,16 @@ impl Lines {
                 }
                 // A quote that is never closed costs its own line, not the rest of the file.
                 let end = memchr::memchr(b'\n', unread);
-                break end.map_or((unread.len(), unread.len(), false), |end| (end, end + 1, false));
+                break end.map_or((unread.len(), unread.len()), |end| (end, end + 1));
             }
             self.fill()?;
         };
-        Ok(Some(self.consume(record, consumed, too_long)))
+        Ok(Some(self.consume(record, consumed)))
     }
 
     /// Moves on by `consumed` bytes, of which the first `record` are the record.
     #[inline]
-    fn consume(&mut self, record: usize, consumed: usize, too_long: bool) -> Record<'_> {
+    fn consume(&mut self, record: usize, consumed: usize) -> Record<'_> {
         let start = self.unread.start;
         let (offset, line) = (self.offset, self.line + 1);
         self.unread.start += consumed;
@@ -133,15 +132,16 @@ impl Lines {
         };
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let bytes = if offset == 0 { bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes) } else { bytes };
-        Record { bytes, offset, line, too_long }
+        Record { bytes, offset, line, too_long: false }
     }
 
     /// Passes over a record that is too long. If it's a quote that isn't closed within the bound, only its
     /// first line is taken for bad.
     #[cold]
     fn oversized(&mut self) -> Result<Record<'_>, ConnectorError> {
-        if let Some(end) = memchr::memchr(b'\n', &self.block[self.unread.clone()]) {
-            return Ok(self.consume(end, end + 1, false));
+        let first_line = memchr::memchr(b'\n', &self.block[self.unread.clone()]);
+        if let Some(end) = first_line.filter(|end| *end <= MAX_RECORD_BYTES) {
+            return Ok(self.consume(end, end + 1));
         }
         let (offset, line) = (self.offset, self.line + 1);
         let beginning = self.block[self.unread.clone()][..BLOCK_BYTES].to_vec();
