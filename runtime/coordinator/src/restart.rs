@@ -68,7 +68,7 @@ impl RestartTracker {
                 RestartDecision::Restart { delay_ms }
             }
             RestartStrategy::FailureRate { max_failures, interval_ms, delay_ms } => {
-                while self.recent_ms.front().is_some_and(|at_ms| at_ms + interval_ms <= now_ms) {
+                while self.recent_ms.front().is_some_and(|at_ms| at_ms.saturating_add(interval_ms) <= now_ms) {
                     self.recent_ms.pop_front();
                 }
                 if self.recent_ms.len() as u32 >= max_failures {

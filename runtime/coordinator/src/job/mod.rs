@@ -1,5 +1,7 @@
 //! The state machine: what each event does to the job.
 
+mod schedule;
+
 use crate::checkpoints::{Pending, SavepointRequest};
 use crate::{
     AttemptResult, Command, Config, Event, History, Outcome, RequestId, RestartDecision, RestartRecord, RestartTracker,
@@ -13,8 +15,6 @@ use weir_model::{AttemptNumber, CheckpointId, CheckpointKind, CommitPermit, Dura
 const FIRST_CHECKPOINT_MS: u64 = 500;
 /// Savepoint requests that wait; a script that asks in a loop is told so.
 const SAVEPOINT_QUEUE: usize = 16;
-/// From a failed final checkpoint to the next, where no min pause is longer.
-const FINAL_RETRY_MS: u64 = 200;
 
 /// Where the job stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,11 @@ struct Ending {
 enum EndingSavepoint {
     NotAsked,
     Writing,
-    Written(String),
+    /// The answer waits for the stop, which may still fail.
+    Written {
+        request: RequestId,
+        path: String,
+    },
 }
 
 /// The coordinator of one job, for as long as it holds the epoch.
@@ -65,13 +69,14 @@ pub struct Coordinator<P> {
     sources_at_end: BTreeSet<SubtaskId>,
     pending: BTreeMap<CheckpointId, Pending<P>>,
     next_checkpoint: CheckpointId,
+    last_completed: Option<CheckpointId>,
     next_trigger_ms: u64,
     last_end_ms: Option<u64>,
     failures_in_a_row: u32,
     deployed_ms: Option<u64>,
     restarts: RestartTracker,
     savepoint_queue: VecDeque<SavepointRequest>,
-    writing_savepoints: BTreeMap<RequestId, SavepointRequest>,
+    writing_savepoints: BTreeMap<RequestId, (SavepointRequest, CheckpointId)>,
     is_draining: bool,
     ending: Option<Ending>,
     history: History,
@@ -90,6 +95,7 @@ impl<P> Coordinator<P> {
             sources_at_end: BTreeSet::new(),
             pending: BTreeMap::new(),
             next_checkpoint,
+            last_completed: None,
             next_trigger_ms: 0,
             last_end_ms: None,
             failures_in_a_row: 0,
@@ -133,6 +139,11 @@ impl<P> Coordinator<P> {
             let awaited = self.tasks.iter().filter(|task| !pending.acknowledged.contains_key(*task)).collect();
             (pending.checkpoint, pending.kind, pending.triggered_ms, awaited)
         })
+    }
+
+    /// Checkpoints of which savepoints are being written: their objects must stay until that is done.
+    pub fn savepoints_being_written(&self) -> impl Iterator<Item = CheckpointId> {
+        self.writing_savepoints.values().map(|(_, checkpoint)| *checkpoint)
     }
 
     /// Takes an event; returns what is to be done, in order.
@@ -191,13 +202,22 @@ impl<P> Coordinator<P> {
             Event::AppendFailed { checkpoint, reason } => {
                 if let Some(pending) = self.pending.get_mut(&checkpoint) {
                     pending.is_completing = false;
-                    self.checkpoint_failed(checkpoint, reason, now_ms, commands);
+                    match self.last_completed.filter(|last| *last > checkpoint) {
+                        // The log takes them in order only; that isn't the checkpoint's fault.
+                        Some(last) => {
+                            let reason = format!("checkpoint {last} completed first");
+                            self.give_up(checkpoint, reason, now_ms, commands);
+                        }
+                        None => self.checkpoint_failed(checkpoint, reason, now_ms, commands),
+                    }
                 }
             }
             Event::Fenced { by } => {
                 // Whatever was being appended is the other coordinator's to know.
-                self.pending.clear();
-                self.stop(Outcome::Fenced { by }, commands);
+                for pending in self.pending.values_mut() {
+                    pending.is_completing = false;
+                }
+                self.stop(Outcome::Fenced { by }, now_ms, commands);
             }
             Event::Committed { fence: _, checkpoint, task } => self.committed(checkpoint, task),
             Event::TaskFailed { fence: _, task, reason, is_fatal, random } => {
@@ -214,7 +234,7 @@ impl<P> Coordinator<P> {
             },
             Event::SavepointRequested { request, stop } => self.savepoint_requested(request, stop, commands),
             Event::SavepointWritten { request, result } => self.savepoint_written(request, result, commands),
-            Event::StopRequested { mode: StopMode::Cancel } => self.stop(Outcome::Cancelled, commands),
+            Event::StopRequested { mode: StopMode::Cancel } => self.stop(Outcome::Cancelled, now_ms, commands),
             Event::StopRequested { mode: StopMode::Drain } => self.is_draining = true,
         }
     }
@@ -252,6 +272,7 @@ impl<P> Coordinator<P> {
     fn appended(&mut self, durable: Durable<CheckpointId>, now_ms: u64, commands: &mut Vec<Command<P>>) {
         let checkpoint = *durable.get();
         let Some(pending) = self.pending.remove(&checkpoint) else { return };
+        self.last_completed = Some(checkpoint);
         self.history.attempt(pending.record(now_ms, AttemptResult::Completed));
         self.failures_in_a_row = 0;
         self.last_end_ms = Some(now_ms);
@@ -271,7 +292,7 @@ impl<P> Coordinator<P> {
             }
         }
         if let Some(savepoint) = pending.savepoint {
-            self.writing_savepoints.insert(savepoint.request, savepoint);
+            self.writing_savepoints.insert(savepoint.request, (savepoint, checkpoint));
             commands.push(Command::WriteSavepoint { request: savepoint.request, checkpoint });
         }
         commands.push(Command::Retain);
@@ -299,13 +320,13 @@ impl<P> Coordinator<P> {
         result: Result<String, String>,
         commands: &mut Vec<Command<P>>,
     ) {
-        let Some(savepoint) = self.writing_savepoints.remove(&request) else { return };
+        let Some((savepoint, _)) = self.writing_savepoints.remove(&request) else { return };
         let ending = self.ending.as_mut().filter(|ending| ending.savepoint == EndingSavepoint::Writing);
         let answer = match (savepoint.stop, ending, result) {
             (false, _, result) => result,
             (true, Some(ending), Ok(path)) => {
-                ending.savepoint = EndingSavepoint::Written(path.clone());
-                Ok(path)
+                ending.savepoint = EndingSavepoint::Written { request, path };
+                return;
             }
             (true, Some(_), Err(reason)) => {
                 // The job goes on: without its savepoint it must not stop.
@@ -313,9 +334,7 @@ impl<P> Coordinator<P> {
                 commands.push(Command::Resume { fence: self.fence });
                 Err(reason)
             }
-            (true, None, Ok(path)) => {
-                Err(format!("the savepoint stands in {path}, but the job failed before it stopped, and was restarted"))
-            }
+            (true, None, Ok(path)) => Err(not_stopped(&path)),
             (true, None, Err(reason)) => Err(reason),
         };
         commands.push(Command::AnswerSavepoint { request, result: answer });
@@ -331,7 +350,9 @@ impl<P> Coordinator<P> {
         commands: &mut Vec<Command<P>>,
     ) -> Then {
         self.give_up_all(&format!("the attempt failed: {reason}"), now_ms, commands);
-        self.ending = None;
+        if let Some(Ending { savepoint: EndingSavepoint::Written { request, path }, .. }) = self.ending.take() {
+            commands.push(Command::AnswerSavepoint { request, result: Err(not_stopped(&path)) });
+        }
         let decision = match is_fatal {
             true => RestartDecision::GiveUp { reason: "no restart can help".to_owned() },
             false => self.restarts.on_failure(now_ms, self.deployed_ms, random),
@@ -348,7 +369,8 @@ impl<P> Coordinator<P> {
         }
     }
 
-    fn stop(&mut self, outcome: Outcome, commands: &mut Vec<Command<P>>) {
+    fn stop(&mut self, outcome: Outcome, now_ms: u64, commands: &mut Vec<Command<P>>) {
+        self.give_up_all("the job is being stopped", now_ms, commands);
         match self.phase {
             Phase::Deploying | Phase::Running => {
                 commands.push(Command::StopTasks { fence: self.fence });
@@ -399,7 +421,7 @@ impl<P> Coordinator<P> {
         self.history.attempt(pending.record(now_ms, AttemptResult::Failed { reason: reason.clone() }));
         self.last_end_ms = Some(now_ms);
         commands.push(Command::CancelCheckpoint { fence: self.fence, checkpoint, reason: reason.clone() });
-        if pending.holds {
+        if pending.holds && self.phase == Phase::Running {
             commands.push(Command::Resume { fence: self.fence });
         }
         if let Some(savepoint) = pending.savepoint {
@@ -416,113 +438,6 @@ impl<P> Coordinator<P> {
         }
     }
 
-    /// Does what time and the new state allow.
-    fn advance(&mut self, now_ms: u64, commands: &mut Vec<Command<P>>) {
-        if self.phase == Phase::Running {
-            self.time_out(now_ms, commands);
-        }
-        if self.phase == Phase::Running {
-            self.trigger_due(now_ms, commands);
-            self.finish_ending(commands);
-        }
-        // An append under way decides what the next attempt restores from, and what a closing entry follows.
-        let is_appending = self.pending.values().any(|pending| pending.is_completing);
-        if let Phase::Stopped(then) = &self.phase
-            && !is_appending
-        {
-            match then.clone() {
-                Then::Restart { at_ms } if at_ms <= now_ms => self.deploy(commands),
-                Then::Restart { .. } => {}
-                Then::Close(outcome) => self.close(outcome, commands),
-            }
-        }
-    }
-
-    fn time_out(&mut self, now_ms: u64, commands: &mut Vec<Command<P>>) {
-        let timeout_ms = self.config.timeout_ms;
-        let is_late = |pending: &&Pending<P>| !pending.is_completing && pending.triggered_ms + timeout_ms <= now_ms;
-        let late: Vec<_> = self.pending.values().filter(is_late).map(|pending| pending.checkpoint).collect();
-        for checkpoint in late {
-            let awaited = self.awaited(checkpoint);
-            let reason = format!("not complete after {timeout_ms} ms; waited for {awaited}");
-            self.checkpoint_failed(checkpoint, reason, now_ms, commands);
-        }
-    }
-
-    /// The first tasks that haven't acknowledged, as text.
-    fn awaited(&self, checkpoint: CheckpointId) -> String {
-        const SHOWN: usize = 3;
-        let Some(pending) = self.pending.get(&checkpoint) else { return String::new() };
-        let missing: Vec<_> = self.tasks.iter().filter(|task| !pending.acknowledged.contains_key(*task)).collect();
-        let shown = missing.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        match missing.len().saturating_sub(SHOWN) {
-            0 => shown,
-            more => format!("{shown} and {more} more"),
-        }
-    }
-
-    fn trigger_due(&mut self, now_ms: u64, commands: &mut Vec<Command<P>>) {
-        let holds = self.pending.values().any(|pending| pending.holds);
-        if holds || self.ending.is_some() {
-            return;
-        }
-        let max_concurrent = self.config.checkpoints.as_ref().map_or(1, |config| config.max_concurrent.max(1));
-        if self.pending.len() as u32 >= max_concurrent {
-            return;
-        }
-        if let Some(savepoint) = self.savepoint_queue.pop_front() {
-            self.trigger(CheckpointKind::Savepoint, Some(savepoint), savepoint.stop, now_ms, commands);
-        } else if self.wants_final() {
-            if self.pending.is_empty() && self.final_retry_ms().is_none_or(|at_ms| at_ms <= now_ms) {
-                self.trigger(CheckpointKind::Final, None, self.is_draining, now_ms, commands);
-            }
-        } else if self.periodic_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
-            self.trigger(CheckpointKind::Checkpoint, None, false, now_ms, commands);
-        }
-    }
-
-    fn wants_final(&self) -> bool {
-        self.is_draining || self.sources.iter().all(|source| self.sources_at_end.contains(source))
-    }
-
-    fn final_retry_ms(&self) -> Option<u64> {
-        let pause_ms = self.config.checkpoints.as_ref().map_or(0, |config| config.min_pause_ms).max(FINAL_RETRY_MS);
-        let last_end_ms = self.last_end_ms.filter(|_| self.failures_in_a_row > 0)?;
-        Some(last_end_ms.saturating_add(pause_ms))
-    }
-
-    fn periodic_due_ms(&self) -> Option<u64> {
-        let config = self.config.checkpoints.as_ref()?;
-        let rested_ms = self.last_end_ms.map_or(0, |end_ms| end_ms.saturating_add(config.min_pause_ms));
-        Some(self.next_trigger_ms.max(rested_ms))
-    }
-
-    fn trigger(
-        &mut self,
-        kind: CheckpointKind,
-        savepoint: Option<SavepointRequest>,
-        hold: bool,
-        now_ms: u64,
-        commands: &mut Vec<Command<P>>,
-    ) {
-        let checkpoint = self.next_checkpoint;
-        self.next_checkpoint = checkpoint.next();
-        if let Some(config) = &self.config.checkpoints {
-            self.next_trigger_ms = now_ms.saturating_add(config.interval_ms);
-        }
-        let pending = Pending {
-            checkpoint,
-            kind,
-            triggered_ms: now_ms,
-            savepoint,
-            holds: hold,
-            acknowledged: BTreeMap::new(),
-            is_completing: false,
-        };
-        self.pending.insert(checkpoint, pending);
-        commands.push(Command::Trigger { fence: self.fence, checkpoint, kind, sources: self.sources.clone(), hold });
-    }
-
     /// Ends the tasks once the last checkpoint is committed everywhere, and written where it was asked for.
     fn finish_ending(&mut self, commands: &mut Vec<Command<P>>) {
         let Some(ending) = &self.ending else { return };
@@ -530,13 +445,20 @@ impl<P> Coordinator<P> {
             return;
         }
         let outcome = match &ending.savepoint {
-            EndingSavepoint::Written(path) => Outcome::Stopped { savepoint: Some(path.clone()) },
+            EndingSavepoint::Written { path, .. } => Outcome::Stopped { savepoint: Some(path.clone()) },
             EndingSavepoint::NotAsked if self.is_draining => Outcome::Stopped { savepoint: None },
             EndingSavepoint::NotAsked | EndingSavepoint::Writing => Outcome::Finished,
         };
+        self.answer_ending(commands);
         commands.push(Command::Finish { fence: self.fence });
-        self.ending = None;
         self.phase = Phase::Finishing(outcome);
+    }
+
+    /// The job stops, so the savepoint that it stops with is answered.
+    fn answer_ending(&mut self, commands: &mut Vec<Command<P>>) {
+        if let Some(Ending { savepoint: EndingSavepoint::Written { request, path }, .. }) = self.ending.take() {
+            commands.push(Command::AnswerSavepoint { request, result: Ok(path) });
+        }
     }
 
     fn deploy(&mut self, commands: &mut Vec<Command<P>>) {
@@ -548,8 +470,10 @@ impl<P> Coordinator<P> {
     }
 
     fn close(&mut self, outcome: Outcome, commands: &mut Vec<Command<P>>) {
+        self.answer_ending(commands);
         let unanswered = std::mem::take(&mut self.savepoint_queue).into_iter();
-        let unanswered = unanswered.chain(std::mem::take(&mut self.writing_savepoints).into_values());
+        let unanswered = unanswered
+            .chain(std::mem::take(&mut self.writing_savepoints).into_values().map(|(savepoint, _)| savepoint));
         for savepoint in unanswered {
             let result = Err("the job ended before the savepoint was taken".to_owned());
             commands.push(Command::AnswerSavepoint { request: savepoint.request, result });
@@ -557,21 +481,8 @@ impl<P> Coordinator<P> {
         commands.push(Command::Close { outcome: outcome.clone() });
         self.phase = Phase::Closed(outcome);
     }
+}
 
-    /// When a `Tick` is due, if nothing else happens before.
-    pub fn next_wake_ms(&self) -> Option<u64> {
-        match &self.phase {
-            Phase::Running => {
-                let timeouts = self.pending.values().filter(|pending| !pending.is_completing);
-                let timeout = timeouts.map(|pending| pending.triggered_ms.saturating_add(self.config.timeout_ms)).min();
-                let trigger = if self.wants_final() { self.final_retry_ms() } else { self.periodic_due_ms() };
-                // With as many under way as may be, the end of one is what is waited for.
-                let max_concurrent = self.config.checkpoints.as_ref().map_or(1, |config| config.max_concurrent.max(1));
-                let is_full = self.pending.len() as u32 >= max_concurrent || self.ending.is_some();
-                [timeout, trigger.filter(|_| !is_full)].into_iter().flatten().min()
-            }
-            Phase::Stopped(Then::Restart { at_ms }) => Some(*at_ms),
-            _ => None,
-        }
-    }
+fn not_stopped(path: &str) -> String {
+    format!("the savepoint stands in {path}, but the job failed before it stopped, and was restarted")
 }
