@@ -80,10 +80,6 @@ impl RowLayout {
     pub fn row_bytes(&self) -> usize {
         self.bytes
     }
-
-    pub(crate) fn has_var(&self) -> bool {
-        self.fields.iter().any(|field| field.kind == FieldKind::Var)
-    }
 }
 
 impl FieldLayout {

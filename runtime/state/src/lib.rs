@@ -8,18 +8,28 @@
 compile_error!("rows and segments hold little-endian numbers as they are in memory");
 
 pub mod codec;
+mod compatibility;
+mod cut;
 mod error;
+mod handle;
 mod key_batch;
 mod keyed_state;
 mod layout;
+mod migrate;
 mod ordered;
+mod restore;
 mod rows;
+mod segment;
 mod word;
 
 pub use codec::{EncodedRows, KeyCodec, ValueCodec};
+pub use compatibility::{Verdict, compatibility};
+pub use cut::StateCut;
 pub use error::StateError;
+pub use handle::{KeyedStateHandle, Run, RunKind, StateHandle};
 pub use key_batch::{KeyBatch, KeyEncoder};
-pub use keyed_state::{KeyedState, OrderedStateId, RowStateId, StateOptions};
+pub use keyed_state::{KeyedState, OrderedStateId, RowStateId, StateConfig, StateOptions};
 pub use layout::{FieldKind, FieldLayout, RowLayout, Slot};
 pub use ordered::{OrderedState, time_of_timer, timer_time};
 pub use rows::RowState;
+pub use segment::{MemorySegments, SegmentRef, SegmentSink, SegmentSource};

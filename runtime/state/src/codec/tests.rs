@@ -208,8 +208,12 @@ fn golden() {
     ValueCodec::new(&fields).unwrap().encode(&columns, 2, &mut encoded).unwrap();
     assert_eq!(
         hex(&encoded),
-        "04010000000000000003610062050000000000000000000000000000 \
-         02feffffffffffffff000000000000f8bfffffffffffffffffffffffffffffffff"
+        [
+            "04 0100000000000000 03610062 05000000000000000000000000000000",
+            "02 feffffffffffffff 000000000000f8bf ffffffffffffffffffffffffffffffff",
+        ]
+        .map(|row| row.replace(' ', ""))
+        .join(" ")
     );
 }
 

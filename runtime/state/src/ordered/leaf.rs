@@ -56,11 +56,6 @@ impl Leaf {
         &self.data[(entry.offset + entry.key_length) as usize..][..entry.value_length as usize]
     }
 
-    pub(crate) fn value_mut(&mut self, at: usize) -> &mut [u8] {
-        let entry = self.entries[at];
-        &mut self.data[(entry.offset + entry.key_length) as usize..][..entry.value_length as usize]
-    }
-
     pub(super) fn first_prefix(&self) -> u64 {
         self.entries[0].prefix
     }

@@ -1,7 +1,9 @@
 //! Ordered states: `(key group, bytes) -> bytes`, for lists, maps and timers.
 
+pub(crate) mod cut;
 pub(crate) mod leaf;
 pub(crate) mod log;
+mod sweep;
 pub(crate) mod tree;
 
 use crate::StateError;
@@ -35,6 +37,8 @@ pub struct OrderedState {
     least: Option<u64>,
     place: Vec<u8>,
     stamped: Vec<u8>,
+    /// Where the sweep goes on: a group's place in the owned range, and the last place seen there.
+    sweep_at: (usize, Vec<u8>),
 }
 
 /// A time as the first component of a timer's place.
@@ -50,6 +54,8 @@ pub fn time_of_timer(bytes: [u8; 8]) -> i64 {
 }
 
 const STAMP_BYTES: usize = 8;
+/// A block of a segment must hold an entry.
+const MAX_ENTRY_BYTES: usize = 1 << 30;
 
 impl OrderedState {
     pub(crate) fn new(
@@ -74,6 +80,7 @@ impl OrderedState {
             least: None,
             place: vec![],
             stamped: vec![],
+            sweep_at: (0, vec![]),
         })
     }
 
@@ -107,10 +114,21 @@ impl OrderedState {
     /// Sets the value at `key`, `namespace` (see the type for the order of the parts).
     ///
     /// # Errors
-    /// A key group that this subtask doesn't own.
+    /// A key group that this subtask doesn't own; an entry of more than 1 GiB.
     pub fn put(&mut self, group: KeyGroup, key: &[u8], namespace: &[u8], value: &[u8]) -> Result<(), StateError> {
-        let tree = self.tree_of(group)?;
         self.join(key, namespace);
+        let place = std::mem::take(&mut self.place);
+        let result = self.put_place(group, &place, value);
+        self.place = place;
+        result
+    }
+
+    /// As `put`, at the joined place.
+    pub(crate) fn put_place(&mut self, group: KeyGroup, place: &[u8], value: &[u8]) -> Result<(), StateError> {
+        let tree = self.tree_of(group)?;
+        if place.len() + value.len() > MAX_ENTRY_BYTES {
+            return Err(StateError::TooLarge { state: self.schema.name.clone(), what: "an entry of 1 GiB" });
+        }
         let value = match self.ttl_ms {
             None => value,
             Some(_) => {
@@ -120,15 +138,22 @@ impl OrderedState {
                 &self.stamped
             }
         };
-        let existed = self.trees[tree].put(&self.place, value);
+        let existed = self.trees[tree].put(place, value);
         if !existed {
-            self.bytes += self.place.len() + value.len();
+            self.bytes += place.len() + value.len();
             if let Some(least) = &mut self.least {
-                *least = (*least).min(leaf::prefix_of(&self.place));
+                *least = (*least).min(leaf::prefix_of(place));
             }
         }
-        self.log.add(Operation { group, existed, key: &self.place, value: Some(value) }, self.bytes);
+        self.log.add(Operation { group, existed, key: place, value: Some(value) }, self.bytes);
         Ok(())
+    }
+
+    /// The restored state under the schema and TTL it is registered with.
+    pub(crate) fn registered(mut self, schema: StateSchema, ttl_ms: Option<u64>) -> Self {
+        self.schema = schema;
+        self.ttl_ms = ttl_ms;
+        self
     }
 
     /// The value at `key`, `namespace`.
@@ -288,7 +313,7 @@ impl OrderedState {
                 let (time, key) = place.split_at(8);
                 let value = match self.ttl_ms {
                     None => value,
-                    Some(ttl_ms) if stamp_of(value).saturating_add(ttl_ms) <= self.now_ms => return true,
+                    Some(ttl_ms) if is_expired(value, ttl_ms, self.now_ms) => return true,
                     Some(_) => &value[STAMP_BYTES..],
                 };
                 due(group, time_of_timer(time.try_into().expect("8 bytes")), key, value);
@@ -325,6 +350,12 @@ impl OrderedState {
             Some(ttl_ms) => (stamp_of(value).saturating_add(ttl_ms) > self.now_ms).then(|| &value[STAMP_BYTES..]),
         }
     }
+}
+
+/// 0: written before the clock was known; the sweep stamps it.
+fn is_expired(value: &[u8], ttl_ms: u64, now_ms: u64) -> bool {
+    let stamp = stamp_of(value);
+    stamp != 0 && stamp.saturating_add(ttl_ms) <= now_ms
 }
 
 /// When the value was written, in milliseconds since the epoch.

@@ -26,10 +26,6 @@ impl Tree {
         self.leaves.front().map(|(prefix, _)| *prefix)
     }
 
-    pub(super) fn first(&self) -> Option<(&[u8], &[u8])> {
-        self.leaves.front().map(|(_, leaf)| (leaf.key(0), leaf.value(0)))
-    }
-
     /// The leaf that holds the key if any does: the last whose first key isn't greater.
     fn leaf_of(&self, prefix: u64, key: &[u8]) -> usize {
         let behind = self.leaves.partition_point(|(first, leaf)| {
@@ -100,6 +96,11 @@ impl Tree {
         }
         let (_, next) = self.leaves.remove(number + 1).expect("just looked at");
         Arc::make_mut(&mut self.leaves[number].1).append(&next);
+    }
+
+    /// The greatest key.
+    pub(super) fn last(&self) -> Option<&[u8]> {
+        self.leaves.back().map(|(_, leaf)| leaf.key(leaf.len() - 1))
     }
 
     /// Adds an entry behind all others.

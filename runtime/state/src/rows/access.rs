@@ -79,7 +79,7 @@ impl RowState {
     /// Sets a string or binary field and marks the row as changed.
     ///
     /// # Errors
-    /// If the key group's strings pass 32 GiB.
+    /// If the string is longer than 1 GiB, or the key group's strings pass 32 GiB.
     ///
     /// # Panics
     /// If the field is of another kind.
@@ -108,7 +108,7 @@ impl RowState {
         table.compact_arena(physical);
         match new {
             Some(_) => Ok(()),
-            None => Err(self.too_large("32 GiB of strings in one key group")),
+            None => Err(self.too_large("a string of 1 GiB, or 32 GiB of strings in one key group")),
         }
     }
 

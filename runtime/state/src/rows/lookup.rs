@@ -3,7 +3,7 @@
 use super::set::Set;
 use super::table::{BatchKeys, NO_ROW, Table};
 use super::words::prefetch;
-use super::{RowState, born_in, null_key_hash};
+use super::{RowState, null_key_hash};
 use crate::key_batch::{KeyBatch, Keys};
 use crate::layout::{Physical, Slot};
 use crate::{EncodedRows, StateError};
@@ -341,7 +341,8 @@ impl RowState {
     pub(super) fn is_expired(&self, slot: Slot) -> bool {
         let (Some(ttl_ms), Some(word)) = (self.ttl_ms, self.physical.last_write) else { return false };
         let row = self.sets[slot.set()].tables[slot.table()].row(&self.physical, slot.row());
-        row[word].saturating_add(ttl_ms) <= self.now_ms
+        // 0: written before the clock was known; the sweep stamps it.
+        row[word] != 0 && row[word].saturating_add(ttl_ms) <= self.now_ms
     }
 
     /// Notes the time of a write, for states with a TTL.
@@ -370,11 +371,6 @@ impl RowState {
         row[header] |= kept;
         table.mark(slot.row());
         self.touch(slot);
-    }
-
-    /// Whether no checkpoint can know the row.
-    pub(super) fn is_born_since_cut(&self, header: u64) -> bool {
-        born_in(header & super::table::BORN, self.changes.interval)
     }
 }
 

@@ -2,17 +2,21 @@
 
 mod access;
 mod columns;
+pub(crate) mod cut;
 mod lookup;
+pub(crate) mod read;
 mod set;
+mod sweep;
 mod table;
 mod words;
+mod write;
 
 use crate::key_batch::KeyForm;
 use crate::layout::{Physical, RowLayout, Slot};
 use crate::{StateError, codec};
 use set::{Groups, Set};
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use weir_model::{KeyGroupRange, StateSchema};
 
 /// One row state of one operator subtask: for each namespace (a window's start; 0 where there is none) and key
@@ -31,6 +35,7 @@ pub struct RowState {
     /// Milliseconds since the epoch, as of the last `between_batches`.
     now_ms: u64,
     scratch: lookup::Scratch,
+    sweep_at: sweep::Cursor,
 }
 
 /// What was removed since the last cut; changes themselves are bits in the tables.
@@ -39,7 +44,7 @@ struct Changes {
     interval: u32,
     removed: Removed,
     /// Those of the cuts that aren't confirmed, oldest first.
-    pending: Vec<(u32, Removed)>,
+    pending: Vec<(u32, Arc<Removed>)>,
 }
 
 #[derive(Default)]
@@ -54,9 +59,28 @@ struct RemovedKeys {
     namespaces: Vec<i64>,
     hashes: Vec<u64>,
     words: Vec<u64>,
-    bytes: codec::EncodedRows,
+    bytes: KeyList,
     /// Namespaces whose null key was removed.
     nulls: Vec<i64>,
+}
+
+/// Byte keys one behind the other; more than 4 GiB of them if need be.
+#[derive(Default)]
+struct KeyList {
+    bytes: Vec<u8>,
+    ends: Vec<u64>,
+}
+
+impl KeyList {
+    fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len() as u64);
+    }
+
+    fn get(&self, at: usize) -> &[u8] {
+        let begin = if at == 0 { 0 } else { self.ends[at - 1] };
+        &self.bytes[begin as usize..self.ends[at] as usize]
+    }
 }
 
 /// What the key hash of one null column is.
@@ -93,6 +117,7 @@ impl RowState {
             ttl_ms,
             now_ms: 0,
             scratch: lookup::Scratch::default(),
+            sweep_at: sweep::Cursor::default(),
         })
     }
 

@@ -57,6 +57,10 @@ impl Set {
         KeyGroupRange { first: first as u16, last: last as u16 }
     }
 
+    pub(super) fn is_unsplit(&self) -> bool {
+        self.shift == UNSPLIT
+    }
+
     pub(super) fn wants_split(&self, groups: &Groups) -> bool {
         self.shift == UNSPLIT && self.tables[0].live > SPLIT_ROWS && groups.owned.len() > 1
     }

@@ -296,10 +296,6 @@ impl Table {
         self.arena = fresh;
     }
 
-    pub(super) fn is_live(&self, physical: &Physical, row: u32) -> bool {
-        row < self.used && self.row(physical, row)[physical.header()] & LIVE != 0
-    }
-
     pub(super) fn has_free_rows(&self) -> bool {
         self.live != self.used
     }

@@ -72,6 +72,8 @@ pub(crate) struct Arena {
     garbage: usize,
 }
 
+/// Longest string or byte string of one key or field: a block of a segment must hold it.
+pub(crate) const MAX_STRING_BYTES: u32 = 1 << 30;
 /// Below this much garbage, compaction isn't worth the walk over the rows.
 const MIN_GARBAGE_BYTES: usize = 1 << 14;
 
@@ -82,13 +84,13 @@ impl Arena {
         &self.bytes[at..at + length]
     }
 
-    /// `None`: the arena is full (32 GiB) or the string longer than 4 GiB.
+    /// `None`: the arena is full (32 GiB) or the string longer than 1 GiB.
     pub(crate) fn store(&mut self, value: &[u8]) -> Option<u64> {
         if value.is_empty() {
             return Some(0);
         }
         let at = u32::try_from(self.bytes.len() / 8).ok()?;
-        let length = u32::try_from(value.len()).ok()?;
+        let length = u32::try_from(value.len()).ok().filter(|length| *length <= MAX_STRING_BYTES)?;
         self.bytes.extend_from_slice(value);
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         Some(handle(at as usize * 8, length as usize))
@@ -115,10 +117,6 @@ impl Arena {
     #[inline]
     pub(crate) fn wants_compaction(&self) -> bool {
         self.garbage > MIN_GARBAGE_BYTES && self.garbage * 2 > self.bytes.len()
-    }
-
-    pub(crate) fn live_bytes(&self) -> usize {
-        self.bytes.len() - self.garbage
     }
 
     pub(crate) fn capacity_bytes(&self) -> usize {

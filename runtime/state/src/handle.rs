@@ -1,0 +1,93 @@
+//! What a checkpoint's manifest holds of one subtask's keyed state.
+
+use crate::{SegmentRef, StateError};
+use serde::{Deserialize, Serialize};
+use weir_model::{KeyGroupRange, StateSchema};
+
+/// The keyed state of one subtask at one checkpoint: every segment that a restore reads, and no other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyedStateHandle {
+    pub format_version: u32,
+    pub max_parallelism: u32,
+    pub key_groups: KeyGroupRange,
+    pub states: Vec<StateHandle>,
+}
+
+/// One state of the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StateHandle {
+    pub schema: StateSchema,
+    /// Whether entries carry the time of their last write.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_ttl: bool,
+    /// Ascending by sequence: what a later run says of a key goes over what an earlier one says.
+    pub runs: Vec<Run>,
+}
+
+/// One segment with blocks of rows by key group, its index at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    pub segment: SegmentRef,
+    /// From the begin of the segment.
+    pub index_offset: u64,
+    pub index_crc32c: u32,
+    pub kind: RunKind,
+    /// Key groups for which the run counts; the segment may hold more.
+    pub key_groups: KeyGroupRange,
+    pub sequence: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunKind {
+    /// All there is of its key groups.
+    Base,
+    /// What changed since the run before; some key groups may be there in full.
+    Delta,
+}
+
+impl KeyedStateHandle {
+    /// The only version there is.
+    pub const FORMAT_VERSION: u32 = 1;
+
+    /// Puts the object's name into the refs that were written without one.
+    pub fn resolve(&mut self, object: &str) {
+        for segment in self.segments_mut() {
+            if segment.object.is_empty() {
+                segment.object = object.to_string();
+            }
+        }
+    }
+
+    /// Every segment that a restore may read.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentRef> {
+        self.states.iter().flat_map(|state| &state.runs).map(|run| &run.segment)
+    }
+
+    fn segments_mut(&mut self) -> impl Iterator<Item = &mut SegmentRef> {
+        self.states.iter_mut().flat_map(|state| &mut state.runs).map(|run| &mut run.segment)
+    }
+
+    /// Bytes behind the handle.
+    pub fn bytes(&self) -> u64 {
+        self.segments().map(|segment| segment.length).sum()
+    }
+
+    pub(crate) fn check_version(&self) -> Result<(), StateError> {
+        match self.format_version {
+            Self::FORMAT_VERSION => Ok(()),
+            found => Err(StateError::Version { found, supported: Self::FORMAT_VERSION }),
+        }
+    }
+}
+
+impl Run {
+    /// Where the index is.
+    pub(crate) fn index(&self) -> Result<SegmentRef, StateError> {
+        let length = self.segment.length.checked_sub(self.index_offset);
+        let length = length.ok_or_else(|| self.segment.corrupt(0, "the index begins behind the segment"))?;
+        self.segment.part(self.index_offset, length, self.index_crc32c)
+    }
+}

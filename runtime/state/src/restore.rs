@@ -1,0 +1,333 @@
+//! Reads the states of a checkpoint, on several threads, the owned key groups only.
+
+use crate::handle::{KeyedStateHandle, Run, StateHandle};
+use crate::ordered::OrderedState;
+use crate::rows::RowState;
+use crate::rows::read::BlockError;
+use crate::segment::index::RunIndex;
+use crate::{SegmentRef, SegmentSource, StateError};
+use bytes::Bytes;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use weir_model::{KeyGroup, KeyGroupRange, StateKind, StateSchema};
+
+/// One state as a checkpoint holds it.
+pub(crate) struct RestoredState {
+    pub(crate) schema: StateSchema,
+    pub(crate) has_ttl: bool,
+    pub(crate) content: Content,
+    /// Cut down to the owned key groups.
+    pub(crate) runs: Vec<Run>,
+    /// Sequence of the newest full copy of each owned key group; 0: none.
+    pub(crate) base_sequences: Vec<u64>,
+}
+
+pub(crate) enum Content {
+    Rows(RowState),
+    Ordered(OrderedState),
+}
+
+/// Restored states carry a TTL of this until they're registered with theirs: nothing expires while loading.
+const ENDLESS_TTL_MS: u64 = u64::MAX;
+/// Blocks that lie one behind the other are read at once, up to this.
+const READ_BYTES: u64 = 1 << 23;
+
+/// Reads all states in the handles.
+///
+/// # Errors
+/// A key group that no handle, or more than one, stands for; another max parallelism; whatever reading says.
+pub(crate) fn restore(
+    handles: &[KeyedStateHandle],
+    owned: KeyGroupRange,
+    max_parallelism: u32,
+    source: &dyn SegmentSource,
+) -> Result<Vec<RestoredState>, StateError> {
+    check(handles, owned, max_parallelism)?;
+    let mut plans: Vec<Plan> = vec![];
+    for handle in handles {
+        for state in &handle.states {
+            add_to_plan(&mut plans, state, handle.key_groups, owned)?;
+        }
+    }
+    for plan in &mut plans {
+        plan.finish(owned, source)?;
+    }
+    let work: Vec<(usize, KeyGroupRange)> = plans
+        .iter()
+        .enumerate()
+        .flat_map(|(number, plan)| plan.parts(owned).into_iter().map(move |part| (number, part)))
+        .collect();
+    let mut contents: Vec<Vec<(KeyGroupRange, Content)>> = plans.iter().map(|_| vec![]).collect();
+    for (number, part, content) in run_parallel(&work, |(number, part)| {
+        Ok((*number, *part, plans[*number].load(*part, max_parallelism, source)?))
+    })? {
+        contents[number].push((part, content));
+    }
+    plans.into_iter().zip(contents).map(|(plan, parts)| plan.join(parts, owned, max_parallelism)).collect()
+}
+
+fn check(handles: &[KeyedStateHandle], owned: KeyGroupRange, max_parallelism: u32) -> Result<(), StateError> {
+    let refuse = |reason: String| StateError::Incompatible { state: "*".into(), reason };
+    for handle in handles {
+        handle.check_version()?;
+        if handle.max_parallelism != max_parallelism {
+            return Err(refuse(format!(
+                "the checkpoint was taken with max parallelism {}, the job has {max_parallelism}; it cannot change",
+                handle.max_parallelism
+            )));
+        }
+    }
+    for group in owned.iter().filter(|_| !handles.is_empty()) {
+        let holders = handles.iter().filter(|handle| handle.key_groups.contains(group)).count();
+        if holders != 1 {
+            return Err(refuse(format!("{holders} subtasks of the checkpoint hold key group {}", group.0)));
+        }
+    }
+    Ok(())
+}
+
+/// How one state is read.
+struct Plan {
+    schema: StateSchema,
+    has_ttl: bool,
+    runs: Vec<Run>,
+    indexes: Vec<RunIndex>,
+    base_sequences: Vec<u64>,
+    first_group: u16,
+}
+
+fn add_to_plan(
+    plans: &mut Vec<Plan>,
+    state: &StateHandle,
+    held: KeyGroupRange,
+    owned: KeyGroupRange,
+) -> Result<(), StateError> {
+    let plan = match plans.iter_mut().find(|plan| plan.schema.name == state.schema.name) {
+        Some(plan) if plan.schema == state.schema && plan.has_ttl == state.has_ttl => plan,
+        Some(plan) => {
+            let reason = "the subtasks of the checkpoint disagree about its schema".into();
+            return Err(StateError::Incompatible { state: plan.schema.name.clone(), reason });
+        }
+        None => {
+            plans.push(Plan {
+                schema: state.schema.clone(),
+                has_ttl: state.has_ttl,
+                runs: vec![],
+                indexes: vec![],
+                base_sequences: vec![0; owned.len()],
+                first_group: owned.first,
+            });
+            plans.last_mut().expect("just pushed")
+        }
+    };
+    for run in &state.runs {
+        let part = run.key_groups.intersect(&held).and_then(|part| part.intersect(&owned));
+        if let Some(key_groups) = part {
+            plan.runs.push(Run { key_groups, ..run.clone() });
+        }
+    }
+    Ok(())
+}
+
+impl Plan {
+    fn finish(&mut self, owned: KeyGroupRange, source: &dyn SegmentSource) -> Result<(), StateError> {
+        self.runs.sort_by_key(|run| (run.sequence, run.key_groups.first));
+        self.indexes = run_parallel(&self.runs, |run| {
+            let at = run.index()?;
+            RunIndex::read(&source.read(&at)?, &at)
+        })?;
+        for (run, index) in self.runs.iter().zip(&self.indexes) {
+            for entry in index.groups.iter().filter(|entry| entry.is_base && run.key_groups.contains(entry.group)) {
+                let base = &mut self.base_sequences[(entry.group.0 - owned.first) as usize];
+                *base = run.sequence.max(*base);
+            }
+        }
+        Ok(())
+    }
+
+    /// Parts of the owned key groups, each with one history: a run counts for all of a part or none of it.
+    fn parts(&self, owned: KeyGroupRange) -> Vec<KeyGroupRange> {
+        // Enough parts for the threads to share the work evenly, few enough for large reads.
+        let step = owned.len().div_ceil(threads() * 4).max(1);
+        let mut begins: Vec<u16> = owned.iter().map(|group| group.0).step_by(step).collect();
+        for run in &self.runs {
+            begins.push(run.key_groups.first);
+            if run.key_groups.last < owned.last {
+                begins.push(run.key_groups.last + 1);
+            }
+        }
+        begins.sort_unstable();
+        begins.dedup();
+        let ends = begins.iter().skip(1).map(|next| next - 1).chain([owned.last]);
+        begins.iter().zip(ends).map(|(first, last)| KeyGroupRange { first: *first, last }).collect()
+    }
+
+    fn new_content(&self, owned: KeyGroupRange, max_parallelism: u32) -> Result<Content, StateError> {
+        let schema = self.schema.clone();
+        let ttl_ms = self.has_ttl.then_some(ENDLESS_TTL_MS);
+        Ok(match schema.kind {
+            StateKind::Value => Content::Rows(RowState::new(schema, owned, max_parallelism, ttl_ms, 0)?),
+            StateKind::List | StateKind::Map | StateKind::Timer => {
+                Content::Ordered(OrderedState::new(schema, owned, max_parallelism, ttl_ms)?)
+            }
+        })
+    }
+
+    fn load(
+        &self,
+        part: KeyGroupRange,
+        max_parallelism: u32,
+        source: &dyn SegmentSource,
+    ) -> Result<Content, StateError> {
+        let mut content = self.new_content(part, max_parallelism)?;
+        for (run, index) in self.runs.iter().zip(&self.indexes) {
+            if run.key_groups.intersect(&part).is_none() {
+                continue;
+            }
+            if let Content::Rows(rows) = &mut content {
+                index.dropped_namespaces.iter().for_each(|namespace| rows.drop_namespace(*namespace));
+            }
+            let blocks = self.blocks_of(run, index, part)?;
+            for read in coalesce(&blocks) {
+                self.apply(run, &blocks[read.clone()], &mut content, source)?;
+            }
+        }
+        Ok(content)
+    }
+
+    /// The blocks of the run that count for the part: those of key groups without a newer base.
+    fn blocks_of(
+        &self,
+        run: &Run,
+        index: &RunIndex,
+        part: KeyGroupRange,
+    ) -> Result<Vec<(KeyGroup, SegmentRef)>, StateError> {
+        let mut blocks = vec![];
+        for group in part.iter() {
+            let Some(entry) = index.get(group) else { continue };
+            if self.base_sequences[(group.0 - self.first_group) as usize] > run.sequence {
+                continue;
+            }
+            for block in &entry.blocks {
+                blocks.push((group, run.segment.part(block.offset, block.length as u64, block.crc32c)?));
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Reads blocks that lie one behind the other, and applies them.
+    fn apply(
+        &self,
+        run: &Run,
+        blocks: &[(KeyGroup, SegmentRef)],
+        content: &mut Content,
+        source: &dyn SegmentSource,
+    ) -> Result<(), StateError> {
+        let first = &blocks[0].1;
+        let mut whole = first.clone();
+        for (_, block) in &blocks[1..] {
+            whole.length += block.length;
+            whole.crc32c = crc32c::crc32c_combine(whole.crc32c, block.crc32c, block.length as usize);
+        }
+        let bytes: Bytes = source.read(&whole)?;
+        for (group, block) in blocks {
+            let begin = (block.offset - first.offset) as usize;
+            let bytes = bytes
+                .get(begin..begin + block.length as usize)
+                .ok_or_else(|| block.corrupt(0, "the source gave fewer bytes than asked for"))?;
+            let applied = match content {
+                Content::Rows(rows) => rows.apply_block(*group, bytes),
+                Content::Ordered(entries) => entries.apply_block(*group, bytes),
+            };
+            applied.map_err(|error| match error {
+                BlockError::Malformed(why) => {
+                    block.corrupt(0, format!("a block of key group {}: {why} (run {})", group.0, run.sequence))
+                }
+                BlockError::State(StateError::Decode { what, reason }) => {
+                    block.corrupt(0, format!("a block of key group {}: {what}: {reason}", group.0))
+                }
+                BlockError::State(error) => error,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn join(
+        self,
+        mut parts: Vec<(KeyGroupRange, Content)>,
+        owned: KeyGroupRange,
+        max_parallelism: u32,
+    ) -> Result<RestoredState, StateError> {
+        let mut content = self.new_content(owned, max_parallelism)?;
+        parts.sort_by_key(|(part, _)| part.first);
+        for (_, part) in parts {
+            match (&mut content, part) {
+                (Content::Rows(all), Content::Rows(part)) => all.absorb(part)?,
+                (Content::Ordered(all), Content::Ordered(part)) => all.absorb(part),
+                _ => unreachable!("parts of one state are of one kind"),
+            }
+        }
+        Ok(RestoredState {
+            schema: self.schema,
+            has_ttl: self.has_ttl,
+            content,
+            runs: self.runs,
+            base_sequences: self.base_sequences,
+        })
+    }
+}
+
+/// Ranges of blocks that lie one behind the other, each of about `READ_BYTES` at most.
+fn coalesce(blocks: &[(KeyGroup, SegmentRef)]) -> Vec<std::ops::Range<usize>> {
+    let mut reads: Vec<std::ops::Range<usize>> = vec![];
+    for (at, (_, block)) in blocks.iter().enumerate() {
+        if let Some(read) = reads.last_mut() {
+            let (first, last) = (&blocks[read.start].1, &blocks[read.end - 1].1);
+            let adjacent = last.offset + last.length == block.offset;
+            if adjacent && block.offset + block.length - first.offset <= READ_BYTES {
+                read.end = at + 1;
+                continue;
+            }
+        }
+        reads.push(at..at + 1);
+    }
+    reads
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |threads| threads.get())
+}
+
+/// Runs `work` on each item, on as many threads as there are cores; results in the order of the items.
+fn run_parallel<I: Sync, O: Send>(
+    items: &[I],
+    work: impl Fn(&I) -> Result<O, StateError> + Sync,
+) -> Result<Vec<O>, StateError> {
+    let threads = threads().min(items.len());
+    if threads <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let mut results: Vec<(usize, Result<O, StateError>)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut done = vec![];
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(item) = items.get(at) else { return done };
+                        let result = work(item);
+                        let failed = result.is_err();
+                        done.push((at, result));
+                        if failed {
+                            // The others needn't go on either.
+                            next.store(items.len(), Ordering::Relaxed);
+                        }
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("restoring doesn't panic")).collect()
+    });
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
+}
