@@ -1,4 +1,5 @@
 //! How fast the sources are on one core: `cargo run --release -p weir-connectors --example source_speed`.
+//! With names behind it (`-- CSV nexmark`) it measures those only.
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::hint::black_box;
@@ -18,30 +19,36 @@ const NEXMARK_EVENTS: u64 = 10_000_000;
 const BATCH_ROWS: usize = 8192;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let chosen: Vec<_> = std::env::args().skip(1).collect();
+    let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|choice| choice == name);
     let directory = tempfile::tempdir()?;
     let rows = GeneratorSource::new(flights(FILE_ROWS))?;
     let csv = CsvFormat { null_value: "NA".into(), ..CsvFormat::default() };
+    let parquet = ParquetFormat { compression: ParquetCompression::Zstd, row_group_rows: 122_880 };
+    let json = EncoderConfig::Json { omit_nulls: false };
     let formats = [
-        ("JSON lines", EncoderConfig::Json { omit_nulls: false }, FileFormat::Text(DecoderConfig::Json)),
-        ("CSV", EncoderConfig::Csv(csv.clone()), FileFormat::Text(DecoderConfig::Csv(csv))),
+        ("JSON", SinkFileFormat::Text(json), FileFormat::Text(DecoderConfig::Json)),
+        ("CSV", SinkFileFormat::Text(EncoderConfig::Csv(csv.clone())), FileFormat::Text(DecoderConfig::Csv(csv))),
+        ("Parquet", SinkFileFormat::Parquet(parquet), FileFormat::Parquet),
     ];
-    for (name, encode, decode) in formats {
+    for (name, encode, decode) in formats.into_iter().filter(|(name, ..)| is_chosen(name)) {
         let path = directory.path().join(name);
         let started = Instant::now();
-        write(&rows, &path, SinkFileFormat::Text(encode))?;
+        write(&rows, &path, encode)?;
         measure_file(name, &rows, &path, decode, started.elapsed())?;
     }
-    let path = directory.path().join("Parquet");
-    let parquet = ParquetFormat { compression: ParquetCompression::Zstd, row_group_rows: 122_880 };
-    let started = Instant::now();
-    write(&rows, &path, SinkFileFormat::Parquet(parquet))?;
-    measure_file("Parquet", &rows, &path, FileFormat::Parquet, started.elapsed())?;
 
     for (name, order) in [("in sequence", RowOrder::Sequential), ("mixed", RowOrder::Mixed)] {
+        if !is_chosen("generator") {
+            continue;
+        }
         let (count, elapsed) = drain(&GeneratorSource::new(two_integers(order))?)?;
         println!("generator, 2 integers, keys {name}: {:.0} M rows/s", million_per_second(count, elapsed));
     }
     for table in [NexmarkTable::Bid, NexmarkTable::Auction, NexmarkTable::All] {
+        if !is_chosen("nexmark") {
+            continue;
+        }
         let source = NexmarkSource::new(NexmarkConfig {
             table,
             events: Some(NEXMARK_EVENTS),

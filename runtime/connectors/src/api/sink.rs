@@ -66,6 +66,9 @@ pub trait SinkWriter: Send {
     /// Each committable is returned once: should the checkpoint fail, the driver carries it into the next.
     fn pre_commit(&mut self, checkpoint: CheckpointId) -> Result<SinkSnapshot, ConnectorError>;
 
+    /// No record follows: the next `pre_commit` is the last, and nothing may be held back from it.
+    fn end_of_input(&mut self) {}
+
     /// The attempt ends without another checkpoint: let go of what is open; nothing more becomes visible.
     fn abort(&mut self) {}
 }

@@ -15,6 +15,7 @@ use rate::RateLimit;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
 
 /// Splits where the configuration doesn't say: no more subtasks than this have rows to make.
 pub const DEFAULT_SPLITS: u32 = 64;
@@ -72,7 +73,7 @@ impl<M: RowMaker> NumberedReader<M> {
             }
         }
         let share = (next.len() + finished.len()) as f64 / f64::from(splits);
-        let rate = numbering.rows_per_second.map(|rate| RateLimit::new(rate as f64 * share));
+        let rate = numbering.rows_per_second.map(|rate| RateLimit::new(rate as f64 * share, Instant::now()));
         Ok(NumberedReader { maker, end, splits, next, finished, rate })
     }
 }
@@ -82,7 +83,7 @@ impl<M: RowMaker> SourceReader for NumberedReader<M> {
         let Some(&Reverse(first)) = self.next.peek() else { return Ok(Poll::End) };
         let mut rows = (BLOCK_ROWS - first % BLOCK_ROWS).min(self.end - first).min(max_rows.max(1) as u64);
         if let Some(rate) = &mut self.rate {
-            match rate.take(rows) {
+            match rate.take(rows, Instant::now()) {
                 Ok(allowed) => rows = allowed,
                 Err(retry_after) => return Ok(Poll::Pending { retry_after }),
             }
@@ -99,7 +100,7 @@ impl<M: RowMaker> SourceReader for NumberedReader<M> {
             self.finished.push(next)
         }
         if batch.num_rows() == 0 {
-            return Ok(Poll::Pending { retry_after: std::time::Duration::ZERO });
+            return Ok(Poll::Pending { retry_after: Duration::ZERO });
         }
         Ok(Poll::Batch { batch, split: 0, rejected: None })
     }

@@ -15,13 +15,12 @@ pub(super) struct RateLimit {
 }
 
 impl RateLimit {
-    pub fn new(rows_per_second: f64) -> Self {
-        RateLimit { rows_per_second, credit: 0.0, earned_at: Instant::now() }
+    pub fn new(rows_per_second: f64, now: Instant) -> Self {
+        RateLimit { rows_per_second, credit: 0.0, earned_at: now }
     }
 
     /// How many of `wanted` rows may go now; if none, when to ask again.
-    pub fn take(&mut self, wanted: u64) -> Result<u64, Duration> {
-        let now = Instant::now();
+    pub fn take(&mut self, wanted: u64, now: Instant) -> Result<u64, Duration> {
         let earned = now.duration_since(self.earned_at).min(MAX_ARREARS);
         self.earned_at = now;
         let limit = (self.rows_per_second * MAX_ARREARS.as_secs_f64()).max(1.0);
@@ -34,5 +33,34 @@ impl RateLimit {
         let taken = self.credit.min(wanted as f64).floor();
         self.credit -= taken;
         Ok(taken as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_kept_and_a_standstill_is_not_made_up_for_at_length() {
+        for rate in [0.5, 7.0, 1_000.0, 3_000_000.0] {
+            let mut now = Instant::now();
+            let mut limit = RateLimit::new(rate, now);
+            let start = now;
+            let mut given = 0;
+            while now - start < Duration::from_secs(20) {
+                match limit.take(8192, now) {
+                    Ok(rows) => given += rows,
+                    Err(wait) => now += wait.max(Duration::from_micros(1)),
+                }
+            }
+            let expected = rate * 20.0;
+            assert!((given as f64 - expected).abs() <= (expected * 0.01).max(1.0), "{given} rows at {rate} a second");
+            now += Duration::from_secs(3600);
+            let mut burst = 0;
+            while let Ok(rows) = limit.take(8192, now) {
+                burst += rows;
+            }
+            assert!(burst as f64 <= (rate * 1.1).max(2.0), "{burst} rows at once at {rate} a second");
+        }
     }
 }

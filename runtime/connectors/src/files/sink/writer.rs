@@ -32,6 +32,8 @@ pub(super) struct FilesWriter {
     /// Directories with entries that aren't known to be on disk.
     unsynced: BTreeSet<PathBuf>,
     counter: u64,
+    /// No record follows, so that no file goes on.
+    input_ended: bool,
 }
 
 /// The writer's own state in a checkpoint.
@@ -79,6 +81,7 @@ impl FilesWriter {
             restored: in_progress,
             unsynced: BTreeSet::new(),
             counter: 0,
+            input_ended: false,
         })
     }
 
@@ -186,7 +189,7 @@ impl SinkWriter for FilesWriter {
         let mut folders: Vec<_> = self.open.keys().cloned().collect();
         folders.sort();
         for folder in folders {
-            if self.config.continues_over_checkpoints() {
+            if self.config.continues_over_checkpoints() && !self.input_ended {
                 let part = self.open.get_mut(&folder).expect("one of the open folders");
                 let valid_length = part.sync()?;
                 state.in_progress.push(InProgress { hidden: part.hidden.clone(), folder, valid_length });
@@ -201,6 +204,10 @@ impl SinkWriter for FilesWriter {
             committables: finish.chain(remove).map(|commit| Committable(to_json(&commit))).collect(),
             writer: (!state.in_progress.is_empty()).then(|| to_json(&state)),
         })
+    }
+
+    fn end_of_input(&mut self) {
+        self.input_ended = true;
     }
 
     /// Removes what no checkpoint can hold yet. Best effort: the committer of the next attempt removes the rest.
