@@ -42,7 +42,7 @@ impl JobFolder {
 
     /// For messages: with the storage's address.
     pub fn describe(&self, relative: &ObjectPath) -> String {
-        format!("{}/{}", self.storage.uri().trim_end_matches('/'), self.path(relative))
+        self.storage.address(&self.path(relative))
     }
 }
 

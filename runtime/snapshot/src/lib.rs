@@ -10,6 +10,8 @@
 //! Savepoints live in folders of their own, owned by the user (`savepoint`).
 
 mod envelope;
+#[cfg(test)]
+mod fault_tests;
 pub mod folder;
 #[cfg(test)]
 mod golden;

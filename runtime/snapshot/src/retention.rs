@@ -224,10 +224,8 @@ pub async fn read_pinned(folder: &JobFolder) -> Result<Vec<CheckpointManifest>, 
             Err(error) if error.is_not_found() => continue,
             other => other?,
         };
-        let manifest: CheckpointManifest = envelope::open(&file).map_err(|error| {
-            let object = format!("{}/{}", folder.storage().uri().trim_end_matches('/'), info.path);
-            StorageError::corrupt(Operation::Get, object, error)
-        })?;
+        let manifest: CheckpointManifest = envelope::open(&file)
+            .map_err(|error| StorageError::corrupt(Operation::Get, folder.storage().address(&info.path), error))?;
         pinned.push(manifest);
     }
     pinned.sort_by_key(|manifest| manifest.checkpoint);

@@ -160,9 +160,19 @@ fn replay(folder: &JobFolder, last: Option<u64>, files: BTreeMap<u64, Bytes>) ->
     let Some(last) = last else { return history };
     let decoded = files.iter().map(|(number, file)| (*number, LogEntry::decode(*number, file)));
     let decoded = decoded.collect::<BTreeMap<_, _>>();
-    // The mark of the last readable entry; where none is, everything listed counts.
-    let marks = decoded.values().rev().filter_map(|entry| entry.as_ref().ok()).map(|entry| entry.low_water);
-    let low_water = marks.into_iter().next().or(decoded.keys().next().copied()).unwrap_or(last);
+    // The mark of the last readable entry. If that isn't the last of all, the one that can't be read may have trimmed
+    // more: then a gap says nothing, and what stands before it counts no longer.
+    let mark = decoded.values().rev().filter_map(|entry| entry.as_ref().ok()).map(|entry| entry.low_water).next();
+    let low_water = match decoded.get(&last) {
+        Some(Ok(entry)) => entry.low_water,
+        _ => {
+            let mut run = last;
+            while run > 0 && decoded.contains_key(&(run - 1)) {
+                run -= 1;
+            }
+            mark.unwrap_or(0).max(run)
+        }
+    };
     let mut expected = low_water;
     for (number, entry) in decoded.into_iter().filter(|(number, _)| *number >= low_water) {
         if number > expected {

@@ -150,7 +150,7 @@ async fn a_lying_disk_is_found_out() {
     let error = complete_next(&mut log, &keep(5)).await.unwrap_err();
     assert!(matches!(error, LogError::Fenced { .. }), "{error}");
     let error = open_log(&inner, "b").await.unwrap_err();
-    let expected = "the commit log is damaged: `memory:/job-1/log/00000000000000000002.json`: it is missing";
+    let expected = "the commit log is damaged: `memory://job-1/log/00000000000000000002.json`: it is missing";
     assert_eq!(error.to_string(), expected);
 }
 

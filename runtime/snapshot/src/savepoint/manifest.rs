@@ -93,18 +93,14 @@ pub async fn read_savepoint_manifest(
     let path = folder.join(&savepoint_file());
     let file = match storage.get(&path).await {
         Err(error) if error.is_not_found() => {
-            return Err(SavepointError::NotASavepoint { folder: describe(storage, folder) });
+            return Err(SavepointError::NotASavepoint { folder: storage.address(folder) });
         }
         other => other?,
     };
     envelope::open(&file)
-        .map_err(|error| SavepointError::Damaged { object: describe(storage, &path), reason: error.to_string() })
+        .map_err(|error| SavepointError::Damaged { object: storage.address(&path), reason: error.to_string() })
 }
 
 pub(super) fn savepoint_file() -> ObjectPath {
     ObjectPath::parse(SAVEPOINT_FILE).expect("a valid path")
-}
-
-pub(super) fn describe(storage: &dyn Storage, path: &ObjectPath) -> String {
-    format!("{}/{path}", storage.uri().trim_end_matches('/'))
 }

@@ -1,6 +1,6 @@
 //! Reading a savepoint: only the row groups that hold wanted key groups, each checked.
 
-use super::manifest::{describe, read_savepoint_manifest};
+use super::manifest::read_savepoint_manifest;
 use super::{FileChunk, SavepointError, SavepointFile, SavepointManifest, SavepointState, state_columns};
 use crate::storage::{ObjectPath, Storage, StorageErrorKind};
 use arrow::array::{RecordBatch, UInt16Array};
@@ -121,7 +121,7 @@ impl SavepointReader {
     }
 
     fn damaged(&self, path: &ObjectPath, reason: String) -> SavepointError {
-        SavepointError::Damaged { object: describe(&*self.storage, &self.folder.join(path)), reason }
+        SavepointError::Damaged { object: self.storage.address(&self.folder.join(path)), reason }
     }
 
     fn no_such_state(&self, operator: &OperatorUid, state: &str) -> SavepointError {

@@ -155,7 +155,7 @@ async fn an_unfinished_savepoint_is_none_and_a_finished_one_stays() {
     let mut state = writer.state(&uid(), &schema()).unwrap();
     state.write(&rows(0..=1, 1)).await.unwrap();
     let error = SavepointReader::open(storage.clone(), folder.clone()).await.unwrap_err().to_string();
-    assert_eq!(error, "`memory:/sp` is not a savepoint, or one that was never finished: it holds no `savepoint.json`");
+    assert_eq!(error, "`memory://sp` is not a savepoint, or one that was never finished: it holds no `savepoint.json`");
     let error = writer.clone().finish(manifest()).await.unwrap_err().to_string();
     assert!(error.contains("1 of its writers have not finished"), "{error}");
 

@@ -1,6 +1,6 @@
 //! Writing a savepoint: a table per state, then the file that makes it one.
 
-use super::manifest::{describe, savepoint_file};
+use super::manifest::savepoint_file;
 use super::{FileChunk, SavepointError, SavepointFile, SavepointManifest, SavepointState, state_columns};
 use crate::envelope;
 use crate::storage::{ObjectPath, PutOutcome, Storage};
@@ -49,7 +49,7 @@ impl SavepointWriter {
         max_parallelism: u32,
     ) -> Result<Self, SavepointError> {
         match storage.head(&folder.join(&savepoint_file())).await {
-            Ok(_) => return Err(SavepointError::AlreadyThere { folder: describe(&*storage, &folder) }),
+            Ok(_) => return Err(SavepointError::AlreadyThere { folder: storage.address(&folder) }),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
         }
@@ -92,12 +92,12 @@ impl SavepointWriter {
             operator.states.push(SavepointState { schema: written.schema, columns, rows, files });
         }
         let path = self.folder.join(&savepoint_file());
-        let object = describe(&*self.storage, &path);
+        let object = self.storage.address(&path);
         let file = envelope::seal_pretty(&manifest)
             .map_err(|error| SavepointError::Damaged { object, reason: error.to_string() })?;
         match self.storage.put_if_absent(&path, file).await? {
             PutOutcome::Created => Ok(manifest),
-            PutOutcome::Exists => Err(SavepointError::AlreadyThere { folder: describe(&*self.storage, &self.folder) }),
+            PutOutcome::Exists => Err(SavepointError::AlreadyThere { folder: self.storage.address(&self.folder) }),
         }
     }
 

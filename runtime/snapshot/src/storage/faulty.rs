@@ -144,7 +144,7 @@ impl FaultyStorage {
     }
 
     fn failure(&self, call: &Call, kind: StorageErrorKind, message: &str) -> StorageError {
-        StorageError::new(call.operation, format!("{}/{}", self.inner.uri(), call.path), kind, message)
+        StorageError::new(call.operation, self.inner.address(&call.path), kind, message)
     }
 
     /// Waits or fails before the call; what remains to be applied is returned.

@@ -39,7 +39,7 @@ impl LocalStorage {
     }
 
     fn error(&self, operation: Operation, path: &ObjectPath, error: &io::Error) -> StorageError {
-        let object = format!("{}/{path}", self.uri);
+        let object = self.address(path);
         match error.kind() {
             ErrorKind::NotFound => StorageError::not_found(operation, object),
             _ => StorageError::new(operation, object, kind_of(error), error),
@@ -106,7 +106,7 @@ impl Storage for LocalStorage {
         };
         match self.blocking(Operation::GetRange, path, read).await? {
             Ok(content) => Ok(content),
-            Err(actual) => Err(too_short(format!("{}/{path}", self.uri), offset, length, actual)),
+            Err(actual) => Err(too_short(self.address(path), offset, length, actual)),
         }
     }
 
@@ -214,7 +214,7 @@ struct LocalUpload {
 impl Upload for LocalUpload {
     async fn write(&mut self, part: Bytes) -> Result<(), StorageError> {
         let mut file = self.file.take().ok_or_else(|| {
-            let object = format!("{}/{}", self.storage.uri, self.path);
+            let object = self.storage.address(&self.path);
             StorageError::new(Operation::Upload, object, StorageErrorKind::Permanent, "an earlier part failed")
         })?;
         let write = move |_: &Path| file.write(&part).map(|()| file);
@@ -224,7 +224,7 @@ impl Upload for LocalUpload {
 
     async fn finish(mut self: Box<Self>) -> Result<(), StorageError> {
         let file = self.file.take().ok_or_else(|| {
-            let object = format!("{}/{}", self.storage.uri, self.path);
+            let object = self.storage.address(&self.path);
             StorageError::new(Operation::Upload, object, StorageErrorKind::Permanent, "a part failed")
         })?;
         self.storage.blocking(Operation::Upload, &self.path, move |target| file.replace(target)).await

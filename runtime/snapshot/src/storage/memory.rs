@@ -24,10 +24,6 @@ impl MemoryStorage {
     fn objects(&self) -> MutexGuard<'_, BTreeMap<ObjectPath, Bytes>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn name(path: &ObjectPath) -> String {
-        format!("memory://{path}")
-    }
 }
 
 #[async_trait]
@@ -57,21 +53,21 @@ impl Storage for MemoryStorage {
 
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, StorageError> {
         let found = self.objects().get(path).cloned();
-        found.ok_or_else(|| StorageError::not_found(Operation::Get, Self::name(path)))
+        found.ok_or_else(|| StorageError::not_found(Operation::Get, self.address(path)))
     }
 
     async fn get_range(&self, path: &ObjectPath, offset: u64, length: u64) -> Result<Bytes, StorageError> {
         let found = self.objects().get(path).cloned();
-        let object = found.ok_or_else(|| StorageError::not_found(Operation::GetRange, Self::name(path)))?;
+        let object = found.ok_or_else(|| StorageError::not_found(Operation::GetRange, self.address(path)))?;
         match offset.checked_add(length) {
             Some(end) if end <= object.len() as u64 => Ok(object.slice(offset as usize..end as usize)),
-            _ => Err(too_short(Self::name(path), offset, length, object.len() as u64)),
+            _ => Err(too_short(self.address(path), offset, length, object.len() as u64)),
         }
     }
 
     async fn head(&self, path: &ObjectPath) -> Result<u64, StorageError> {
         let found = self.objects().get(path).map(|object| object.len() as u64);
-        found.ok_or_else(|| StorageError::not_found(Operation::Head, Self::name(path)))
+        found.ok_or_else(|| StorageError::not_found(Operation::Head, self.address(path)))
     }
 
     async fn list(

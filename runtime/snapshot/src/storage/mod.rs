@@ -31,6 +31,14 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// The address of the root, for messages: `file:///var/weir`.
     fn uri(&self) -> &str;
 
+    /// The object's whole address, for messages.
+    fn address(&self, path: &ObjectPath) -> String {
+        match self.uri() {
+            uri if uri.ends_with('/') => format!("{uri}{path}"),
+            uri => format!("{uri}/{path}"),
+        }
+    }
+
     /// Creates or replaces.
     async fn put(&self, path: &ObjectPath, content: Bytes) -> Result<(), StorageError>;
 
