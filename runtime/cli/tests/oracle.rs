@@ -77,6 +77,7 @@ cases! {
     decimals
     deduplicate_first
     deduplicate_last
+    deduplicate_processing_time
     distinct_aggregates
     filter
     filter_clause
@@ -116,6 +117,7 @@ cases! {
     nexmark_q9
     null_logic
     numbers
+    processing_time_windows
     projection
     regular_expressions
     select_distinct

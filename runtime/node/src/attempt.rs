@@ -18,7 +18,7 @@ use weir_dataflow::operator::OperatorMetrics;
 use weir_dataflow::watermark::{WatermarkGenerator, WatermarkMerger, WatermarkStrategy};
 use weir_model::graph::{Exchange, Node, NodeId, NodeKind, OperatorSpec, Port, StreamSchema};
 use weir_model::{CommitPermit, Fence, KeyGroupRange, OperatorUid, SubtaskId};
-use weir_state::{KeyedState, SegmentSource, StateConfig};
+use weir_state::{KeyedState, KeyedStateHandle, SegmentSource, StateConfig};
 
 /// The running tasks of one attempt.
 pub(crate) struct Attempt {
@@ -274,16 +274,33 @@ impl<'a> Builder<'a> {
             .backends
             .config(&node.uid, subtask, self.around.fence, key_groups, max_parallelism)
             .map_err(|reason| DeployError { reason: format!("{}: {reason}", node.uid), is_fatal: false })?;
-        let restored = self.restored(&node.uid).map_or(vec![], |restored| restored.keyed.clone());
+        let restored = self.restored(&node.uid).map_or(&[][..], |restored| &restored.keyed[..]);
+        let meets = |handle: &&KeyedStateHandle| handle.key_groups.intersect(&key_groups).is_some();
+        let restored: Vec<_> = restored.iter().filter(meets).cloned().collect();
         let failed = |error: &dyn std::fmt::Display| DeployError::fatal(format!("{}: {error}", node.uid));
         let mut state =
-            KeyedState::open(config, restored, self.around.segments).map_err(|error| failed(&error))?;
+            KeyedState::open(config, &restored, self.around.segments).map_err(|error| failed(&error))?;
         let inputs: Vec<StreamSchema> = node.inputs.iter().map(|edge| graph.node(edge.from).schema.clone()).collect();
         let registry = &*self.around.job.registry;
         let operator = weir_dataflow::factory::create(spec, &inputs, &node.schema, &mut state, registry)
             .map_err(|error| failed(&error))?;
-        state.finish_registration(self.around.job.resource.spec.allow_non_restored_state()).map_err(|error| failed(&error))?;
+        self.refuse_unmatched_states(node, &state)?;
+        state.between_batches(now_us()).map_err(|error| failed(&error))?;
         Ok(ChainNodeKind::Operator { operator, state: Box::new(state), counts: OperatorMetrics::default() })
+    }
+
+    /// As `refuse_unmatched`, for the states within an operator.
+    fn refuse_unmatched_states(&self, node: &Node, state: &KeyedState) -> Result<(), DeployError> {
+        let names: Vec<String> = state.unmatched().map(|schema| format!("`{}`", schema.name)).collect();
+        if names.is_empty() || self.around.job.resource.spec.allow_non_restored_state() {
+            return Ok(());
+        }
+        Err(DeployError::fatal(format!(
+            "{}: the restore point holds the state {}, which this version of the step doesn't have; set \
+             `upgrade.allowNonRestoredState: true` to let it go",
+            node.uid,
+            names.join(", ")
+        )))
     }
 
     fn sink_writer(&self, node: &Node, subtask: u32) -> Result<ChainNodeKind, DeployError> {

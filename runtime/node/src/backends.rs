@@ -30,7 +30,7 @@ impl StateBackends for Backends {
         max_parallelism: u32,
     ) -> Result<StateConfig, String> {
         match self {
-            Backends::Heap => Ok(StateConfig::heap(key_groups, max_parallelism)),
+            Backends::Heap => Ok(StateConfig { key_groups, max_parallelism }),
         }
     }
 }

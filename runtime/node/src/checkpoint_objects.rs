@@ -67,7 +67,11 @@ pub(crate) struct ObjectSegments(ObjectWriter);
 
 impl SegmentSink for ObjectSegments {
     fn append(&mut self, bytes: &[u8]) -> Result<SegmentRef, StateError> {
-        let location = self.0.append(bytes).map_err(|error| StateError::Write(error.to_string()))?;
+        let location = self.0.append(bytes).map_err(|error| StateError::Storage {
+            action: "writing to the object of",
+            object: "the checkpoint".to_owned(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
         Ok(SegmentRef {
             object: location.object.as_str().to_owned(),
             offset: location.offset,

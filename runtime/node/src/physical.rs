@@ -45,12 +45,9 @@ impl PhysicalPlan {
                 port: edge.port,
                 exchange: edge.exchange.clone(),
             };
+            let inputs = node.inputs.iter().map(input).collect();
             task_of_node[id.0] = tasks.len();
-            tasks.push(TaskPlan {
-                nodes: vec![id],
-                parallelism: node.parallelism as usize,
-                inputs: node.inputs.iter().map(input).collect(),
-            });
+            tasks.push(TaskPlan { nodes: vec![id], parallelism: node.parallelism as usize, inputs });
         }
         PhysicalPlan { tasks }
     }

@@ -89,13 +89,18 @@ impl FolderSegments {
 
 impl SegmentSource for FolderSegments {
     fn read(&self, segment: &SegmentRef) -> Result<Bytes, StateError> {
-        let object = ObjectPath::parse(&segment.object).map_err(|error| StateError::Read(error.to_string()))?;
+        let failed = |error: String| StateError::Storage {
+            action: "reading",
+            object: segment.object.clone(),
+            source: std::io::Error::other(error),
+        };
+        let object = ObjectPath::parse(&segment.object).map_err(|error| failed(error.to_string()))?;
         let location = SegmentLocation {
             object,
             offset: segment.offset,
             length: segment.length,
             crc32c: segment.crc32c,
         };
-        self.runtime.block_on(self.reader.read(&location)).map_err(|error| StateError::Read(error.to_string()))
+        self.runtime.block_on(self.reader.read(&location)).map_err(|error| failed(error.to_string()))
     }
 }

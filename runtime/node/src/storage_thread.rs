@@ -16,13 +16,14 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 use weir_coordinator::Outcome;
 use weir_dataflow::alignment::AlignmentMode;
-use weir_model::{CheckpointId, CheckpointKind, Fence, SubtaskId};
+use weir_model::{CheckpointId, CheckpointKind, Fence, StateSchema, SubtaskId};
 use weir_snapshot::log::{CloseReason, RestorePoint};
 use weir_snapshot::retention::SweepScope;
 use weir_snapshot::{
     CheckpointManifest, CheckpointSizes, CommitLog, JobFolder, LogError, ObjectPath, ObjectRef, OperatorManifest,
     Retention,
 };
+use weir_state::KeyedStateHandle;
 
 /// Tries to learn whether an entry stands in the log, before the job is given up to whoever can.
 const APPEND_TRIES: u32 = 10;
@@ -189,7 +190,7 @@ impl StorageThread {
                 let operator = operators.entry(node.uid.clone()).or_insert_with(|| OperatorManifest {
                     uid: node.uid.clone(),
                     parallelism: parallelism.map_or(1, |node| node.parallelism),
-                    states: node.keyed.as_ref().map_or(vec![], |keyed| keyed.schemas()),
+                    states: node.keyed.as_ref().map_or(vec![], state_schemas),
                     subtasks: vec![],
                 });
                 for segment in node.keyed.iter().flat_map(|keyed| keyed.segments()) {
@@ -240,6 +241,10 @@ impl StorageThread {
             tracing::warn!(%error, "the end of the job could not be noted in its log");
         }
     }
+}
+
+fn state_schemas(keyed: &KeyedStateHandle) -> Vec<StateSchema> {
+    keyed.states.iter().map(|state| state.schema.clone()).collect()
 }
 
 pub(crate) fn now_ms() -> u64 {

@@ -39,9 +39,7 @@ impl TaskCore {
             let mut cut = NodeCut::of(node.uid.clone());
             match &mut node.kind {
                 ChainNodeKind::Operator { state, .. } => {
-                    if state.is_used() {
-                        cut.keyed = Some(state.cut(barrier.checkpoint)?);
-                    }
+                    cut.keyed = Some(state.cut(barrier.checkpoint)?);
                 }
                 ChainNodeKind::Sink(writer) => {
                     let mut prepared = writer.pre_commit(barrier.checkpoint).map_err(|error| {

@@ -113,7 +113,9 @@ fn write(node: NodeCut, checkpoint: CheckpointId, objects: &CheckpointObjects) -
         None => None,
         Some(cut) => {
             let mut object = objects.segments(checkpoint).ok_or("the checkpoint was given up")?;
-            Some(cut.write(&mut object).map_err(|error| format!("{uid}: {error}"))?)
+            let handle = cut.write(&mut object).map_err(|error| format!("{uid}: {error}"))?;
+            // A stateless operator has nothing to say.
+            (!handle.states.is_empty()).then_some(handle)
         }
     };
     Ok(NodeSnapshot { uid, keyed, splits, sink, watermark })
