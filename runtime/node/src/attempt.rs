@@ -83,7 +83,14 @@ pub(crate) struct Surroundings<'a> {
 /// Where keyed state lives.
 pub(crate) trait StateBackends: Send + Sync {
     /// The configuration of one subtask's state; `uid` and `subtask` tell its local files from others'.
-    fn config(&self, uid: &OperatorUid, subtask: u32, fence: Fence, key_groups: KeyGroupRange, max_parallelism: u32) -> Result<StateConfig, String>;
+    fn config(
+        &self,
+        uid: &OperatorUid,
+        subtask: u32,
+        fence: Fence,
+        key_groups: KeyGroupRange,
+        max_parallelism: u32,
+    ) -> Result<StateConfig, String>;
 }
 
 /// Commits again what the restored checkpoint holds, then starts every task.
@@ -278,8 +285,7 @@ impl<'a> Builder<'a> {
         let meets = |handle: &&KeyedStateHandle| handle.key_groups.intersect(&key_groups).is_some();
         let restored: Vec<_> = restored.iter().filter(meets).cloned().collect();
         let failed = |error: &dyn std::fmt::Display| DeployError::fatal(format!("{}: {error}", node.uid));
-        let mut state =
-            KeyedState::open(config, &restored, self.around.segments).map_err(|error| failed(&error))?;
+        let mut state = KeyedState::open(config, &restored, self.around.segments).map_err(|error| failed(&error))?;
         let inputs: Vec<StreamSchema> = node.inputs.iter().map(|edge| graph.node(edge.from).schema.clone()).collect();
         let registry = &*self.around.job.registry;
         let operator = weir_dataflow::factory::create(spec, &inputs, &node.schema, &mut state, registry)
@@ -342,11 +348,10 @@ impl<'a> Builder<'a> {
             let base = channel_bases(plan, reader)[input];
             let gates = &self.gates[reader];
             let (writers, partitioner) = match &edge.exchange {
-                Exchange::Forward => {
-                    (vec![ChannelWriter::new(gates[subtask].clone(), base)], Partitioner::Forward)
-                }
+                Exchange::Forward => (vec![ChannelWriter::new(gates[subtask].clone(), base)], Partitioner::Forward),
                 exchange => {
-                    let writers: Vec<_> = gates.iter().map(|gate| ChannelWriter::new(gate.clone(), base + subtask)).collect();
+                    let writers: Vec<_> =
+                        gates.iter().map(|gate| ChannelWriter::new(gate.clone(), base + subtask)).collect();
                     let partitioner = match exchange {
                         Exchange::Hash { key_columns } => Partitioner::Hash(HashPartitioner::new(
                             key_columns.clone(),

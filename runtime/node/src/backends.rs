@@ -7,6 +7,10 @@ use weir_crds::streamjob::StateBackendKind;
 use weir_model::{Fence, KeyGroupRange, OperatorUid};
 use weir_state::StateConfig;
 
+/// The answer to a job that asks for RocksDB.
+const ROCKSDB: &str = "this version keeps keyed state on the heap only: set `stateBackend: {heap: {}}`, or pass \
+                       `--backend heap`";
+
 pub(crate) enum Backends {
     Heap,
 }
@@ -15,7 +19,7 @@ impl Backends {
     pub(crate) fn of(job: &Job) -> Result<Self, StartError> {
         match job.resource.spec.state_backend() {
             StateBackendKind::Heap => Ok(Backends::Heap),
-            StateBackendKind::RocksDb(_) => Err(StartError::Refused("rocksdb".to_owned())),
+            StateBackendKind::RocksDb(_) => Err(StartError::Refused(ROCKSDB.to_owned())),
         }
     }
 }

@@ -8,13 +8,31 @@ use weir_model::{CheckpointId, Durable, Fence};
 
 pub(crate) enum ControlEvent {
     Task(TaskEvent),
-    Deployed { fence: Fence, attempt: Result<Attempt, DeployError>, restored_from: Option<String> },
+    Deployed {
+        fence: Fence,
+        attempt: Result<Attempt, DeployError>,
+        restored_from: Option<String>,
+    },
     /// The checkpoint stands in the log; bytes written for it, and bytes that a restore reads.
-    Appended { checkpoint: Durable<CheckpointId>, new_bytes: u64, full_bytes: u64 },
-    AppendFailed { checkpoint: CheckpointId, reason: String },
-    Fenced { by: String },
-    SavepointWritten { request: RequestId, result: Result<String, String> },
-    Stopped { fence: Fence },
+    Appended {
+        checkpoint: Durable<CheckpointId>,
+        new_bytes: u64,
+        full_bytes: u64,
+    },
+    AppendFailed {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
+    Fenced {
+        by: String,
+    },
+    SavepointWritten {
+        request: RequestId,
+        result: Result<String, String>,
+    },
+    Stopped {
+        fence: Fence,
+    },
     Request(Request),
     Closed,
 }
@@ -22,6 +40,10 @@ pub(crate) enum ControlEvent {
 /// What a user asks of a running job.
 pub enum Request {
     /// `folder`: where to; by default beside the checkpoints. The answer is the savepoint's address.
-    Savepoint { folder: Option<String>, stop: bool, answer: Sender<Result<String, String>> },
+    Savepoint {
+        folder: Option<String>,
+        stop: bool,
+        answer: Sender<Result<String, String>>,
+    },
     Stop(StopMode),
 }

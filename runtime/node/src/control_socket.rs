@@ -22,7 +22,10 @@ const ACCEPT_FAILURES: u32 = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "request")]
 pub enum SocketRequest {
-    Savepoint { folder: Option<String>, stop: bool },
+    Savepoint {
+        folder: Option<String>,
+        stop: bool,
+    },
     /// Without another checkpoint.
     Cancel,
     /// After a last checkpoint.
@@ -33,8 +36,12 @@ pub enum SocketRequest {
 #[serde(rename_all = "camelCase")]
 pub enum SocketAnswer {
     /// With the savepoint's address, where one was asked for.
-    Done { savepoint: Option<String> },
-    Failed { reason: String },
+    Done {
+        savepoint: Option<String>,
+    },
+    Failed {
+        reason: String,
+    },
 }
 
 /// Answers requests until the process ends, from a thread of its own.

@@ -70,7 +70,8 @@ fn chained_to(graph: &JobGraph, id: NodeId) -> Option<NodeId> {
     let node = graph.node(id);
     let [edge] = node.inputs.as_slice() else { return None };
     let previous = graph.node(edge.from);
-    let only_main_reader = graph.consumers(edge.from).filter(|(reader, index)| port(graph, *reader, *index) == Port::Main).count() == 1;
+    let only_main_reader =
+        graph.consumers(edge.from).filter(|(reader, index)| port(graph, *reader, *index) == Port::Main).count() == 1;
     let chained = edge.port == Port::Main
         && edge.exchange == Exchange::Forward
         && previous.parallelism == node.parallelism

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Sink, Source};
 use weir_dataflow::custom::{CustomRegistry, NoCustomOperators};
 use weir_dataflow::operator::{Operator, OperatorError};
-use weir_model::graph::{CustomSpec, StreamSchema};
 use weir_model::StateSchema;
+use weir_model::graph::{CustomSpec, StreamSchema};
 use weir_sql::CustomOperators;
 use weir_state::KeyedState;
 

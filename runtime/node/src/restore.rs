@@ -5,7 +5,9 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use weir_connectors::api::{Committable, SinkSnapshot, SplitState};
 use weir_model::{CheckpointId, Durable, OperatorUid, StateSchema, Watermark};
-use weir_snapshot::{CheckpointManifest, JobFolder, ObjectPath, ObjectReader, OperatorManifest, SegmentLocation, SubtaskManifest};
+use weir_snapshot::{
+    CheckpointManifest, JobFolder, ObjectPath, ObjectReader, OperatorManifest, SegmentLocation, SubtaskManifest,
+};
 use weir_state::{KeyedStateHandle, SegmentRef, SegmentSource, StateError};
 
 /// What an attempt starts from.
@@ -95,12 +97,8 @@ impl SegmentSource for FolderSegments {
             source: std::io::Error::other(error),
         };
         let object = ObjectPath::parse(&segment.object).map_err(|error| failed(error.to_string()))?;
-        let location = SegmentLocation {
-            object,
-            offset: segment.offset,
-            length: segment.length,
-            crc32c: segment.crc32c,
-        };
+        let location =
+            SegmentLocation { object, offset: segment.offset, length: segment.length, crc32c: segment.crc32c };
         self.runtime.block_on(self.reader.read(&location)).map_err(|error| failed(error.to_string()))
     }
 }

@@ -299,11 +299,13 @@ impl Runner {
         std::thread::spawn(join);
     }
 
-    /// The oldest checkpoint whose segments the next cut of some task may name.
+    /// The oldest checkpoint whose segments the next cut of some task may name, or a savepoint still reads.
     fn protect_from(&self) -> Option<CheckpointId> {
         let attempt = self.attempt.as_ref()?;
         let known = attempt.tasks.iter().map(|task| self.confirmed.get(task).copied());
-        known.min().flatten().or(self.restored)
+        let built_on = known.min().flatten().or(self.restored);
+        // A savepoint that is being written still reads its checkpoint.
+        self.coordinator.savepoints_being_written().chain(built_on).min()
     }
 
     fn write_savepoint(&mut self, request: RequestId, checkpoint: CheckpointId) {

@@ -126,10 +126,7 @@ fn fingerprint(spec: &StreamJobSpec) -> String {
 
 fn retention(spec: &StreamJobSpec) -> Retention {
     let policy = spec.checkpoint.clone().unwrap_or_default();
-    Retention {
-        count: policy.retain_count(),
-        max_age_ms: policy.retain_max_age().map(|age| age.as_millis() as u64),
-    }
+    Retention { count: policy.retain_count(), max_age_ms: policy.retain_max_age().map(|age| age.as_millis() as u64) }
 }
 
 fn coordinator_config(spec: &StreamJobSpec) -> (Config, AlignmentMode) {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 use weir_coordinator::Outcome;
+use weir_crds::streamjob::DeletionPolicy;
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{CheckpointId, CheckpointKind, Fence, StateSchema, SubtaskId};
 use weir_snapshot::log::{CloseReason, RestorePoint};
@@ -73,8 +74,9 @@ impl StorageThread {
                 }
                 StorageRequest::Retain => self.retain(),
                 StorageRequest::Close { outcome } => {
+                    let events = self.events.clone();
                     self.close(&outcome);
-                    self.events.send(ControlEvent::Closed).ok();
+                    events.send(ControlEvent::Closed).ok();
                     return;
                 }
             }
@@ -83,6 +85,8 @@ impl StorageThread {
 
     fn deploy(&mut self, fence: Fence) {
         self.objects.give_up_all();
+        // What crashes and aborted checkpoints left behind goes before anything new is written.
+        self.sweep(SweepScope::Everything);
         let (attempt, restored_from) = match self.restore_state() {
             Err(reason) => (Err(reason), None),
             Ok((restore, restored_from, segments)) => {
@@ -153,7 +157,8 @@ impl StorageThread {
             let appended = self.log.complete(manifest.clone(), &self.retention, protect_from, now_ms);
             match self.runtime.block_on(appended) {
                 Ok(checkpoint) => {
-                    self.known_objects.extend(manifest.objects.iter().map(|object| (object.path.clone(), object.clone())));
+                    self.known_objects
+                        .extend(manifest.objects.iter().map(|object| (object.path.clone(), object.clone())));
                     return ControlEvent::Appended { checkpoint, new_bytes, full_bytes };
                 }
                 Err(LogError::Fenced { reason, .. }) => return ControlEvent::Fenced { by: reason },
@@ -168,7 +173,9 @@ impl StorageThread {
             }
         }
         // Going on would be guessing: a new start reads the log afresh.
-        ControlEvent::Fenced { by: format!("the storage doesn't say whether checkpoint {checkpoint} stands in the log") }
+        ControlEvent::Fenced {
+            by: format!("the storage doesn't say whether checkpoint {checkpoint} stands in the log"),
+        }
     }
 
     fn manifest(
@@ -223,13 +230,24 @@ impl StorageThread {
 
     fn retain(&mut self) {
         failpoint("mid-retention");
-        if let Err(error) = self.runtime.block_on(self.log.collect_garbage(SweepScope::Trimmed)) {
+        self.sweep(SweepScope::Trimmed);
+    }
+
+    fn sweep(&mut self, scope: SweepScope) {
+        if let Err(error) = self.runtime.block_on(self.log.collect_garbage(scope)) {
             // What stays is found by the next run of the retention.
             tracing::warn!(%error, "old checkpoints could not be removed");
         }
     }
 
-    fn close(&mut self, outcome: &Outcome) {
+    fn close(mut self, outcome: &Outcome) {
+        let on_delete = self.job.resource.spec.checkpoint.as_ref().map(|policy| policy.on_delete());
+        if *outcome == Outcome::Cancelled && on_delete == Some(DeletionPolicy::Delete) {
+            if let Err(error) = self.runtime.block_on(self.log.delete_job(now_ms())) {
+                tracing::warn!(%error, "the cancelled job's checkpoints could not all be deleted");
+            }
+            return;
+        }
         let (reason, message) = match outcome {
             Outcome::Finished => (CloseReason::Finished, String::new()),
             Outcome::Stopped { savepoint } => (CloseReason::Stopped, savepoint.clone().unwrap_or_default()),

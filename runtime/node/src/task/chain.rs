@@ -73,6 +73,11 @@ impl Downstream<'_> {
         };
         node.metrics.watermark_us.set(watermark.0);
         let mut passed_on = watermark;
+        if let ChainNodeKind::Sink(writer) = &mut node.kind
+            && watermark == Watermark::MAX
+        {
+            writer.end_of_input();
+        }
         if let ChainNodeKind::Operator { operator, state, counts } = &mut node.kind {
             let mut context = OperatorContext { state, processing_time_us: now_us(), metrics: counts };
             let mut rest = Counted {
@@ -135,7 +140,11 @@ impl Collector for Counted<'_> {
 }
 
 /// Keeps the first (innermost) node that failed.
-fn note(failed_in: &mut Option<OperatorUid>, uid: &OperatorUid, result: Result<(), OperatorError>) -> Result<(), OperatorError> {
+fn note(
+    failed_in: &mut Option<OperatorUid>,
+    uid: &OperatorUid,
+    result: Result<(), OperatorError>,
+) -> Result<(), OperatorError> {
     if let Err(error) = &result
         && !matches!(error, OperatorError::Cancelled)
     {

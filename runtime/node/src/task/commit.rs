@@ -74,7 +74,8 @@ fn run(
     reporter: Reporter,
 ) {
     for (permit, committables) in received {
-        let result = if committables.is_empty() { Ok(()) } else { commit_with_retries(&mut *committer, permit, &committables) };
+        let result =
+            if committables.is_empty() { Ok(()) } else { commit_with_retries(&mut *committer, permit, &committables) };
         match result {
             Ok(()) => reporter.report(TaskEventKind::Committed { checkpoint: permit.checkpoint() }),
             Err(error) => {

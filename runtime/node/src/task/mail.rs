@@ -5,7 +5,10 @@ use weir_model::{Barrier, CheckpointId, CommitPermit};
 #[derive(Clone, Debug)]
 pub(crate) enum Mail {
     /// To sources: send this barrier. `hold`: and no record after it until `Resume`.
-    Trigger { barrier: Barrier, hold: bool },
+    Trigger {
+        barrier: Barrier,
+        hold: bool,
+    },
     Resume,
     /// The attempt at this checkpoint was given up.
     CancelCheckpoint(CheckpointId),

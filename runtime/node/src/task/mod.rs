@@ -33,13 +33,21 @@ pub(crate) struct TaskEvent {
 #[derive(Debug)]
 pub(crate) enum TaskEventKind {
     /// Everything this task has to keep for the checkpoint stands in the checkpoint's object.
-    Acknowledged { checkpoint: CheckpointId, snapshot: TaskSnapshot },
+    Acknowledged {
+        checkpoint: CheckpointId,
+        snapshot: TaskSnapshot,
+    },
     /// This task could not take its part of the checkpoint; the task itself goes on.
-    Declined { checkpoint: CheckpointId, reason: String },
+    Declined {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
     /// The source has come to its end.
     EndOfInput,
     /// This task's sink (if it has one) has committed up to the checkpoint.
-    Committed { checkpoint: CheckpointId },
+    Committed {
+        checkpoint: CheckpointId,
+    },
     Failed(TaskFailure),
     /// The thread has ended in order.
     Ended,

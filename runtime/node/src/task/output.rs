@@ -33,7 +33,9 @@ pub(crate) struct OutputEdge {
 pub(crate) enum Partitioner {
     /// The only writer of this edge.
     Forward,
-    Rebalance { next: usize },
+    Rebalance {
+        next: usize,
+    },
     Hash(HashPartitioner),
 }
 

@@ -45,7 +45,9 @@ enum Phase {
     /// Nothing to poll before this moment.
     Waiting(Instant),
     /// The barrier of a stop has been sent: no record until `Resume` or the end.
-    Held { at_end: bool },
+    Held {
+        at_end: bool,
+    },
     /// All records have been sent, and what the end of input sets off; barriers are still taken.
     AtEnd,
 }
@@ -207,9 +209,10 @@ impl SourceTask {
     fn checkpoint(&mut self, barrier: Barrier, is_at_end: bool) -> Result<(), OperatorError> {
         let splits = self.reader.snapshot().map_err(|error| self.failed(error))?;
         // A subtask that is idle or at its end holds back nothing, now or after a restore.
-        let active = self.event_time.as_ref().filter(|event_time| {
-            event_time.has_splits && !event_time.generator.is_idle() && !is_at_end
-        });
+        let active = self
+            .event_time
+            .as_ref()
+            .filter(|event_time| event_time.has_splits && !event_time.generator.is_idle() && !is_at_end);
         let watermark = active.map(|event_time| event_time.generator.current());
         let own = NodeCut { splits, watermark, ..NodeCut::of(self.uid.clone()) };
         self.dead_letters.broadcast(&StreamElement::Barrier(barrier))?;

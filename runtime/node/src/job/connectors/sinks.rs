@@ -52,9 +52,7 @@ pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Si
 fn file_format(sink: &crd::Sink) -> Result<SinkFileFormat, Fault> {
     let kind = sink.format.as_ref().and_then(|format| format.kind());
     Ok(match kind {
-        Some(SinkFormatKind::Json(json)) => {
-            SinkFileFormat::Text(EncoderConfig::Json { omit_nulls: json.omit_nulls() })
-        }
+        Some(SinkFormatKind::Json(json)) => SinkFileFormat::Text(EncoderConfig::Json { omit_nulls: json.omit_nulls() }),
         Some(SinkFormatKind::Csv(csv)) => {
             let separators = csv.separators();
             SinkFileFormat::Text(EncoderConfig::Csv(CsvFormat {
@@ -72,7 +70,9 @@ fn file_format(sink: &crd::Sink) -> Result<SinkFileFormat, Fault> {
         Some(SinkFormatKind::Avro(_) | SinkFormatKind::Debezium) => {
             return Err(Fault::new("format", "files cannot have this format yet", "use json, csv, parquet or raw"));
         }
-        None => return Err(Fault::new("format", "a file's format must be named", "add `format: {json: {}}` or another")),
+        None => {
+            return Err(Fault::new("format", "a file's format must be named", "add `format: {json: {}}` or another"));
+        }
     })
 }
 

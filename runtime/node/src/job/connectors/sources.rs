@@ -7,9 +7,9 @@ use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Source};
 use weir_connectors::files::{FileFormat, FilesSource, FilesSourceConfig, SourceCompression};
 use weir_connectors::formats::{CsvFormat, DecoderConfig, OnBadRecord};
-use weir_connectors::generator::{
-    ColumnRule, DEFAULT_SPLITS, GeneratorConfig, GeneratorSource, RandomRule, RowOrder,
-};
+use weir_connectors::generator::{ColumnRule, DEFAULT_SPLITS, GeneratorConfig, GeneratorSource, RandomRule, RowOrder};
+use weir_connectors::nexmark::{NexmarkConfig, NexmarkSource, NexmarkTable};
+use weir_connectors::socket::{Reconnect, SocketConfig, SocketSource};
 use weir_crds::streamjob::{self as crd, BadRecords, Compression, SourceConnector, SourceFormatKind};
 use weir_model::types::{SQL_TYPE_NAMES, parse_sql_type};
 
@@ -41,6 +41,35 @@ pub(super) fn set_up(source: &crd::Source, registry: &Registry) -> Result<Arc<dy
                 splits: DEFAULT_SPLITS,
             };
             GeneratorSource::new(config).map(|source| Arc::new(source) as _)
+        }
+        Some(SourceConnector::Nexmark(nexmark)) => {
+            let config = NexmarkConfig {
+                table: match nexmark.table {
+                    crd::NexmarkTable::Person => NexmarkTable::Person,
+                    crd::NexmarkTable::Auction => NexmarkTable::Auction,
+                    crd::NexmarkTable::Bid => NexmarkTable::Bid,
+                    crd::NexmarkTable::All => NexmarkTable::All,
+                },
+                events: nexmark.events,
+                events_per_second: nexmark.events_per_second,
+                seed: nexmark.seed(),
+                start_us: event_time_us(nexmark.start(), "nexmark.start")?,
+                event_interval_ns: nexmark.event_interval().as_nanos() as i64,
+            };
+            NexmarkSource::new(config).map(|source| Arc::new(source) as _)
+        }
+        Some(SourceConnector::Socket(socket)) => {
+            let FileFormat::Text(format) = file_format(source)? else {
+                return Err(Fault::new("format", "lines cannot be Parquet", "use json, csv or raw"));
+            };
+            let config = SocketConfig {
+                address: socket.address.clone(),
+                format,
+                schema,
+                on_bad_record: on_bad_record(source),
+                reconnect: Reconnect::default(),
+            };
+            SocketSource::new(config).map(|source| Arc::new(source) as _)
         }
         Some(SourceConnector::Custom(custom)) => match registry.sources.get(&custom.connector_type) {
             Some(factory) => {
@@ -89,7 +118,9 @@ fn file_format(source: &crd::Source) -> Result<FileFormat, Fault> {
         Some(SourceFormatKind::Avro(_) | SourceFormatKind::Debezium(_)) => {
             return Err(Fault::new("format", "files cannot have this format yet", "use json, csv, parquet or raw"));
         }
-        None => return Err(Fault::new("format", "a file's format must be named", "add `format: {json: {}}` or another")),
+        None => {
+            return Err(Fault::new("format", "a file's format must be named", "add `format: {json: {}}` or another"));
+        }
     })
 }
 
