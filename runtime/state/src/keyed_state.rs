@@ -16,7 +16,7 @@ pub struct KeyedState {
     max_parallelism: u32,
     states: Vec<Tracked>,
     /// States of the restored checkpoint that nothing has registered yet.
-    restored: Vec<RestoredState>,
+    pub(crate) restored: Vec<RestoredState>,
     /// Number of the current interval between two cuts; restored rows are born in interval 0.
     interval: u32,
     /// Sequence of the runs that the next cut writes.

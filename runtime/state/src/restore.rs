@@ -30,6 +30,8 @@ pub(crate) enum Content {
 const ENDLESS_TTL_MS: u64 = u64::MAX;
 /// Blocks that lie one behind the other are read at once, up to this.
 const READ_BYTES: u64 = 1 << 23;
+/// Less than this is read faster by one thread than others are started.
+const PARALLEL_FROM_BYTES: u64 = 1 << 20;
 
 /// Reads all states in the handles.
 ///
@@ -51,13 +53,15 @@ pub(crate) fn restore(
     for plan in &mut plans {
         plan.finish(owned, source)?;
     }
+    let bytes: u64 = plans.iter().flat_map(|plan| &plan.runs).map(|run| run.segment.length).sum();
+    let threads = if bytes < PARALLEL_FROM_BYTES { 1 } else { threads() };
     let work: Vec<(usize, KeyGroupRange)> = plans
         .iter()
         .enumerate()
-        .flat_map(|(number, plan)| plan.parts(owned).into_iter().map(move |part| (number, part)))
+        .flat_map(|(number, plan)| plan.parts(owned, threads).into_iter().map(move |part| (number, part)))
         .collect();
     let mut contents: Vec<Vec<(KeyGroupRange, Content)>> = plans.iter().map(|_| vec![]).collect();
-    for (number, part, content) in run_parallel(&work, |(number, part)| {
+    for (number, part, content) in run_parallel(threads, &work, |(number, part)| {
         Ok((*number, *part, plans[*number].load(*part, max_parallelism, source)?))
     })? {
         contents[number].push((part, content));
@@ -131,7 +135,9 @@ fn add_to_plan(
 impl Plan {
     fn finish(&mut self, owned: KeyGroupRange, source: &dyn SegmentSource) -> Result<(), StateError> {
         self.runs.sort_by_key(|run| (run.sequence, run.key_groups.first));
-        self.indexes = run_parallel(&self.runs, |run| {
+        // Reading an index is waiting, mostly.
+        let threads = self.runs.len() / 4;
+        self.indexes = run_parallel(threads, &self.runs, |run| {
             let at = run.index()?;
             RunIndex::read(&source.read(&at)?, &at)
         })?;
@@ -145,9 +151,9 @@ impl Plan {
     }
 
     /// Parts of the owned key groups, each with one history: a run counts for all of a part or none of it.
-    fn parts(&self, owned: KeyGroupRange) -> Vec<KeyGroupRange> {
+    fn parts(&self, owned: KeyGroupRange, threads: usize) -> Vec<KeyGroupRange> {
         // Enough parts for the threads to share the work evenly, few enough for large reads.
-        let step = owned.len().div_ceil(threads() * 4).max(1);
+        let step = owned.len().div_ceil(if threads > 1 { threads * 4 } else { 1 }).max(1);
         let mut begins: Vec<u16> = owned.iter().map(|group| group.0).step_by(step).collect();
         for run in &self.runs {
             begins.push(run.key_groups.first);
@@ -297,12 +303,13 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, |threads| threads.get())
 }
 
-/// Runs `work` on each item, on as many threads as there are cores; results in the order of the items.
+/// Runs `work` on each item, on so many threads; results in the order of the items.
 fn run_parallel<I: Sync, O: Send>(
+    threads: usize,
     items: &[I],
     work: impl Fn(&I) -> Result<O, StateError> + Sync,
 ) -> Result<Vec<O>, StateError> {
-    let threads = threads().min(items.len());
+    let threads = threads.min(items.len());
     if threads <= 1 {
         return items.iter().map(work).collect();
     }

@@ -41,13 +41,10 @@ impl RowState {
                 continue;
             }
             let table: &mut Table = &mut self.sets[slot.set()].tables[slot.table()];
-            let row = slot.row();
-            assert!(row < table.used, "a slot of a row that isn't there");
-            table.mark(row);
-            // SAFETY: row numbers below `used` have `stride` words in `rows`, of which `lent_at .. + lent_bytes`
-            // are lent; the table is borrowed mutably for as long as the slice lives.
+            let words = table.marked_row_ptr(stride, slot.row());
+            // SAFETY: the row has `stride` words, of which `lent_at .. + lent_bytes` are lent; the table is
+            // borrowed mutably for as long as the slice lives.
             let bytes = unsafe {
-                let words = table.rows.as_mut_ptr().add(row as usize * stride);
                 if let Some(word) = last_write {
                     *words.add(word) = now_ms;
                 }

@@ -7,9 +7,12 @@ use super::{RowState, null_key_hash};
 use crate::key_batch::{KeyBatch, Keys};
 use crate::layout::{Physical, Slot};
 use crate::{EncodedRows, StateError};
+use std::ops::Range;
 
 /// Keys looked at together: enough to hide a cache miss, few enough to keep the lines in the first-level cache.
 const BLOCK: usize = 32;
+/// Below this, rows are looked up without prefetching: they are near.
+const PREFETCH_FROM_BYTES: usize = 1 << 17;
 
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -29,8 +32,9 @@ impl BatchKeys for WordKeys<'_> {
 
     #[inline(always)]
     unsafe fn matches(&self, at: usize, _: &Table, row: *const u64) -> bool {
-        // SAFETY: the caller's promise.
-        unsafe { *row == self.words[at] }
+        debug_assert!(at < self.words.len());
+        // SAFETY: the caller's promise; there are as many words as hashes.
+        unsafe { *row == *self.words.get_unchecked(at) }
     }
 
     #[inline]
@@ -66,28 +70,136 @@ impl BatchKeys for ByteKeys<'_> {
     }
 }
 
-/// Where the table of a key of the batch is.
+/// Which set holds the rows of a key of the batch.
 trait Placement {
-    /// Number of the key's set.
-    fn set(&self, at: usize) -> usize;
+    /// The tables as they are now, in a form that the loops over a batch keep in registers.
+    fn view<'a>(&'a self, sets: &'a [Set], first_group: u16) -> impl View + 'a;
+
+    /// How large the sets are together, about.
+    fn bytes(&self, sets: &[Set]) -> usize;
+}
+
+/// Finds the table of a key by its position in the batch and its key group.
+trait View {
+    fn table(&self, at: usize, group: u16) -> &Table;
+
+    fn slot(&self, at: usize, group: u16, row: u32) -> Slot;
 }
 
 struct OneNamespace(usize);
 
+struct OneSet<'a> {
+    tables: &'a [Table],
+    number: usize,
+    shift: u32,
+    first_group: u16,
+}
+
 impl Placement for OneNamespace {
     #[inline(always)]
-    fn set(&self, _: usize) -> usize {
-        self.0
+    fn view<'a>(&'a self, sets: &'a [Set], first_group: u16) -> impl View + 'a {
+        let set = &sets[self.0];
+        OneSet { tables: &set.tables, number: self.0, shift: set.shift, first_group }
+    }
+
+    fn bytes(&self, sets: &[Set]) -> usize {
+        sets[self.0].row_bytes()
+    }
+}
+
+impl View for OneSet<'_> {
+    #[inline(always)]
+    fn table(&self, _: usize, group: u16) -> &Table {
+        &self.tables[((group - self.first_group) >> self.shift) as usize]
+    }
+
+    #[inline(always)]
+    fn slot(&self, _: usize, group: u16, row: u32) -> Slot {
+        Slot::new(self.number, ((group - self.first_group) >> self.shift) as usize, row)
     }
 }
 
 struct NamespacePerKey<'a>(&'a [u32]);
 
+struct SetPerKey<'a> {
+    sets: &'a [Set],
+    numbers: &'a [u32],
+    first_group: u16,
+}
+
 impl Placement for NamespacePerKey<'_> {
     #[inline(always)]
-    fn set(&self, at: usize) -> usize {
-        self.0[at] as usize
+    fn view<'a>(&'a self, sets: &'a [Set], first_group: u16) -> impl View + 'a {
+        SetPerKey { sets, numbers: self.0, first_group }
     }
+
+    fn bytes(&self, sets: &[Set]) -> usize {
+        match self.0 {
+            [first, rest @ ..] if rest.iter().all(|set| set == first) => sets[*first as usize].row_bytes(),
+            _ => usize::MAX,
+        }
+    }
+}
+
+impl View for SetPerKey<'_> {
+    #[inline(always)]
+    fn table(&self, at: usize, group: u16) -> &Table {
+        let set = &self.sets[self.numbers[at] as usize];
+        &set.tables[((group - self.first_group) >> set.shift) as usize]
+    }
+
+    #[inline(always)]
+    fn slot(&self, at: usize, group: u16, row: u32) -> Slot {
+        let number = self.numbers[at] as usize;
+        Slot::new(number, ((group - self.first_group) >> self.sets[number].shift) as usize, row)
+    }
+}
+
+/// Asks for the places in the index of a block of keys.
+#[inline(always)]
+fn prefetch_index(view: &impl View, keys: &KeyBatch, block: Range<usize>) {
+    let (hashes, groups) = (&keys.hashes[block.clone()], &keys.groups[block.clone()]);
+    for (at, (hash, group)) in block.zip(hashes.iter().zip(groups)) {
+        prefetch(view.table(at, *group).index.home(*hash));
+    }
+}
+
+/// Finds the candidate rows of a block of keys and asks for them.
+#[inline(always)]
+fn prefetch_rows(view: &impl View, keys: &KeyBatch, block: Range<usize>, stride: usize, found: &mut [u32; BLOCK]) {
+    let (hashes, groups) = (&keys.hashes[block.clone()], &keys.groups[block.clone()]);
+    for ((at, found), (hash, group)) in block.zip(found).zip(hashes.iter().zip(groups)) {
+        let table = view.table(at, *group);
+        *found = table.index.candidate(*hash).unwrap_or(NO_ROW);
+        prefetch(table.row_ptr(stride, *found));
+    }
+}
+
+/// Resolves keys up to the first whose candidate (the `known` one, or else the one found now) isn't it; how many.
+#[inline(always)]
+fn resolve<K: BatchKeys>(
+    view: &impl View,
+    batch: &K,
+    keys: &KeyBatch,
+    block: Range<usize>,
+    stride: usize,
+    known: Option<&[u32]>,
+    slots: &mut [Slot],
+) -> usize {
+    let (hashes, groups) = (&keys.hashes[block.clone()], &keys.groups[block.clone()]);
+    for (place, ((at, slot), (hash, group))) in block.zip(&mut *slots).zip(hashes.iter().zip(groups)).enumerate() {
+        let table = view.table(at, *group);
+        let candidate = match known {
+            Some(known) => known[place],
+            None => table.index.candidate(*hash).unwrap_or(NO_ROW),
+        };
+        // SAFETY: a candidate comes from the index of this table.
+        if candidate == NO_ROW || !unsafe { batch.matches(at, table, table.row_ptr(stride, candidate)) } {
+            return place;
+        }
+        *slot = view.slot(at, *group, candidate);
+    }
+    slots.len()
 }
 
 impl RowState {
@@ -216,7 +328,8 @@ impl RowState {
         let mut at = 0;
         while at < keys.len() {
             if nulls.is_null(at) {
-                slots.push(self.null_key::<INSERT>(placement.set(at), at, new));
+                let set = placement.view(&self.sets, 0).slot(at, 0, 0).set();
+                slots.push(self.null_key::<INSERT>(set, at, new));
                 at += 1;
                 continue;
             }
@@ -261,79 +374,104 @@ impl RowState {
         placement: &impl Placement,
         batch: &K,
         keys: &KeyBatch,
-        range: std::ops::Range<usize>,
+        range: Range<usize>,
         slots: &mut Vec<Slot>,
         new: &mut Vec<u32>,
     ) -> Result<(), StateError> {
-        let first_group = self.groups.owned.first;
-        let with_ttl = self.ttl_ms.is_some();
+        let first = slots.len();
+        slots.resize(first + range.len(), Slot::NONE);
+        let slots = &mut slots[first..];
+        // The few rows of a small set are near anyway.
+        if placement.bytes(&self.sets) < PREFETCH_FROM_BYTES {
+            return self.access_block::<INSERT, K>(placement, batch, keys, range, None, slots, new);
+        }
+        let (first_group, stride) = (self.groups.owned.first, self.physical.stride);
         let block_of = |number: usize| {
             let from = (range.start + number * BLOCK).min(range.end);
             from..(from + BLOCK).min(range.end)
         };
         let mut candidates = [[NO_ROW; BLOCK]; 2];
-        let blocks = range.len().div_ceil(BLOCK);
-        for step in 0..blocks + 2 {
-            let sets = &self.sets;
-            let table_of = |at: usize| -> &Table {
-                let set: &Set = &sets[placement.set(at)];
-                &set.tables[((keys.groups[at] - first_group) >> set.shift) as usize]
-            };
-            for at in block_of(step) {
-                let table = table_of(at);
-                prefetch(table.index.as_ptr().wrapping_add(table.probe(batch.hash(at)).0));
-            }
+        for step in 0..range.len().div_ceil(BLOCK) + 2 {
+            let view = placement.view(&self.sets, first_group);
+            prefetch_index(&view, keys, block_of(step));
             if step >= 1 {
-                let block = block_of(step - 1);
-                let candidates = &mut candidates[(step - 1) % 2];
-                for (candidate, at) in candidates.iter_mut().zip(block) {
-                    let table = table_of(at);
-                    *candidate = table.candidate(batch.hash(at));
-                    prefetch(table.rows.as_ptr().wrapping_add(*candidate as usize * self.physical.stride));
-                }
+                prefetch_rows(&view, keys, block_of(step - 1), stride, &mut candidates[(step - 1) % 2]);
             }
+            drop(view);
             if step >= 2 {
                 let block = block_of(step - 2);
-                let candidates = &candidates[step % 2];
-                for (candidate, at) in candidates.iter().zip(block) {
-                    let number = placement.set(at);
-                    let set = &mut self.sets[number];
-                    let table_number = ((keys.groups[at] - first_group) >> set.shift) as usize;
-                    let table = &mut set.tables[table_number];
-                    // SAFETY: a candidate comes from the index of this table, and no row goes away in here.
-                    let hit = *candidate != NO_ROW
-                        && unsafe { batch.matches(at, table, table.row_ptr(&self.physical, *candidate)) };
-                    let row = if hit { *candidate } else { table.find_slowly::<INSERT, K>(&self.physical, batch, at) };
-                    if row != NO_ROW {
-                        let slot = Slot::new(number, table_number, row);
-                        if with_ttl && self.is_expired(slot) {
-                            if !INSERT {
-                                slots.push(Slot::NONE);
-                                continue;
-                            }
-                            self.reset(slot);
-                            new.push(at as u32);
-                        }
-                        slots.push(slot);
-                        continue;
-                    }
-                    if !INSERT {
-                        slots.push(Slot::NONE);
-                        continue;
-                    }
-                    let Some(row) = table.insert(&self.physical, batch, at, self.changes.interval) else {
-                        return Err(self.too_large("rows or bytes of one key group"));
-                    };
-                    let slot = Slot::new(number, table_number, row);
-                    if with_ttl {
-                        self.touch(slot);
-                    }
-                    new.push(at as u32);
-                    slots.push(slot);
-                }
+                let slots = &mut slots[block.start - range.start..block.end - range.start];
+                let known = Some(&candidates[step % 2][..]);
+                self.access_block::<INSERT, K>(placement, batch, keys, block, known, slots, new)?;
             }
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn access_block<const INSERT: bool, K: BatchKeys>(
+        &mut self,
+        placement: &impl Placement,
+        batch: &K,
+        keys: &KeyBatch,
+        block: Range<usize>,
+        known: Option<&[u32]>,
+        slots: &mut [Slot],
+        new: &mut Vec<u32>,
+    ) -> Result<(), StateError> {
+        let mut done = 0;
+        while done < slots.len() {
+            if self.ttl_ms.is_none() {
+                let view = placement.view(&self.sets, self.groups.owned.first);
+                let known = known.map(|known| &known[done..]);
+                let rest = block.start + done..block.end;
+                done += resolve(&view, batch, keys, rest, self.physical.stride, known, &mut slots[done..]);
+            }
+            if done < slots.len() {
+                slots[done] = self.access_slowly::<INSERT, K>(placement, batch, keys, block.start + done, new)?;
+                done += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// A key whose first candidate wasn't it, or is absent, or may have expired.
+    #[inline(never)]
+    fn access_slowly<const INSERT: bool, K: BatchKeys>(
+        &mut self,
+        placement: &impl Placement,
+        batch: &K,
+        keys: &KeyBatch,
+        at: usize,
+        new: &mut Vec<u32>,
+    ) -> Result<Slot, StateError> {
+        let view = placement.view(&self.sets, self.groups.owned.first);
+        let group = keys.groups[at];
+        let row = view.table(at, group).find(&self.physical, batch, at);
+        let slot = view.slot(at, group, row.unwrap_or(0));
+        drop(view);
+        if row.is_some() {
+            if self.is_expired(slot) {
+                if !INSERT {
+                    return Ok(Slot::NONE);
+                }
+                self.reset(slot);
+                new.push(at as u32);
+            }
+            return Ok(slot);
+        }
+        if !INSERT {
+            return Ok(Slot::NONE);
+        }
+        let table = &mut self.sets[slot.set()].tables[slot.table()];
+        let Some(row) = table.insert(&self.physical, batch, at, self.changes.interval) else {
+            return Err(self.too_large("rows or bytes of one key group"));
+        };
+        let slot = Slot::new(slot.set(), slot.table(), row);
+        self.touch(slot);
+        new.push(at as u32);
+        Ok(slot)
     }
 
     /// Whether the row's time to live is over.
@@ -371,14 +509,5 @@ impl RowState {
         row[header] |= kept;
         table.mark(slot.row());
         self.touch(slot);
-    }
-}
-
-impl Table {
-    /// The first candidate wasn't it, or another key of the block came first.
-    #[cold]
-    #[inline(never)]
-    fn find_slowly<const INSERT: bool, K: BatchKeys>(&self, physical: &Physical, batch: &K, at: usize) -> u32 {
-        self.find(physical, batch, at)
     }
 }

@@ -3,6 +3,7 @@
 mod access;
 mod columns;
 pub(crate) mod cut;
+mod index;
 mod lookup;
 pub(crate) mod read;
 mod set;

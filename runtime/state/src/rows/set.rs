@@ -45,6 +45,11 @@ impl Set {
         self.tables.iter().map(|table| table.live as usize).sum()
     }
 
+    /// Bytes that looking up its rows goes through, about.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.tables.iter().map(|table| table.rows.len() * 8 + table.index.bytes()).sum()
+    }
+
     #[inline]
     pub(super) fn table_of(&self, groups: &Groups, group: u16) -> usize {
         ((group - groups.owned.first) >> self.shift) as usize

@@ -1,39 +1,31 @@
+use super::index::Index;
 use super::words::{Arena, Words};
 use crate::key_batch::KeyForm;
 use crate::layout::Physical;
 use weir_model::hash::hash_u64;
 
-/// Rows of some key groups of one namespace: an open-addressing index over dense rows.
-///
-/// An index entry is `[tag][row number + 1]` in 32 bits, 0 where free; the row number takes as many bits as the
-/// index has, the tag the rest. The place is the top bits of the hash, the tag those below, and the lower half
-/// of the hash (which decides the key group) isn't used. Row numbers don't change when the index grows.
-#[repr(C)]
+/// Rows of some key groups of one namespace: dense rows and an index over them. Row numbers don't change when
+/// the index grows.
+#[repr(C, align(64))]
 #[derive(Clone)]
 pub(crate) struct Table {
-    // What every access needs comes first, in two cache lines.
-    pub(super) index: Vec<u32>,
+    // What a lookup needs is one cache line.
+    pub(super) index: Index,
     pub(super) rows: Words,
-    /// A bit for each row that changed since the last cut.
-    pub(super) changed: Vec<u64>,
-    /// log2 of the index length.
-    pub(super) bits: u32,
-    /// Rows that were ever numbered; some of them are free.
+    /// Rows that were ever numbered; some of them are free. `changed` and `rows` reach at least that far.
     pub(super) used: u32,
-    pub(super) dirty: bool,
     /// First row of the free list (linked through the key's word), or `NO_ROW`.
     free: u32,
     pub(super) live: u32,
+    /// A bit for each row that changed since the last cut.
+    pub(super) changed: Vec<u64>,
+    pub(super) dirty: bool,
     pub(super) arena: Arena,
     /// Changed bits of the cuts that aren't confirmed, oldest first.
     pub(super) pending: Vec<(u32, Vec<u64>)>,
 }
 
 pub(super) const NO_ROW: u32 = u32::MAX;
-const MIN_BITS: u32 = 4;
-/// 200 million rows a table; tags still have 4 bits.
-const MAX_BITS: u32 = 28;
-
 /// In a row's header: the row is in use.
 pub(crate) const LIVE: u64 = 1 << 31;
 /// In a row's header: the key is null (raw keys only; such a row isn't in the index).
@@ -47,7 +39,7 @@ pub(super) trait BatchKeys {
     /// Whether the row at this place of the table has the key.
     ///
     /// # Safety
-    /// `row` points to a row of `table`.
+    /// `row` points to a row of `table`, and `at` is a position of the batch.
     unsafe fn matches(&self, at: usize, table: &Table, row: *const u64) -> bool;
     /// Writes the key into a fresh row; `false`: the arena is full.
     fn write(&self, at: usize, table: &mut Table, row_at: usize) -> bool;
@@ -56,10 +48,9 @@ pub(super) trait BatchKeys {
 impl Table {
     pub(super) fn new() -> Self {
         Table {
-            index: vec![0; 1 << MIN_BITS],
+            index: Index::new(),
             rows: Words::default(),
             changed: vec![],
-            bits: MIN_BITS,
             used: 0,
             dirty: false,
             free: NO_ROW,
@@ -69,34 +60,23 @@ impl Table {
         }
     }
 
-    /// Place in the index, tag (in place), and the mask of the row number.
     #[inline(always)]
-    pub(super) fn probe(&self, hash: u64) -> (usize, u32, u32) {
-        let half = (hash >> 32) as u32;
-        ((half >> (32 - self.bits)) as usize, half << self.bits, (1 << self.bits) - 1)
+    pub(super) fn row_ptr(&self, stride: usize, row: u32) -> *const u64 {
+        self.rows.as_ptr().wrapping_add(row as usize * stride)
     }
 
-    /// The first row whose tag is that of the hash, or `NO_ROW`. Reads the index alone.
+    /// The row's words and its mark: as `row_mut` and `mark` at once, without looking anything up twice.
     #[inline(always)]
-    pub(super) fn candidate(&self, hash: u64) -> u32 {
-        let (mut at, tag, mask) = self.probe(hash);
-        loop {
-            // SAFETY: `at` is below 2^bits, the length of the index.
-            let entry = unsafe { *self.index.get_unchecked(at) };
-            if entry == 0 {
-                return NO_ROW;
-            }
-            if (entry ^ tag) <= mask {
-                return (entry & mask) - 1;
-            }
-            at = (at + 1) & mask as usize;
+    pub(super) fn marked_row_ptr(&mut self, stride: usize, row: u32) -> *mut u64 {
+        assert!(row < self.used, "a slot of a row that isn't there");
+        if !self.dirty {
+            self.dirty = true;
         }
-    }
-
-    #[inline(always)]
-    pub(super) fn row_ptr(&self, physical: &Physical, row: u32) -> *const u64 {
-        debug_assert!(row < self.used);
-        self.rows.as_ptr().wrapping_add(row as usize * physical.stride)
+        // SAFETY: `rows` and `changed` reach to `used` rows.
+        unsafe {
+            *self.changed.get_unchecked_mut(row as usize / 64) |= 1 << (row % 64);
+            self.rows.as_mut_ptr().add(row as usize * stride)
+        }
     }
 
     #[inline]
@@ -111,23 +91,12 @@ impl Table {
         self.rows.slice_mut(row as usize * physical.stride, physical.stride)
     }
 
-    /// The row of the key, or `NO_ROW`.
-    pub(super) fn find(&self, physical: &Physical, keys: &impl BatchKeys, key: usize) -> u32 {
-        let (mut at, tag, mask) = self.probe(keys.hash(key));
-        loop {
-            let entry = self.index[at];
-            if entry == 0 {
-                return NO_ROW;
-            }
-            if (entry ^ tag) <= mask {
-                let row = (entry & mask) - 1;
-                // SAFETY: the index refers to rows of this table only.
-                if unsafe { keys.matches(key, self, self.row_ptr(physical, row)) } {
-                    return row;
-                }
-            }
-            at = (at + 1) & mask as usize;
-        }
+    /// The row of the key.
+    pub(super) fn find(&self, physical: &Physical, keys: &impl BatchKeys, key: usize) -> Option<u32> {
+        self.index.find(keys.hash(key), |row| {
+            // SAFETY: the index refers to rows of this table only.
+            unsafe { keys.matches(key, self, self.row_ptr(physical.stride, row)) }
+        })
     }
 
     /// Adds a row for a key that has none. `None`: the table is full.
@@ -138,15 +107,13 @@ impl Table {
         key: usize,
         interval: u32,
     ) -> Option<u32> {
-        if self.live as usize >= self.index.len() / 4 * 3 || self.used as usize + 1 >= self.index.len() {
-            self.grow_index(physical)?;
-        }
+        self.reserve(physical, 1)?;
         let row = self.allocate(physical, interval);
         let row_at = row as usize * physical.stride;
         if !keys.write(key, self, row_at) {
             return None;
         }
-        self.link(keys.hash(key), row);
+        self.index.insert(keys.hash(key), row);
         Some(row)
     }
 
@@ -185,46 +152,17 @@ impl Table {
         self.dirty = true;
     }
 
-    /// Puts the row into the index, which has room.
-    fn link(&mut self, hash: u64, row: u32) {
-        let (mut at, tag, mask) = self.probe(hash);
-        while self.index[at] != 0 {
-            at = (at + 1) & mask as usize;
-        }
-        self.index[at] = tag | (row + 1);
-    }
-
-    fn grow_index(&mut self, physical: &Physical) -> Option<()> {
-        if self.bits == MAX_BITS {
-            return None;
-        }
-        self.bits += 1;
-        self.index = vec![0; 1 << self.bits];
-        self.relink(physical);
-        Some(())
-    }
-
-    fn relink(&mut self, physical: &Physical) {
+    /// Makes room for `rows` more rows. `None`: the table is full.
+    pub(super) fn reserve(&mut self, physical: &Physical, rows: usize) -> Option<()> {
+        // Freed rows are taken first, and no row's number may pass what an entry holds.
+        let most = (self.live as usize + rows).max(self.used as usize);
+        let Some(larger) = self.index.larger_for(most) else { return Some(()) };
+        self.index = larger.ok()?;
         for row in 0..self.used {
             let words = self.rows.slice(row as usize * physical.stride, physical.stride);
             if words[physical.header()] & (LIVE | NULL_KEY) == LIVE {
-                let hash = row_hash(physical, words);
-                self.link(hash, row);
+                self.index.insert(row_hash(physical, words), row);
             }
-        }
-    }
-
-    /// Makes room for `rows` more rows at once.
-    pub(super) fn reserve(&mut self, physical: &Physical, rows: usize) -> Option<()> {
-        let wanted = (self.used as usize + rows) * 4 / 3 + 2;
-        let bits = wanted.next_power_of_two().trailing_zeros();
-        if bits > MAX_BITS {
-            return None;
-        }
-        if bits > self.bits {
-            self.bits = bits;
-            self.index = vec![0; 1 << bits];
-            self.relink(physical);
         }
         Some(())
     }
@@ -234,7 +172,9 @@ impl Table {
         let header = self.row(physical, row)[physical.header()];
         assert!(header & LIVE != 0, "a row was removed twice");
         if header & NULL_KEY == 0 {
-            self.unlink(physical, row);
+            let rows = &self.rows;
+            let hash_of = |row: u32| row_hash(physical, rows.slice(row as usize * physical.stride, physical.stride));
+            self.index.remove(hash_of(row), row, hash_of);
         }
         let words = self.rows.slice_mut(row as usize * physical.stride, physical.stride);
         if physical.form == KeyForm::Bytes {
@@ -248,32 +188,6 @@ impl Table {
         self.free = row;
         self.live -= 1;
         self.compact_arena(physical);
-    }
-
-    /// Removes the entry and moves those behind it forward, so that no probe ends too early.
-    fn unlink(&mut self, physical: &Physical, row: u32) {
-        let mask = self.index.len() - 1;
-        let number = row + 1;
-        let (mut hole, _, row_mask) = self.probe(row_hash(physical, self.row(physical, row)));
-        while self.index[hole] & row_mask != number {
-            assert!(self.index[hole] != 0, "a live row is in the index");
-            hole = (hole + 1) & mask;
-        }
-        let mut at = hole;
-        loop {
-            at = (at + 1) & mask;
-            let entry = self.index[at];
-            if entry == 0 {
-                break;
-            }
-            let home = self.probe(row_hash(physical, self.row(physical, (entry & row_mask) - 1))).0;
-            // The entry may move to the hole unless its home lies behind the hole.
-            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(hole) & mask) {
-                self.index[hole] = entry;
-                hole = at;
-            }
-        }
-        self.index[hole] = 0;
     }
 
     /// Rewrites the arena without its garbage, once that is most of it.
@@ -301,7 +215,7 @@ impl Table {
     }
 
     pub(super) fn capacity_bytes(&self) -> usize {
-        self.index.capacity() * 4
+        self.index.bytes()
             + self.rows.capacity_bytes()
             + self.changed.capacity() * 8
             + self.arena.capacity_bytes()
@@ -330,7 +244,7 @@ impl Table {
             words[word] = self.arena.store(from.arena.get(words[word])).expect("a split makes tables smaller");
         }
         if let Some(hash) = hash {
-            self.link(hash, adopted);
+            self.index.insert(hash, adopted);
         }
         let (word, bit) = (adopted as usize / 64, 1u64 << (adopted % 64));
         if !bit_of(&from.changed, row) {

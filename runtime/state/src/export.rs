@@ -1,0 +1,397 @@
+//! Keyed state as tables and back, which is what savepoints hold: no backend's bytes, no subtask's key groups.
+//!
+//! A table's columns are the key group (`UInt16`), then the schema's key, namespace and value fields. When an entry
+//! was last written is no part of it: a time to live begins anew.
+
+use crate::codec::{EncodedRows, ValueCodec, check_columns};
+use crate::handle::KeyedStateHandle;
+use crate::key_batch::{KeyBatch, KeyEncoder};
+use crate::keyed_state::KeyedState;
+use crate::migrate::PlaceCodec;
+use crate::ordered::OrderedState;
+use crate::restore::{Content, RestoredState, restore};
+use crate::rows::RowState;
+use crate::{SegmentSource, StateError};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt16Array, UInt32Array};
+use arrow::compute::{CastOptions, cast_with_options, concat, take};
+use arrow::datatypes::{DataType, Int64Type, UInt16Type};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use weir_model::{KeyGroup, KeyGroupRange, StateKind, StateSchema};
+
+/// About what is read and sorted at once.
+const CHUNK_BYTES: u64 = 64 << 20;
+const BATCH_ROWS: usize = 8192;
+
+/// Reads one subtask's state of a checkpoint as tables: `visit` gets a state's schema and some of its rows, by
+/// column. Over all calls for one state, rows ascend by key group.
+///
+/// # Errors
+/// Whatever reading the checkpoint says, and what `visit` says.
+pub fn export<E: From<StateError>>(
+    handle: &KeyedStateHandle,
+    source: &dyn SegmentSource,
+    mut visit: impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
+) -> Result<(), E> {
+    let held = handle.key_groups;
+    let chunks = handle.bytes() / CHUNK_BYTES + 1;
+    let step = (held.len() as u64).div_ceil(chunks).max(1) as usize;
+    for first in held.iter().step_by(step) {
+        let last = (first.0 as usize + step - 1).min(held.last as usize) as u16;
+        let part = KeyGroupRange { first: first.0, last };
+        for state in restore(std::slice::from_ref(handle), part, handle.max_parallelism, source)? {
+            match state.content {
+                Content::Rows(rows) => export_rows(rows, &mut visit)?,
+                Content::Ordered(entries) => export_ordered(entries, &mut visit)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn export_rows<E: From<StateError>>(
+    mut rows: RowState,
+    visit: &mut impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
+) -> Result<(), E> {
+    let (schema, max_parallelism) = (rows.schema().clone(), rows.max_parallelism());
+    let mut encoder = KeyEncoder::new(&schema.key);
+    let mut keys = KeyBatch::new();
+    let mut groups: Vec<u16> = vec![];
+    let fields = schema.key.len() + schema.namespace.len() + schema.value.len();
+    let mut pieces: Vec<Vec<ArrayRef>> = vec![vec![]; fields];
+    rows.for_each_batch(BATCH_ROWS, |namespace, key_columns, values, count| {
+        encoder.encode(key_columns, count, max_parallelism, &mut keys)?;
+        groups.extend((0..count).map(|row| keys.key_group(row).0));
+        let namespaces = namespace_column(&schema, namespace, count)?;
+        let columns = key_columns.iter().cloned().chain(namespaces).chain(values.iter().cloned());
+        pieces.iter_mut().zip(columns).for_each(|(pieces, column)| pieces.push(column));
+        Ok(())
+    })?;
+    drop(rows);
+    let columns = pieces.into_iter().map(|pieces| {
+        let pieces: Vec<&dyn Array> = pieces.iter().map(|piece| &**piece).collect();
+        if pieces.is_empty() { Ok(None) } else { concat(&pieces).map(Some) }
+    });
+    let columns = columns.collect::<Result<Vec<_>, _>>().map_err(StateError::from)?;
+    let mut order: Vec<u32> = (0..groups.len() as u32).collect();
+    order.sort_by_key(|row| groups[*row as usize]);
+    for rows in order.chunks(BATCH_ROWS) {
+        let sorted: ArrayRef = Arc::new(UInt16Array::from_iter_values(rows.iter().map(|row| groups[*row as usize])));
+        let rows = UInt32Array::from(rows.to_vec());
+        let taken = columns.iter().flatten().map(|column| take(column, &rows, None));
+        let taken = [Ok(sorted)].into_iter().chain(taken).collect::<Result<Vec<_>, _>>().map_err(StateError::from)?;
+        visit(&schema, taken)?;
+    }
+    Ok(())
+}
+
+/// The namespace of a row state is a number; as a column it has the type of the schema's field, if there is one.
+fn namespace_column(schema: &StateSchema, namespace: i64, rows: usize) -> Result<Option<ArrayRef>, StateError> {
+    match &schema.namespace[..] {
+        [] if namespace != 0 => Err(StateError::InvalidSchema {
+            state: schema.name.clone(),
+            reason: format!("it has no namespace field, and rows of namespace {namespace}"),
+        }),
+        [] => Ok(None),
+        [field, ..] => {
+            let numbers = Int64Array::from_value(namespace, rows);
+            Ok(Some(cast_with_options(&numbers, &field.data_type, &strict())?))
+        }
+    }
+}
+
+fn strict() -> CastOptions<'static> {
+    CastOptions { safe: false, ..CastOptions::default() }
+}
+
+fn export_ordered<E: From<StateError>>(
+    mut entries: OrderedState,
+    visit: &mut impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
+) -> Result<(), E> {
+    let schema = entries.schema().clone();
+    let (place_codec, value_codec) = (PlaceCodec::new(&schema)?, ValueCodec::new(&schema.value)?);
+    for group in entries.key_groups().iter() {
+        let mut from_place = Vec::new();
+        loop {
+            let (mut places, mut values) = (EncodedRows::default(), EncodedRows::default());
+            entries.scan_range(group, &from_place, None, |place, value| {
+                places.push(place);
+                values.push(value);
+                if places.len() < BATCH_ROWS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            let rows = places.len();
+            if rows == 0 {
+                break;
+            }
+            from_place = [places.row(rows - 1), &[0]].concat();
+            let mut place_columns = place_codec.codec.decode(places.iter())?;
+            if schema.kind == StateKind::Timer {
+                place_columns.rotate_left(schema.namespace.len());
+            }
+            let groups: ArrayRef = Arc::new(UInt16Array::from_value(group.0, rows));
+            let values = value_codec.decode(values.iter())?;
+            visit(&schema, [groups].into_iter().chain(place_columns).chain(values).collect())?;
+        }
+    }
+    Ok(())
+}
+
+impl KeyedState {
+    /// Adds rows, by column as `export` gives them, to a state that nothing has registered yet; registered, it
+    /// becomes what the new schema wants, as a state of a checkpoint does. Without rows: an empty state.
+    ///
+    /// # Errors
+    /// Columns that aren't the schema's; a row of a key group that isn't owned, or that isn't its key's.
+    ///
+    /// # Panics
+    /// If the state is registered already.
+    pub fn import(&mut self, schema: &StateSchema, columns: &[ArrayRef]) -> Result<(), StateError> {
+        let (owned, max_parallelism) = (self.key_groups(), self.max_parallelism());
+        let at = match self.restored.iter().position(|state| state.schema.name == schema.name) {
+            Some(at) => at,
+            None => {
+                self.restored.push(empty_state(schema, owned, max_parallelism)?);
+                self.restored.len() - 1
+            }
+        };
+        let fields = schema.key.len() + schema.namespace.len() + schema.value.len();
+        let Some((groups, columns)) = columns.split_first() else { return Ok(()) };
+        if columns.len() != fields {
+            return Err(StateError::ColumnCount { what: "imported state", columns: columns.len(), fields });
+        }
+        let groups = groups_of(schema, groups, owned)?;
+        let (keys, rest) = columns.split_at(schema.key.len());
+        let (namespaces, values) = rest.split_at(schema.namespace.len());
+        check_columns("key", &schema.key, keys, groups.len())?;
+        check_columns("namespace", &schema.namespace, namespaces, groups.len())?;
+        check_columns("value", &schema.value, values, groups.len())?;
+        match &mut self.restored[at].content {
+            Content::Rows(rows) => import_rows(rows, &groups, keys, namespaces, values),
+            Content::Ordered(entries) => import_ordered(entries, &groups, keys, namespaces, values),
+        }
+    }
+}
+
+fn empty_state(schema: &StateSchema, owned: KeyGroupRange, max_parallelism: u32) -> Result<RestoredState, StateError> {
+    let content = match schema.kind {
+        StateKind::Value => Content::Rows(RowState::new(schema.clone(), owned, max_parallelism, None, 0)?),
+        StateKind::List | StateKind::Map | StateKind::Timer => {
+            Content::Ordered(OrderedState::new(schema.clone(), owned, max_parallelism, None)?)
+        }
+    };
+    // Without runs behind it, the next cut writes all of it.
+    let base_sequences = vec![0; owned.len()];
+    Ok(RestoredState { schema: schema.clone(), has_ttl: false, content, runs: vec![], base_sequences })
+}
+
+fn groups_of(schema: &StateSchema, column: &ArrayRef, owned: KeyGroupRange) -> Result<Vec<KeyGroup>, StateError> {
+    if *column.data_type() != DataType::UInt16 || column.null_count() > 0 {
+        let reason = format!("its key groups are {}, and should be UInt16 without nulls", column.data_type());
+        return Err(StateError::decode(format!("state `{}`", schema.name), reason));
+    }
+    let groups = column.as_primitive::<UInt16Type>().values().iter().map(|group| KeyGroup(*group));
+    let groups: Vec<KeyGroup> = groups.collect();
+    match groups.iter().find(|group| !owned.contains(**group)) {
+        Some(group) => Err(StateError::NotOwned { group: group.0, owned }),
+        None => Ok(groups),
+    }
+}
+
+fn import_rows(
+    rows: &mut RowState,
+    groups: &[KeyGroup],
+    key_columns: &[ArrayRef],
+    namespaces: &[ArrayRef],
+    values: &[ArrayRef],
+) -> Result<(), StateError> {
+    let mut keys = KeyBatch::new();
+    KeyEncoder::new(&rows.schema().key).encode(key_columns, groups.len(), rows.max_parallelism(), &mut keys)?;
+    if let Some(row) = (0..groups.len()).find(|row| keys.key_group(*row) != groups[*row]) {
+        let (said, is) = (groups[row].0, keys.key_group(row).0);
+        let reason = format!("a row stands in key group {said}, and its key belongs to {is}");
+        return Err(StateError::decode(format!("state `{}`", rows.schema().name), reason));
+    }
+    let namespaces = match namespaces {
+        [] => vec![0; groups.len()],
+        [column, ..] => {
+            let numbers = cast_with_options(column, &DataType::Int64, &strict())?;
+            numbers.as_primitive::<Int64Type>().values().to_vec()
+        }
+    };
+    rows.put_columns(&namespaces, &keys, values)
+}
+
+fn import_ordered(
+    entries: &mut OrderedState,
+    groups: &[KeyGroup],
+    keys: &[ArrayRef],
+    namespaces: &[ArrayRef],
+    values: &[ArrayRef],
+) -> Result<(), StateError> {
+    let place_columns = match entries.schema().kind {
+        StateKind::Timer => [namespaces, keys].concat(),
+        _ => [keys, namespaces].concat(),
+    };
+    let (mut places, mut encoded) = (EncodedRows::default(), EncodedRows::default());
+    PlaceCodec::new(entries.schema())?.codec.encode(&place_columns, groups.len(), &mut places)?;
+    ValueCodec::new(&entries.schema().value)?.encode(values, groups.len(), &mut encoded)?;
+    let mut rows = groups.iter().enumerate();
+    rows.try_for_each(|(row, group)| entries.put_place(*group, places.row(row), encoded.row(row)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemorySegments, StateConfig, timer_time};
+    use arrow::array::{StringArray, TimestampMicrosecondArray};
+    use std::collections::BTreeSet;
+    use weir_model::types::TIMESTAMP;
+    use weir_model::{CheckpointId, StateField};
+
+    const MAX_PARALLELISM: u32 = 128;
+    const KEYS: i64 = 20_000;
+
+    fn totals() -> StateSchema {
+        StateSchema {
+            name: "totals".into(),
+            kind: StateKind::Value,
+            key: vec![StateField::new("name", DataType::Utf8, true)],
+            namespace: vec![StateField::new("window_start", TIMESTAMP, false)],
+            value: vec![StateField::new("total", DataType::Int64, true)],
+            semantics: vec!["sum(Int64)".into()],
+        }
+    }
+
+    fn timers() -> StateSchema {
+        StateSchema {
+            name: "timers".into(),
+            kind: StateKind::Timer,
+            key: vec![StateField::new("name", DataType::Utf8, true)],
+            namespace: vec![StateField::new("time", TIMESTAMP, false)],
+            value: vec![StateField::new("total", DataType::Int64, true)],
+            semantics: vec![],
+        }
+    }
+
+    fn name(number: i64) -> Option<String> {
+        (number > 0).then(|| format!("name {number}"))
+    }
+
+    /// State of `KEYS` keys, in two windows and as timers.
+    fn filled() -> KeyedState {
+        let mut state = KeyedState::new(KeyGroupRange { first: 0, last: 127 }, MAX_PARALLELISM);
+        let rows = state.register_rows(totals()).unwrap();
+        let entries = state.register_ordered(timers()).unwrap();
+        let names: ArrayRef = Arc::new((0..KEYS).map(name).collect::<StringArray>());
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..KEYS));
+        let mut keys = KeyBatch::new();
+        KeyEncoder::for_ordered(&totals().key).encode(&[names], KEYS as usize, MAX_PARALLELISM, &mut keys).unwrap();
+        for window in [-1_000_000, 7_000_000] {
+            state.rows(rows).put_columns(&vec![window; KEYS as usize], &keys, std::slice::from_ref(&numbers)).unwrap();
+        }
+        let mut values = EncodedRows::default();
+        ValueCodec::new(&timers().value).unwrap().encode(&[numbers], KEYS as usize, &mut values).unwrap();
+        for row in 0..KEYS as usize {
+            let time = timer_time(row as i64 - 50);
+            state.ordered(entries).put(keys.key_group(row), &time, keys.key(row), values.row(row)).unwrap();
+        }
+        state
+    }
+
+    fn handle_of(state: &mut KeyedState) -> (KeyedStateHandle, MemorySegments) {
+        let mut segments = MemorySegments::default();
+        let handle = state.cut(CheckpointId(1)).unwrap().write(&mut segments).unwrap();
+        (handle, segments)
+    }
+
+    fn exported(handle: &KeyedStateHandle, segments: &MemorySegments) -> Vec<(StateSchema, Vec<ArrayRef>)> {
+        let mut batches = vec![];
+        export::<StateError>(handle, segments, |schema, columns| {
+            batches.push((schema.clone(), columns));
+            Ok(())
+        })
+        .unwrap();
+        batches
+    }
+
+    /// Each row of a state as text.
+    fn texts(batches: &[(StateSchema, Vec<ArrayRef>)], state: &str) -> BTreeSet<String> {
+        let mut texts = BTreeSet::new();
+        for (_, columns) in batches.iter().filter(|(schema, _)| schema.name == state) {
+            for row in 0..columns[0].len() {
+                let values = columns.iter().map(|column| arrow::util::display::array_value_to_string(column, row));
+                assert!(texts.insert(values.collect::<Result<Vec<_>, _>>().unwrap().join(" ")), "a row twice");
+            }
+        }
+        texts
+    }
+
+    #[test]
+    fn what_is_exported_comes_back_at_another_parallelism() {
+        let (handle, segments) = handle_of(&mut filled());
+        let batches = exported(&handle, &segments);
+        assert_eq!(texts(&batches, "totals").len() as i64, 2 * KEYS);
+        assert_eq!(texts(&batches, "timers").len() as i64, KEYS);
+        for schema in [totals(), timers()] {
+            let of_state = batches.iter().filter(|(of, _)| *of == schema);
+            let groups = of_state.flat_map(|(_, columns)| columns[0].as_primitive::<UInt16Type>().values().to_vec());
+            assert!(groups.is_sorted(), "rows ascend by key group");
+        }
+        let mut back = vec![];
+        for subtask in 0..3 {
+            let key_groups = KeyGroupRange::of_subtask(subtask, 3, MAX_PARALLELISM);
+            let config = StateConfig { key_groups, max_parallelism: MAX_PARALLELISM };
+            let mut state = KeyedState::open(config, &[], &MemorySegments::default()).unwrap();
+            for (schema, columns) in &batches {
+                let groups = columns[0].as_primitive::<UInt16Type>().values();
+                let first = groups.partition_point(|group| *group < key_groups.first);
+                let end = groups.partition_point(|group| *group <= key_groups.last);
+                let part: Vec<_> = columns.iter().map(|column| column.slice(first, end - first)).collect();
+                state.import(schema, &part).unwrap();
+            }
+            assert_eq!(state.unmatched().count(), 2);
+            state.register_rows(totals()).unwrap();
+            state.register_ordered(timers()).unwrap();
+            let (handle, segments) = handle_of(&mut state);
+            back.extend(exported(&handle, &segments));
+        }
+        for state in ["totals", "timers"] {
+            assert_eq!(texts(&batches, state), texts(&back, state), "{state}");
+        }
+    }
+
+    #[test]
+    fn imported_state_migrates_as_restored_state_does() {
+        let (handle, segments) = handle_of(&mut filled());
+        let mut state = KeyedState::new(KeyGroupRange { first: 0, last: 127 }, MAX_PARALLELISM);
+        for (schema, columns) in exported(&handle, &segments) {
+            state.import(&schema, &columns).unwrap();
+        }
+        let mut wider = totals();
+        wider.value.push(StateField::new("least", DataType::Int64, true));
+        wider.semantics.push("min(Int64)".into());
+        let id = state.register_rows(wider).unwrap();
+        assert_eq!(state.rows(id).len() as i64, 2 * KEYS);
+        let other = StateSchema { value: vec![StateField::new("total", DataType::Utf8, true)], ..timers() };
+        let refused = state.register_ordered(other).unwrap_err().to_string();
+        assert!(refused.contains("column `total` was Int64 and is now Utf8"), "{refused}");
+    }
+
+    #[test]
+    fn what_does_not_belong_is_refused() {
+        let mut state = KeyedState::new(KeyGroupRange { first: 0, last: 63 }, MAX_PARALLELISM);
+        let columns = |group: u16| -> Vec<ArrayRef> {
+            vec![
+                Arc::new(UInt16Array::from(vec![group])),
+                Arc::new(StringArray::from(vec!["name 1"])),
+                Arc::new(TimestampMicrosecondArray::from(vec![0])),
+                Arc::new(Int64Array::from(vec![1])),
+            ]
+        };
+        let mut refused = |columns: &[ArrayRef]| state.import(&totals(), columns).unwrap_err().to_string();
+        assert_eq!(refused(&columns(64)), "a key of group 64 reached the subtask of groups 0-63");
+        let errors = [refused(&columns(3)), refused(&columns(4))];
+        assert!(errors.iter().any(|error| error.contains("its key belongs to")), "{errors:?}");
+        assert!(refused(&columns(3)[..3]).contains("2 columns for a schema of 3 fields"));
+    }
+}
