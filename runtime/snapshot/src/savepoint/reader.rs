@@ -14,7 +14,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use weir_model::element::BATCH_ROWS;
-use weir_model::{KeyGroupRange, OperatorUid};
+use weir_model::{CheckpointId, Durable, KeyGroupRange, OperatorUid};
 
 #[derive(Clone, Debug)]
 pub struct SavepointReader {
@@ -31,6 +31,11 @@ impl SavepointReader {
 
     pub fn manifest(&self) -> &SavepointManifest {
         &self.manifest
+    }
+
+    /// Proof that the checkpoint was complete: a savepoint is only made from one that is, and stands only when whole.
+    pub fn proof(&self) -> Durable<CheckpointId> {
+        Durable::attest(self.manifest.checkpoint)
     }
 
     /// The state's rows in these key groups, file by file. An empty range gives none.
