@@ -96,6 +96,7 @@ pub(crate) trait StateBackends: Send + Sync {
 /// Commits again what the restored checkpoint holds, then starts every task.
 pub(crate) fn deploy(around: &Surroundings<'_>, restore: Option<&RestoreState>) -> Result<Attempt, DeployError> {
     if let Some(restore) = restore {
+        refuse_other_max_parallelism(around.job, restore)?;
         refuse_unmatched(around.job, restore)?;
     }
     for node in around.job.graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Sink)) {
@@ -119,13 +120,26 @@ pub(crate) fn deploy(around: &Surroundings<'_>, restore: Option<&RestoreState>) 
     Ok(Attempt { tasks: builder.tasks, sources: builder.sources, nodes: builder.nodes, gates, threads })
 }
 
+/// Key groups are what state is divided by: with another number of them, keys belong elsewhere.
+fn refuse_other_max_parallelism(job: &Job, restore: &RestoreState) -> Result<(), DeployError> {
+    let (was, is) = (restore.max_parallelism, job.graph.max_parallelism);
+    if was == is {
+        return Ok(());
+    }
+    Err(DeployError::fatal(format!(
+        "the restore point was taken with maxParallelism {was}, and the job has {is}: state cannot be divided anew. Set \
+         `maxParallelism: {was}`, or start empty with `--from none`"
+    )))
+}
+
 /// State that no operator of this job would take is refused: it would be lost with the next checkpoint.
 fn refuse_unmatched(job: &Job, restore: &RestoreState) -> Result<(), DeployError> {
     if job.resource.spec.allow_non_restored_state() {
         return Ok(());
     }
     let has_state = |restored: &OperatorRestore| {
-        !restored.keyed.is_empty() || !restored.splits.is_empty() || !restored.committables.is_empty()
+        let has_keyed = !restored.keyed.is_empty() || restored.saved.is_some();
+        has_keyed || !restored.splits.is_empty() || !restored.committables.is_empty()
     };
     let known = |uid: &OperatorUid| job.graph.nodes.iter().any(|node| node.uid == *uid);
     let unmatched = restore.operators.iter().filter(|(uid, restored)| has_state(restored) && !known(uid));
@@ -286,6 +300,13 @@ impl<'a> Builder<'a> {
         let restored: Vec<_> = restored.iter().filter(meets).cloned().collect();
         let failed = |error: &dyn std::fmt::Display| DeployError::fatal(format!("{}: {error}", node.uid));
         let mut state = KeyedState::open(config, &restored, self.around.segments).map_err(|error| failed(&error))?;
+        if let Some(saved) = self.restored(&node.uid).and_then(|restored| restored.saved.as_ref()) {
+            // Before the operator is made: it reads its states while it opens.
+            saved.fill(&mut state).map_err(|error| DeployError {
+                reason: format!("{}: {error}", node.uid),
+                is_fatal: !error.is_transient(),
+            })?;
+        }
         let inputs: Vec<StreamSchema> = node.inputs.iter().map(|edge| graph.node(edge.from).schema.clone()).collect();
         let registry = &*self.around.job.registry;
         let operator = weir_dataflow::factory::create(spec, &inputs, &node.schema, &mut state, registry)

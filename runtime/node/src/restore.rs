@@ -1,10 +1,11 @@
 //! From a completed checkpoint to what each subtask of a new attempt starts with.
 
+use crate::savepoint::SavedStates;
 use crate::task::NodeSnapshot;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use weir_connectors::api::{Committable, SinkSnapshot, SplitState};
-use weir_model::{CheckpointId, Durable, OperatorUid, StateSchema, Watermark};
+use weir_model::{CheckpointId, Durable, OperatorUid, Watermark};
 use weir_snapshot::{
     CheckpointManifest, JobFolder, ObjectPath, ObjectReader, OperatorManifest, SegmentLocation, SubtaskManifest,
 };
@@ -14,6 +15,8 @@ use weir_state::{KeyedStateHandle, SegmentRef, SegmentSource, StateError};
 pub(crate) struct RestoreState {
     /// Proof that what is committed again was complete.
     pub(crate) checkpoint: Durable<CheckpointId>,
+    /// Which the job must have, too.
+    pub(crate) max_parallelism: u32,
     pub(crate) operators: BTreeMap<OperatorUid, OperatorRestore>,
 }
 
@@ -21,11 +24,12 @@ pub(crate) struct RestoreState {
 pub(crate) struct OperatorRestore {
     /// Of every old subtask that had any.
     pub(crate) keyed: Vec<KeyedStateHandle>,
+    /// Keyed state in a savepoint's form, instead.
+    pub(crate) saved: Option<SavedStates>,
     pub(crate) splits: Vec<SplitState>,
     /// Old subtask index and what its writer kept.
     pub(crate) writers: Vec<(u32, serde_json::Value)>,
     pub(crate) committables: Vec<Committable>,
-    pub(crate) states: Vec<StateSchema>,
     /// Of a source: the least of its subtasks'.
     pub(crate) watermark: Option<Watermark>,
 }
@@ -33,18 +37,18 @@ pub(crate) struct OperatorRestore {
 impl RestoreState {
     pub(crate) fn of(checkpoint: Durable<CheckpointId>, manifest: &CheckpointManifest) -> Result<Self, String> {
         let operator = |operator: &OperatorManifest| {
-            let restored = operator_restore(operator)
+            let restored = operator_restore(&operator.subtasks)
                 .map_err(|error| format!("checkpoint {}, operator `{}`: {error}", manifest.checkpoint, operator.uid))?;
             Ok::<_, String>((operator.uid.clone(), restored))
         };
         let operators = manifest.operators.iter().map(operator).collect::<Result<_, _>>()?;
-        Ok(RestoreState { checkpoint, operators })
+        Ok(RestoreState { checkpoint, max_parallelism: manifest.max_parallelism, operators })
     }
 }
 
-fn operator_restore(operator: &OperatorManifest) -> Result<OperatorRestore, serde_json::Error> {
-    let mut restored = OperatorRestore { states: operator.states.clone(), ..OperatorRestore::default() };
-    for SubtaskManifest { index, finished: _, keyed, splits, sink, operator: own } in &operator.subtasks {
+pub(crate) fn operator_restore(subtasks: &[SubtaskManifest]) -> Result<OperatorRestore, serde_json::Error> {
+    let mut restored = OperatorRestore::default();
+    for SubtaskManifest { index, finished: _, keyed, splits, sink, operator: own } in subtasks {
         if let Some(keyed) = keyed {
             restored.keyed.push(serde_json::from_value(keyed.clone())?);
         }
