@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// What the oracle's SQL may use besides DuckDB's own functions: the start of the window of a timestamp.
 const SETUP: &str = "CREATE MACRO tumble(t, size) AS time_bucket(size, t, TIMESTAMP '1970-01-01')";
@@ -107,6 +108,9 @@ impl Oracle {
 
 /// Writes the tables that data.py makes of a seed, once, and returns their folder.
 pub fn tables(seed: u64) -> PathBuf {
+    static WRITES: Mutex<()> = Mutex::new(());
+    // A test that panicked while it wrote left a partial folder at most.
+    let _alone = WRITES.lock().unwrap_or_else(PoisonError::into_inner);
     let script = std::fs::read(script("data.py")).expect("read data.py");
     // A changed generator writes to another folder, so that none reads what an older one left.
     let version = script.iter().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(*byte)));
@@ -116,6 +120,9 @@ pub fn tables(seed: u64) -> PathBuf {
     }
     // Another test process may do the same at this moment: only whole folders get the final name.
     let partial = folder.with_extension(format!("partial-{}", std::process::id()));
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).expect("remove a partial copy");
+    }
     python("data.py", &[&partial.display().to_string(), &seed.to_string()])
         .unwrap_or_else(|problem| panic!("{problem}"));
     if std::fs::rename(&partial, &folder).is_err() {
