@@ -165,7 +165,10 @@ mod tests {
     }
 
     fn numbers(batches: &[RecordBatch]) -> Vec<Option<i64>> {
-        batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().iter().collect::<Vec<_>>()).collect()
+        batches
+            .iter()
+            .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().iter().collect::<Vec<_>>())
+            .collect()
     }
 
     #[test]

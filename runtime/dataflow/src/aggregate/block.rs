@@ -111,15 +111,17 @@ impl RowBlock {
     /// Takes the state rows of `slots` in, instead of what it held.
     pub fn load(&mut self, state: &RowState, slots: &[Slot]) {
         self.rows = slots.len();
-        self.words.clear();
-        self.words.reserve(slots.len() * self.stride);
-        let words = &mut self.words;
+        self.words.resize(slots.len() * self.stride, 0);
+        let mut into = self.words.chunks_exact_mut(self.stride);
         state.for_each(slots, |_, row| {
-            let (head, rest) = row.split_at(4);
-            words.push(u32::from_le_bytes(head.try_into().expect("4 bytes")) as u64);
-            words.extend(rest.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))));
+            // Little in this loop, so that the processor waits for several rows at once.
+            let (Some(into), Some((head, rest))) = (into.next(), row.split_first_chunk::<4>()) else { return };
+            into[0] = u32::from_le_bytes(*head) as u64;
+            for (word, bytes) in into[1..].iter_mut().zip(rest.as_chunks::<8>().0) {
+                *word = u64::from_le_bytes(*bytes);
+            }
         });
-        assert_eq!(self.words.len(), self.rows * self.stride, "the state's rows have another layout");
+        assert_eq!(state.layout().row_bytes(), self.stride * 8 - 4, "the state's rows have another layout");
         for (null_word, counters) in self.layout.counters.iter().enumerate().filter(|(_, counters)| **counters != 0) {
             self.words.iter_mut().skip(null_word).step_by(self.stride).for_each(|word| *word &= !counters);
         }

@@ -1,10 +1,10 @@
 //! What an updating operator emits: the difference between the results before a batch and after it.
 
 use crate::operator::OperatorError;
-use arrow::array::{ArrayRef, BooleanArray, Int8Array, UInt32Array};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, Int8Array, Int64Array, UInt32Array};
 use arrow::compute::kernels::cmp::distinct;
-use arrow::compute::{concat, or, take};
-use arrow::datatypes::SchemaRef;
+use arrow::compute::{concat, take};
+use arrow::datatypes::{Float64Type, Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use std::sync::Arc;
 use weir_model::ChangeKind;
@@ -32,10 +32,10 @@ pub struct ChangelogMode {
 /// Rows of a changelog, as indices.
 #[derive(Default)]
 pub struct Changelog {
-    groups: Vec<u32>,
-    /// Into the results before (first) and after the batch, one behind the other.
-    results: Vec<u32>,
+    /// Twice the number of the group, and one more for its result after the batch rather than before it.
+    picks: Vec<u32>,
     kinds: Vec<i8>,
+    changed: Vec<bool>,
 }
 
 impl Changelog {
@@ -47,39 +47,36 @@ impl Changelog {
         after: &[ArrayRef],
         mode: ChangelogMode,
     ) -> Result<(), OperatorError> {
-        self.groups.clear();
-        self.results.clear();
+        self.picks.clear();
         self.kinds.clear();
-        let changed = if mode.unchanged { None } else { changed(before, after)? };
-        let is_changed = |group: usize| changed.as_ref().is_some_and(|changed| changed.value(group));
-        let groups = fates.len() as u32;
-        for (group, fate) in fates.iter().enumerate() {
-            let (old, new) = (group as u32, group as u32 + groups);
+        self.changed.clear();
+        self.changed.resize(fates.len(), mode.unchanged);
+        if !mode.unchanged {
+            before.iter().zip(after).try_for_each(|(before, after)| find_changes(before, after, &mut self.changed))?;
+        }
+        for (group, (fate, changed)) in fates.iter().zip(&self.changed).enumerate() {
+            let (old, new) = (group as u32 * 2, group as u32 * 2 + 1);
+            let mut push = |pick: u32, kind: ChangeKind| {
+                self.picks.push(pick);
+                self.kinds.push(kind as i8);
+            };
             match fate {
-                Fate::Silent => {}
-                Fate::Inserted => self.push(group, new, ChangeKind::Insert),
-                Fate::Deleted => self.push(group, old, ChangeKind::Delete),
-                Fate::Updated if !mode.unchanged && !is_changed(group) => {}
-                Fate::Updated => {
+                Fate::Updated if *changed => {
                     if mode.update_before {
-                        self.push(group, old, ChangeKind::UpdateBefore);
+                        push(old, ChangeKind::UpdateBefore);
                     }
-                    self.push(group, new, ChangeKind::UpdateAfter);
+                    push(new, ChangeKind::UpdateAfter);
                 }
+                Fate::Updated | Fate::Silent => {}
+                Fate::Inserted => push(new, ChangeKind::Insert),
+                Fate::Deleted => push(old, ChangeKind::Delete),
             }
         }
         Ok(())
     }
 
-    #[inline]
-    fn push(&mut self, group: usize, result: u32, kind: ChangeKind) {
-        self.groups.push(group as u32);
-        self.results.push(result);
-        self.kinds.push(kind as i8);
-    }
-
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        self.picks.is_empty()
     }
 
     /// The rows as a batch: key columns (a row of `keys` for each group, at `key_rows[group]`), then results,
@@ -93,29 +90,54 @@ impl Changelog {
         after: &[ArrayRef],
     ) -> Result<RecordBatch, OperatorError> {
         let mut columns = Vec::with_capacity(schema.fields().len());
-        let key_indices = self.groups.iter().map(|group| key_rows[*group as usize]);
-        let key_indices = UInt32Array::from_iter_values(key_indices);
+        let key_indices = self.picks.iter().map(|pick| key_rows[*pick as usize / 2]);
+        let key_indices = UInt32Array::from(key_indices.collect::<Vec<_>>());
         for key in keys {
             columns.push(take(key, &key_indices, None)?);
         }
-        let indices = UInt32Array::from(std::mem::take(&mut self.results));
         for (before, after) in before.iter().zip(after) {
-            columns.push(take(&concat(&[before.as_ref(), after.as_ref()])?, &indices, None)?);
+            columns.push(self.gather(before, after)?);
         }
         columns.push(Arc::new(Int8Array::from(std::mem::take(&mut self.kinds))));
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
     }
+
+    fn gather(&self, before: &ArrayRef, after: &ArrayRef) -> Result<ArrayRef, OperatorError> {
+        if let Some((old, new)) = plain::<Int64Type>(before, after) {
+            return Ok(Arc::new(Int64Array::from(self.gather_values(old, new))));
+        }
+        if let Some((old, new)) = plain::<Float64Type>(before, after) {
+            return Ok(Arc::new(Float64Array::from(self.gather_values(old, new))));
+        }
+        let groups = before.len() as u32;
+        let indices = self.picks.iter().map(|pick| pick / 2 + (pick % 2) * groups);
+        let indices = UInt32Array::from(indices.collect::<Vec<_>>());
+        Ok(take(&concat(&[before.as_ref(), after.as_ref()])?, &indices, None)?)
+    }
+
+    fn gather_values<T: Copy>(&self, before: &[T], after: &[T]) -> Vec<T> {
+        let sides = [before, after];
+        self.picks.iter().map(|pick| sides[*pick as usize % 2][*pick as usize / 2]).collect()
+    }
 }
 
-/// For each group whether any result differs; `None` if there are no results that could.
-fn changed(before: &[ArrayRef], after: &[ArrayRef]) -> Result<Option<BooleanArray>, OperatorError> {
-    let mut changed: Option<BooleanArray> = None;
-    for (before, after) in before.iter().zip(after) {
-        let differs = distinct(before, after)?;
-        changed = Some(match changed {
-            None => differs,
-            Some(changed) => or(&changed, &differs)?,
-        });
+/// Marks the groups whose result differs.
+fn find_changes(before: &ArrayRef, after: &ArrayRef, changed: &mut [bool]) -> Result<(), OperatorError> {
+    if let Some((before, after)) = plain::<Int64Type>(before, after) {
+        let pairs = before.iter().zip(after);
+        changed.iter_mut().zip(pairs).for_each(|(changed, (before, after))| *changed |= before != after);
+        return Ok(());
     }
-    Ok(changed)
+    let differs = distinct(before, after)?;
+    differs.values().set_indices().for_each(|group| changed[group] = true);
+    Ok(())
+}
+
+/// Values before and after.
+type Pair<'a, T> = (&'a [T], &'a [T]);
+
+/// The values of two columns of this type that have no nulls.
+fn plain<'a, T: ArrowPrimitiveType>(before: &'a ArrayRef, after: &'a ArrayRef) -> Option<Pair<'a, T::Native>> {
+    let values = |column: &'a ArrayRef| column.as_primitive_opt::<T>().filter(|column| column.null_count() == 0);
+    Some((values(before)?.values(), values(after)?.values()))
 }

@@ -16,6 +16,11 @@ use weir_model::graph::{GroupAggregateSpec, StreamSchema};
 use weir_model::{ChangeKind, StateField, StateKind, StateSchema};
 use weir_state::{KeyBatch, KeyEncoder, KeyedState, RowStateId, Slot, StateOptions};
 
+/// From here on few keys come twice in a batch, and their rows lie all over memory: a batch goes through in
+/// pieces whose rows, found by the first pass over a piece, are still in the cache for the passes after it.
+const MANY_GROUPS: usize = BATCH_ROWS;
+const ROWS_OF_MANY_GROUPS: usize = BATCH_ROWS / 4;
+
 /// Keeps a state row per key and emits, once per batch for each key that the batch touches, what became of the
 /// key's result: `+I` for a new key, `-U` and `+U` for a changed result, `-D` when the last row of a key was
 /// taken back.
@@ -251,8 +256,12 @@ impl Operator for GroupAggregate {
         context: &mut OperatorContext<'_>,
         out: &mut dyn Collector,
     ) -> Result<(), OperatorError> {
-        for first in (0..batch.num_rows()).step_by(BATCH_ROWS) {
-            let piece = batch.slice(first, BATCH_ROWS.min(batch.num_rows() - first));
+        let at_once = match context.state.rows(self.state).len_of(0) {
+            0..MANY_GROUPS => BATCH_ROWS,
+            MANY_GROUPS.. => ROWS_OF_MANY_GROUPS,
+        };
+        for first in (0..batch.num_rows()).step_by(at_once) {
+            let piece = batch.slice(first, at_once.min(batch.num_rows() - first));
             self.process_piece(&piece, context.state, out)?;
         }
         Ok(())

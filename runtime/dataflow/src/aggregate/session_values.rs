@@ -75,9 +75,7 @@ impl AggregateSet {
         self.aggregates.iter().any(|bound| matches!(bound.side, Some(Side::Values(_))))
     }
 
-    fn filed_values(
-        &mut self,
-    ) -> impl Iterator<Item = (&super::function::Aggregate, &mut super::values::ValueCounts)> {
+    fn filed_values(&mut self) -> impl Iterator<Item = (&super::function::Aggregate, &mut super::values::ValueCounts)> {
         self.aggregates.iter_mut().filter_map(|Bound { aggregate, side }| match side {
             Some(Side::Values(values)) => Some((&*aggregate, values)),
             _ => None,

@@ -6,7 +6,9 @@ use super::plan::{check_append_only, check_lateness};
 use super::progress::Progress;
 use super::session_state::{ReadSessions, SessionState, leading_field, schemas, start_field};
 use super::times::event_times;
-use crate::aggregate::{AggregatePlan, AggregateSet, Batch, InputMode, RowBlock, Selection, SessionKey, Touched, ValuesUse, key_fields};
+use crate::aggregate::{
+    AggregatePlan, AggregateSet, Batch, InputMode, RowBlock, Selection, SessionKey, Touched, ValuesUse, key_fields,
+};
 use crate::keyed::BatchKeys;
 use crate::operator::{Collector, Operator, OperatorContext, OperatorError};
 use arrow::array::{ArrayRef, Int8Array, TimestampMicrosecondArray, UInt32Array};
@@ -248,8 +250,10 @@ impl SessionAggregate {
                 self.aggregates.merge(&mut block, &[merged.row()], &before, &[member.row])?;
             }
             self.state.set_end(&mut block, merged.row() as usize, merged.end_us);
-            if !merged.members.iter().any(|member| member.in_state) {
-                let (group, key_bytes) = key(merged.key);
+            let (group, key_bytes) = key(merged.key);
+            // The timer of a session that has fired comes only when it's over, which may be past the new end.
+            let has_timer = |member: &Session| member.in_state && !self.has_fired(member.end_us, group);
+            if !merged.members.iter().any(has_timer) {
                 let deadline = self.deadline(merged.end_us, self.has_fired(merged.end_us, group));
                 context.state.ordered(self.state.timers).put_timer(group, deadline, key_bytes, &[])?;
             }

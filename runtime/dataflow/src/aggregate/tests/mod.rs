@@ -2,6 +2,7 @@ use super::group::{GroupAggregate, state_schemas};
 use crate::operator::{Operator, OperatorContext, OperatorError, OperatorMetrics};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
+use cluster::Cluster;
 use datafusion_common::ScalarValue;
 use oracle::{Row, call, result, text};
 use proptest::prelude::*;
@@ -11,9 +12,10 @@ use rows::{KEY, all_calls, arrival_calls, batch, counted, random_row, stream};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_model::graph::{AggregateCall, AggregateFunction, GroupAggregateSpec, StreamSchema};
-use weir_model::{ChangeKind, KeyGroupRange};
-use weir_state::KeyedState;
+use weir_model::{ChangeKind, CheckpointId, KeyGroupRange};
+use weir_state::{KeyedState, MemorySegments, StateConfig};
 
+pub(crate) mod cluster;
 pub(crate) mod oracle;
 pub(crate) mod rows;
 
@@ -46,6 +48,37 @@ fn process(
 pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<Row> {
     let cell = |row: usize| move |column: &arrow::array::ArrayRef| ScalarValue::try_from_array(column, row).unwrap();
     (0..batch.num_rows()).map(|row| batch.columns().iter().map(cell(row)).collect()).collect()
+}
+
+/// Seeds of a random test. A failing one is repeated with `WEIR_SEED=<seed> cargo test -p weir-dataflow <test>`.
+pub(crate) fn seeds() -> impl Strategy<Value = u64> {
+    match std::env::var("WEIR_SEED") {
+        Ok(seed) => Just(seed.parse().expect("WEIR_SEED is a number")).boxed(),
+        Err(_) => any::<u64>().no_shrink().boxed(),
+    }
+}
+
+/// Fails with the rows in which two results differ.
+pub(crate) fn assert_same(
+    found: &BTreeMap<String, String>,
+    expected: &BTreeMap<String, String>,
+    calls: &[AggregateCall],
+    context: &str,
+) {
+    let mut differences = vec![];
+    for key in found.keys().chain(expected.keys().filter(|key| !found.contains_key(*key))) {
+        match (found.get(key), expected.get(key)) {
+            (Some(found), Some(expected)) => {
+                let cells = found.split(' ').zip(expected.split(' ')).zip(calls);
+                for ((found, expected), call) in cells.filter(|((found, expected), _)| found != expected) {
+                    differences.push(format!("{key}: {} is {found}, not {expected}", call.output.name()));
+                }
+            }
+            (Some(_), None) => differences.push(format!("{key}: shouldn't be there")),
+            (None, _) => differences.push(format!("{key}: is missing")),
+        }
+    }
+    assert!(differences.is_empty(), "{context}:\n{}", differences.join("\n"));
 }
 
 /// What a changelog amounts to; each change must fit what there is.
@@ -83,8 +116,11 @@ fn check(seed: u64, updating: bool, keys: Vec<usize>, calls: Vec<AggregateCall>)
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let input = stream(updating);
     let spec = spec(keys.clone(), calls.clone());
-    let mut state = keyed_state();
-    let mut operator = GroupAggregate::new(&spec, &input, &output(&input, &spec), &mut state).unwrap();
+    let output = output(&input, &spec);
+    let create = |state: &mut KeyedState| -> Result<Box<dyn Operator>, OperatorError> {
+        Ok(Box::new(GroupAggregate::new(&spec, &input, &output, state)?))
+    };
+    let mut cluster = Cluster::new(&input, &keys, Box::new(create));
     let mut groups: BTreeMap<String, (Row, Group)> = BTreeMap::new();
     let mut live: Vec<Row> = vec![];
     let mut materialised = Materialised::default();
@@ -118,8 +154,11 @@ fn check(seed: u64, updating: bool, keys: Vec<usize>, calls: Vec<AggregateCall>)
             }
             rows.push((row, kind));
         }
-        for batch in process(&mut operator, &mut state, batch(&input.fields, &rows)).unwrap() {
+        for batch in cluster.process(batch(&input.fields, &rows)) {
             materialised.apply(&batch, keys.len());
+        }
+        if random.random_ratio(1, 3) {
+            cluster.checkpoint(&mut random);
         }
         groups.retain(|_, (_, group)| group.rows > 0);
         let expected = groups.iter().map(|(key, (_, group))| {
@@ -127,16 +166,7 @@ fn check(seed: u64, updating: bool, keys: Vec<usize>, calls: Vec<AggregateCall>)
             (key.clone(), text(&results))
         });
         let expected: BTreeMap<String, String> = expected.collect();
-        if materialised.rows != expected {
-            for (key, want) in &expected {
-                let found = materialised.rows.get(key).cloned().unwrap_or_default();
-                let cells = found.split(' ').zip(want.split(' ')).zip(&calls);
-                for ((found, want), call) in cells.filter(|((found, want), _)| found != want) {
-                    eprintln!("key {key}, {}: {found} instead of {want}", call.output.name());
-                }
-            }
-            panic!("seed {seed}: {} groups instead of {}", materialised.rows.len(), expected.len());
-        }
+        assert_same(&materialised.rows, &expected, &calls, &format!("WEIR_SEED={seed}"));
     }
 }
 
@@ -144,22 +174,22 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn append_only_input(seed: u64) {
+    fn append_only_input(seed in seeds()) {
         check(seed, false, vec![KEY], [all_calls(), arrival_calls()].concat());
     }
 
     #[test]
-    fn updating_input(seed: u64) {
+    fn updating_input(seed in seeds()) {
         check(seed, true, vec![KEY], [all_calls(), arrival_calls()].concat());
     }
 
     #[test]
-    fn keys_of_several_columns(seed: u64) {
+    fn keys_of_several_columns(seed in seeds()) {
         check(seed, true, vec![5, KEY, 6], all_calls());
     }
 
     #[test]
-    fn no_key(seed: u64) {
+    fn no_key(seed in seeds()) {
         check(seed, true, vec![], all_calls());
     }
 }
@@ -265,4 +295,53 @@ fn variance_does_not_cancel() {
     let rows: Vec<_> = (0..1000).map(|n| (Some(1), Some(1_000_000_000_000 + n % 2), ADD)).collect();
     let printed = changes(&process(&mut operator, &mut state, long_batch(&input, &rows)).unwrap());
     assert_eq!(printed, ["+I 1 0.25"]);
+}
+
+/// An aggregate that is new in a restored job starts from scratch in the groups there are.
+#[test]
+fn an_aggregate_is_added_to_a_job_with_state() {
+    let input = stream(false);
+    let total = call("total", AggregateFunction::Sum, Some(2), DataType::Int64);
+    let added = [
+        call("n", AggregateFunction::Count, None, DataType::Int64),
+        call("least", AggregateFunction::Min, Some(2), DataType::Int64),
+        call("mean", AggregateFunction::Avg, Some(2), DataType::Float64),
+    ];
+    let old_spec = spec(vec![KEY], vec![total.clone()]);
+    let new_spec = spec(vec![KEY], [vec![total], added.to_vec()].concat());
+    let mut segments = MemorySegments::default();
+    let mut state = keyed_state();
+    let mut operator = GroupAggregate::new(&old_spec, &input, &output(&input, &old_spec), &mut state).unwrap();
+    process(&mut operator, &mut state, long_batch(&input, &[(Some(1), Some(5), ADD), (Some(2), Some(6), ADD)]))
+        .unwrap();
+    let handle = state.cut(CheckpointId(1)).unwrap().write(&mut segments).unwrap();
+
+    let config = StateConfig { key_groups: state.key_groups(), max_parallelism: state.max_parallelism() };
+    let mut state = KeyedState::open(config, &[handle], &segments).unwrap();
+    let mut operator = GroupAggregate::new(&new_spec, &input, &output(&input, &new_spec), &mut state).unwrap();
+    let printed = changes(&process(&mut operator, &mut state, long_batch(&input, &[(Some(1), Some(7), ADD)])).unwrap());
+    assert_eq!(printed, ["-U 1 5 0 NULL NULL", "+U 1 12 1 7 7"]);
+}
+
+#[test]
+fn state_that_expires_begins_anew() {
+    let input = stream(true);
+    let calls = vec![
+        call("n", AggregateFunction::Count, None, DataType::Int64),
+        call("greatest", AggregateFunction::Max, Some(2), DataType::Int64),
+    ];
+    let spec = GroupAggregateSpec { state_ttl_ms: Some(1000), ..spec(vec![KEY], calls) };
+    let mut state = keyed_state();
+    let mut operator = GroupAggregate::new(&spec, &input, &output(&input, &spec), &mut state).unwrap();
+    let mut changes_at = |now_ms: i64, rows: &[(Option<i64>, Option<i64>, ChangeKind)]| {
+        state.between_batches(now_ms * 1000).unwrap();
+        changes(&process(&mut operator, &mut state, long_batch(&input, rows)).unwrap())
+    };
+    let one = Some(1);
+    assert_eq!(changes_at(0, &[(one, Some(5), ADD)]), ["+I 1 1 5"]);
+    assert_eq!(changes_at(900, &[(one, Some(4), ADD)]), ["-U 1 1 5", "+U 1 2 5"]);
+    assert_eq!(changes_at(1500, &[(one, Some(1), ADD)]), ["-U 1 2 5", "+U 1 3 5"], "writing keeps it alive");
+    assert_eq!(changes_at(1600, &[(one, Some(1), ADD), (one, Some(1), BACK)]), ["-U 1 3 5", "+U 1 3 5"], "repeated");
+    assert_eq!(changes_at(9000, &[(one, Some(4), BACK)]), Vec::<String>::new());
+    assert_eq!(changes_at(9000, &[(one, Some(2), ADD)]), ["+I 1 1 2"]);
 }

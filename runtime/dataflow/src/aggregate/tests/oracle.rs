@@ -87,7 +87,7 @@ pub(crate) fn text(row: &[ScalarValue]) -> String {
         ScalarValue::Float64(Some(v)) => {
             format!("{:e}", if v.abs() < 1e-4 { 0.0 } else { (*v * 1.234567890123) as f32 })
         }
-        other => format!("{other:?}"),
+        other => format!("{other:?}").replace(' ', ""),
     };
     row.iter().map(cell).collect::<Vec<_>>().join(" ")
 }
