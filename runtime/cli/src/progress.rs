@@ -89,8 +89,12 @@ impl View {
                 Some(why) if status.phase == "Restarting" => format!(": {why}"),
                 _ => String::new(),
             };
-            writeln!(out, "{}  {}{from}{why} (epoch {}, attempt {})", self.job, status.phase, status.epoch, status.attempt)
-                .ok();
+            writeln!(
+                out,
+                "{}  {}{from}{why} (epoch {}, attempt {})",
+                self.job, status.phase, status.epoch, status.attempt
+            )
+            .ok();
             self.shown_phase = status.phase.clone();
         }
         let skip = self.shown_checkpoints.saturating_sub(status.checkpoints_before);
@@ -138,7 +142,11 @@ impl View {
         }
         self.before_at = now;
         let elapsed = text::duration((now - self.started).as_millis() as u64);
-        format!("\n{}  after {elapsed}\n{}\n", self.job, text::table(&["STEP", "IN", "OUT", "RATE", "WATERMARK", ""], &rows))
+        format!(
+            "\n{}  after {elapsed}\n{}\n",
+            self.job,
+            text::table(&["STEP", "IN", "OUT", "RATE", "WATERMARK", ""], &rows)
+        )
     }
 }
 

@@ -20,6 +20,9 @@ use weir_model::graph::{Exchange, Node, NodeId, NodeKind, OperatorSpec, Port, St
 use weir_model::{CommitPermit, Fence, KeyGroupRange, OperatorUid, SubtaskId};
 use weir_state::{KeyedState, KeyedStateHandle, SegmentSource, StateConfig};
 
+/// What a task's thread runs.
+type ThreadBody = Box<dyn FnOnce() + Send>;
+
 /// The running tasks of one attempt.
 pub(crate) struct Attempt {
     pub(crate) tasks: Vec<SubtaskId>,
@@ -103,7 +106,7 @@ pub(crate) fn deploy(around: &Surroundings<'_>, restore: Option<&RestoreState>) 
         settle_sink(around, node, restore)?;
     }
     let mut builder = Builder::new(around, restore);
-    let mut threads: Vec<(String, Box<dyn FnOnce() + Send>)> = vec![];
+    let mut threads: Vec<(String, ThreadBody)> = vec![];
     for task in 0..around.plan.tasks.len() {
         for subtask in 0..around.plan.tasks[task].parallelism {
             threads.push(builder.thread(task, subtask)?);
@@ -182,6 +185,9 @@ fn settle_sink(around: &Surroundings<'_>, node: &Node, restore: Option<&RestoreS
 struct Builder<'a> {
     around: &'a Surroundings<'a>,
     restore: Option<&'a RestoreState>,
+    /// What sinks name their output by. The fence alone would come again where a job starts over, from a savepoint
+    /// on another storage: its output would take the names of what stands there.
+    attempt_name: String,
     /// By task and subtask.
     gates: Vec<Vec<Arc<Gate>>>,
     tasks: Vec<SubtaskId>,
@@ -196,7 +202,17 @@ impl<'a> Builder<'a> {
             (0..around.plan.tasks[task].parallelism).map(|_| Gate::new(channels)).collect()
         });
         let nodes = around.job.graph.nodes.iter().map(node_status);
-        Builder { around, restore, gates: gates.collect(), tasks: vec![], sources: vec![], nodes: nodes.collect() }
+        let Fence { epoch, attempt } = around.fence;
+        let attempt_name = format!("e{epoch}-a{attempt}-{:08x}", rand::random::<u32>());
+        Builder {
+            around,
+            restore,
+            attempt_name,
+            gates: gates.collect(),
+            tasks: vec![],
+            sources: vec![],
+            nodes: nodes.collect(),
+        }
     }
 
     fn gates_by_id(&self) -> BTreeMap<SubtaskId, Arc<Gate>> {
@@ -205,7 +221,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The body of one subtask's thread.
-    fn thread(&mut self, task: usize, subtask: usize) -> Result<(String, Box<dyn FnOnce() + Send>), DeployError> {
+    fn thread(&mut self, task: usize, subtask: usize) -> Result<(String, ThreadBody), DeployError> {
         let graph = &self.around.job.graph;
         let plan = &self.around.plan.tasks[task];
         let head = graph.node(plan.nodes[0]);
@@ -331,13 +347,12 @@ impl<'a> Builder<'a> {
     }
 
     fn sink_writer(&self, node: &Node, subtask: u32) -> Result<ChainNodeKind, DeployError> {
-        let Fence { epoch, attempt } = self.around.fence;
         let context = SinkContext {
             name: node.step.clone(),
             job_uid: self.around.job.uid.clone(),
             subtask,
             parallelism: node.parallelism,
-            attempt: format!("e{epoch}-a{attempt}"),
+            attempt: self.attempt_name.clone(),
             input: node.schema.fields.clone(),
         };
         let writers = self.restored(&node.uid).map_or(vec![], |restored| restored.writers.clone());
@@ -423,7 +438,7 @@ fn node_status(node: &Node) -> NodeStatus {
 }
 
 /// A panic in a task fails the attempt, as any failure does.
-fn guarded(reporter: Reporter, body: impl FnOnce() + Send + 'static) -> Box<dyn FnOnce() + Send> {
+fn guarded(reporter: Reporter, body: impl FnOnce() + Send + 'static) -> ThreadBody {
     Box::new(move || {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
             let message = panic.downcast_ref::<String>().map(String::as_str);

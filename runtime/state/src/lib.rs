@@ -4,6 +4,10 @@
 //! each namespace and key, for whole batches at a time; an [`OrderedState`] gives bytes for bytes, sorted.
 //! Both know what changed since the last confirmed checkpoint.
 
+// Loops by row over several columns at once read better with the row as index; the states of an operator are few
+// and large.
+#![allow(clippy::needless_range_loop, clippy::large_enum_variant, clippy::type_complexity, clippy::useless_asref)]
+
 #[cfg(target_endian = "big")]
 compile_error!("rows and segments hold little-endian numbers as they are in memory");
 

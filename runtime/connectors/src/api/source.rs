@@ -47,6 +47,12 @@ pub trait SourceReader: Send {
     /// `checkpoint` is in the commit log: positions may be published (a consumer group's offsets). Best effort.
     fn checkpoint_completed(&mut self, _checkpoint: CheckpointId) {}
 
+    /// Whether a split is this reader's that may still give records. Until its first record such a reader holds
+    /// back the watermark: the others may be far ahead by then. One that has none holds back nobody.
+    fn has_splits(&self) -> bool {
+        true
+    }
+
     /// Records that `onBadRecord: Skip` passed over so far.
     fn skipped_records(&self) -> u64 {
         0
@@ -58,7 +64,7 @@ pub enum Poll {
     Batch {
         /// Without rows only when all that was read was rejected.
         batch: RecordBatch,
-        /// Number of the split in this reader: watermarks are made per split and the least one counts.
+        /// Number of the split in this reader, from 0: watermarks are made per split and the least one counts.
         /// A finished split's number isn't used again; while no split is open the watermark stays where it is.
         split: u32,
         /// Records that could not be decoded (`dead_letter_schema`), where the spec sends them to a sink.

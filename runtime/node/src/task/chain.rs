@@ -22,13 +22,6 @@ pub(crate) enum ChainNodeKind {
     Sink(Box<dyn SinkWriter>),
 }
 
-/// A failure, with the node in which it came up.
-#[derive(Debug)]
-pub(crate) struct ChainError {
-    pub(crate) uid: Option<OperatorUid>,
-    pub(crate) error: OperatorError,
-}
-
 /// The part of a chain that is still ahead of a batch.
 pub(crate) struct Downstream<'a> {
     pub(crate) nodes: &'a mut [ChainNode],

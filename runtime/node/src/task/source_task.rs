@@ -14,6 +14,9 @@ use weir_model::{Barrier, OperatorUid, StreamElement, Watermark};
 /// How often a source without records looks whether its splits have fallen idle.
 const IDLE_CHECK: Duration = Duration::from_millis(100);
 
+/// The number of every reader's first split.
+const FIRST_SPLIT: u32 = 0;
+
 pub(crate) struct SourceTask {
     pub(crate) core: TaskCore,
     pub(crate) uid: OperatorUid,
@@ -66,6 +69,7 @@ impl SourceTask {
             let progress = event_time.generator.resume_from(watermark);
             self.forward(progress)?;
         }
+        self.await_first_record();
         let mut phase = Phase::Reading;
         loop {
             if let Some(end) = self.read_mail(&mut phase)? {
@@ -180,6 +184,17 @@ impl SourceTask {
                 self.forward(progress)
             }
             None => Ok(()),
+        }
+    }
+
+    /// A subtask whose first record is yet to come holds back those that were quicker, or its records would be late:
+    /// the first poll may well give nothing, as with a rate that has to be earned.
+    fn await_first_record(&mut self) {
+        if let Some(event_time) = &mut self.event_time
+            && self.reader.has_splits()
+        {
+            event_time.has_splits = true;
+            event_time.generator.add_split(FIRST_SPLIT, now_us());
         }
     }
 

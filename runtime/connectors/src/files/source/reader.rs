@@ -386,6 +386,10 @@ fn read_records(
 }
 
 impl SourceReader for FilesReader {
+    fn has_splits(&self) -> bool {
+        self.splits.values().any(|split| !split.position.finished)
+    }
+
     fn poll(&mut self, max_rows: usize) -> Result<Poll, ConnectorError> {
         loop {
             if let Some(split) = self.finished.pop_front() {
