@@ -221,7 +221,7 @@ impl Operator for Misfit {
             0 => out.emit((1i16, 12_50i128)),
             1 => out.emit(1i32),
             2 => out.emit((1i32, 1i128, 2i128)),
-            3 => out.emit((1i32, 100_00i128)),
+            3 => out.emit((1i32, 10_000_i128)),
             4 => out.emit((None::<i32>, 1i128)),
             5 => out.emit_change(ChangeKind::Delete, (1i32, 1i128)),
             _ => Err(std::io::Error::other("its own trouble"))?,
