@@ -9,8 +9,9 @@ use support::traffic::{self, Checkpoints, Guarantee};
 use support::{Running, Scratch, Weir, await_condition, finished_lines};
 
 #[test]
-fn a_savepoint_goes_to_another_parallelism_and_backend() {
-    for (from, to) in [("heap", "rocksdb"), ("rocksdb", "heap")] {
+fn a_savepoint_goes_to_another_parallelism() {
+    // Pairs of backends; RocksDB joins them with its backend.
+    for (from, to) in [("heap", "heap")] {
         let scratch = Scratch::new(&format!("session-{from}-to-{to}"));
         let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
         let running = run(&scratch, &job, &["-p", "2", "--backend", from]).spawn();
