@@ -82,7 +82,9 @@ fn is_checked(path: &str) -> bool {
     let name = Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path);
     let is_script = path.starts_with(".ci/");
     // Golden bytes are what a program wrote, to the last one.
-    !path.contains("/fixtures/") && !GENERATED.contains(&name) && (is_script || TEXT_ENDINGS.iter().any(|ending| name.ends_with(ending)))
+    !path.contains("/fixtures/")
+        && !GENERATED.contains(&name)
+        && (is_script || TEXT_ENDINGS.iter().any(|ending| name.ends_with(ending)))
 }
 
 fn examine(name: &str, text: &str) -> Vec<String> {
