@@ -123,9 +123,9 @@ pub fn column(block: &RowBlock, place: Place, data_type: &DataType) -> Result<Ar
     let rows = 0..block.rows();
     let validity = block.validity(place);
     Ok(match place.cell {
-        Cell::Word => from_words(words(rows.map(|row| block.word(row, place)).collect(), validity), data_type)?,
+        Cell::Word => from_words(words(block.words(place).map(|word| word as i64).collect(), validity), data_type)?,
         Cell::Float => {
-            let values = rows.map(|row| block.float(row, place)).collect::<Vec<_>>();
+            let values = block.words(place).map(f64::from_bits).collect::<Vec<_>>();
             converted(&(Arc::new(Float64Array::new(values.into(), validity)) as ArrayRef), data_type)?
         }
         Cell::Wide => {

@@ -219,6 +219,11 @@ impl RowBlock {
         self.words[row * self.stride + place.at] as i64
     }
 
+    /// The first word of the field in every row.
+    pub fn words(&self, place: Place) -> impl Iterator<Item = u64> + '_ {
+        self.words.iter().skip(place.at).step_by(self.stride).copied()
+    }
+
     #[inline(always)]
     pub fn set_word(&mut self, row: usize, place: Place, value: i64) {
         self.words[row * self.stride + place.at] = value as u64;
@@ -258,9 +263,12 @@ impl RowBlock {
 
     /// Which rows have the field; `None` when all do.
     pub fn validity(&self, place: Place) -> Option<NullBuffer> {
+        let nulls = self.words.iter().skip(place.null_word).step_by(self.stride);
+        if nulls.fold(0, |any, word| any | word) & place.null_bit == 0 {
+            return None;
+        }
         let valid = |row: usize| self.is_valid(row, place);
-        let nulls = NullBuffer::new(arrow::buffer::BooleanBuffer::collect_bool(self.rows, valid));
-        (nulls.null_count() > 0).then_some(nulls)
+        Some(NullBuffer::new(arrow::buffer::BooleanBuffer::collect_bool(self.rows, valid)))
     }
 
     /// Sets a field of the rows from `first` on from a column of the field's type.

@@ -355,7 +355,7 @@ impl Aggregate {
         let rows = 0..block.rows();
         match &self.kind {
             Kind::Count { count } => {
-                let counts = rows.map(|row| block.word(row, *count)).collect();
+                let counts = block.words(*count).map(|word| word as i64).collect();
                 argument::from_words(argument::words(counts, None), output)
             }
             Kind::Sum { sum, count } => {

@@ -84,3 +84,42 @@ impl Search<'_> {
         Ok(is_there)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::tests::keyed_state;
+    use arrow::datatypes::DataType;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use weir_model::{StateField, StateKind, StateSchema};
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_greatest_of_however_many(
+            namespaces in prop::collection::btree_set(prop::collection::vec(prop::sample::select(vec![1u8, 2, 7, 254, 255]), 5), 0..300),
+        ) {
+            let field = |name| StateField::new(name, DataType::Binary, false);
+            let schema = StateSchema {
+                name: "values".into(),
+                kind: StateKind::Map,
+                key: vec![field("key")],
+                namespace: vec![field("value")],
+                value: vec![],
+                semantics: vec![],
+            };
+            let mut state = keyed_state();
+            let id = state.register_ordered(schema).unwrap();
+            let state = state.ordered(id);
+            let group = KeyGroup(3);
+            for (key, others) in [(b"k".as_slice(), &namespaces), (b"l", &BTreeSet::from([vec![9]]))] {
+                for namespace in others {
+                    state.put(group, key, namespace, &[]).unwrap();
+                }
+            }
+            prop_assert_eq!(last_namespace(state, group, b"k").unwrap(), namespaces.last().cloned());
+        }
+    }
+}
