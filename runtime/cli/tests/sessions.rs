@@ -10,20 +10,17 @@ use support::{Running, Scratch, Weir, await_condition, finished_lines};
 
 #[test]
 fn a_savepoint_goes_to_another_parallelism() {
-    // Pairs of backends; RocksDB joins them with its backend.
-    for (from, to) in [("heap", "heap")] {
-        let scratch = Scratch::new(&format!("session-{from}-to-{to}"));
-        let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
-        let running = run(&scratch, &job, &["-p", "2", "--backend", from]).spawn();
-        await_checkpoint(&scratch, &job, &running);
-        let savepoint = scratch.join("saved");
-        let stop = command(&scratch, "stop", &job, &["--savepoint".as_ref(), savepoint.as_os_str()]).succeed();
-        assert!(stop.stdout.contains("saved"), "the place is not named: {stop}");
-        let stopped = running.wait();
-        assert!(stopped.status.success(), "{stopped}");
-        run(&scratch, &job, &["-p", "5", "--backend", to]).with(["--from".as_ref(), savepoint.as_os_str()]).succeed();
-        traffic::verify(&scratch, Guarantee::ExactlyOnce).unwrap_or_else(|problem| panic!("{from} to {to}: {problem}"));
-    }
+    let scratch = Scratch::new("session-parallelism");
+    let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+    let running = run(&scratch, &job, &["-p", "2"]).spawn();
+    await_checkpoint(&scratch, &job, &running);
+    let savepoint = scratch.join("saved");
+    let stop = command(&scratch, "stop", &job, &["--savepoint".as_ref(), savepoint.as_os_str()]).succeed();
+    assert!(stop.stdout.contains("saved"), "the place is not named: {stop}");
+    let stopped = running.wait();
+    assert!(stopped.status.success(), "{stopped}");
+    run(&scratch, &job, &["-p", "5"]).with(["--from".as_ref(), savepoint.as_os_str()]).succeed();
+    traffic::verify(&scratch, Guarantee::ExactlyOnce).unwrap_or_else(|problem| panic!("{problem}"));
 }
 
 #[test]
