@@ -67,4 +67,8 @@ impl CustomOperators for Registry {
         };
         self.operators.output_schema(&spec, inputs).map_err(|error| error.to_string())
     }
+
+    fn check(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<(), String> {
+        self.operators.state_schemas(spec, inputs).map(|_| ()).map_err(|error| error.to_string())
+    }
 }

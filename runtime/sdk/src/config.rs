@@ -21,6 +21,8 @@ pub(crate) fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T> {
     let result = T::deserialize(Tracked { value, place: Place::Root, found: &found });
     let found = found.into_inner();
     match (result, found.unknown.first()) {
+        // A field that is missing under its name is there under another one.
+        (Err(error), Some(unknown)) if error.to_string().starts_with("missing field") => Err(unknown.error()),
         (Err(error), _) => Err(Error::new(match found.failed_at.as_deref() {
             None | Some("") => format!("its config: {error}"),
             Some(field) => format!("its config, field `{field}`: {error}"),
@@ -130,6 +132,7 @@ mod tests {
         assert_eq!(wrong, format!("its config, field `mode`: {expected}"));
         let wrong = error(r#"{"threshold": 30, "levels": [{"name": "a", "minutes": [1, 2], "seconds": 7}]}"#);
         assert_eq!(wrong, "its config has no field `levels[0].seconds`; there are `minutes`, `name`");
+        assert_eq!(error(r#"{"treshold": 30}"#), "its config has no field `treshold`; did you mean `threshold`?");
         assert!(error("{").starts_with("its config: EOF"), "{}", error("{"));
     }
 }

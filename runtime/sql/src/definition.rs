@@ -1,7 +1,7 @@
 //! What is planned: the steps of a job, as plain data.
 
 use arrow::datatypes::SchemaRef;
-use weir_model::graph::StreamSchema;
+use weir_model::graph::{CustomSpec, StreamSchema};
 
 /// The steps of a job. A name is the operator UID of its step and its table name in SQL, unique among all steps.
 #[derive(Clone, Debug)]
@@ -85,6 +85,14 @@ pub trait CustomOperators: Sync {
     /// # Errors
     /// Text for the user: what is wrong with the config or the inputs, and what to do.
     fn output(&self, operator_type: &str, config: &str, inputs: &[StreamSchema]) -> Result<StreamSchema, String>;
+
+    /// Whether the operator can run as the step says: with these inputs and keys. What it emits is known by then.
+    ///
+    /// # Errors
+    /// As `output`: a column or a key that it needs and the step has not.
+    fn check(&self, _spec: &CustomSpec, _inputs: &[StreamSchema]) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// For jobs without operators of their own.

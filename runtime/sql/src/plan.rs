@@ -334,6 +334,7 @@ impl<'a> Planner<'a> {
         let schema = self
             .registry
             .output(&spec.operator_type, &spec.config, &streams)
+            .and_then(|schema| self.registry.check(&spec, &streams).map(|()| schema))
             .map_err(|reason| Problem::new(reason, format!("see the config of {}", custom.operator_type)))?;
         let inputs = tables.iter().enumerate().map(|(index, table)| {
             let distribution = match keys.get(index) {

@@ -1,7 +1,7 @@
 use super::{BatchDriver, RowDriver};
 use crate::keys::KeyShape;
 use crate::operator::{BatchOperator, BatchSetup, OpenContext, Operator, Setup};
-use crate::rows::{Inputs, RowSchema};
+use crate::rows::{Inputs, OutputBuffer, RowSchema};
 use crate::state::Scope;
 use crate::{Error, Result, config};
 use std::marker::PhantomData;
@@ -19,8 +19,11 @@ pub(crate) trait OperatorFactory: Send + Sync {
         state: &mut KeyedState,
     ) -> Result<(Box<dyn weir_dataflow::Operator>, StreamSchema, Vec<StateSchema>)>;
 
-    /// What it emits and which states it has. Finds every mistake that `create` would.
-    fn plan(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<(StreamSchema, Vec<StateSchema>)>;
+    /// What it emits: follows from config and inputs, whatever the step is keyed by.
+    fn output(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<StreamSchema>;
+
+    /// Which states it has. Finds every mistake that `create` would.
+    fn states(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<Vec<StateSchema>>;
 }
 
 pub(crate) struct RowFactory<O>(PhantomData<fn() -> O>);
@@ -40,7 +43,7 @@ impl<O: Operator> RowFactory<O> {
     ) -> Result<(O, StreamSchema, KeyShape, Scope, Vec<StateSchema>)> {
         refuse_updates(O::TAKES_UPDATES, inputs)?;
         let config: O::Config = config::parse(&spec.config)?;
-        let output = O::output_schema(&config, Inputs::new(inputs)).and_then(RowSchema::into_stream)?;
+        let output = emitted(O::output_schema(&config, Inputs::new(inputs)))?;
         let keys = KeyShape::of(spec, inputs)?;
         let (mut scope, mut schemas) = (Scope::new(keys.fields().to_vec()), vec![]);
         let mut setup = Setup::new(Inputs::new(inputs), &keys, state, &mut scope, &mut schemas);
@@ -62,10 +65,14 @@ impl<O: Operator> OperatorFactory for RowFactory<O> {
         Ok((Box::new(driver), output, schemas))
     }
 
-    fn plan(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<(StreamSchema, Vec<StateSchema>)> {
-        let (_, output, _, _, schemas) = Self::set_up(spec, inputs, &mut state_for_planning())?;
-        crate::rows::OutputBuffer::new(&output)?;
-        Ok((output, schemas))
+    fn output(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<StreamSchema> {
+        refuse_updates(O::TAKES_UPDATES, inputs)?;
+        emitted(O::output_schema(&config::parse(&spec.config)?, Inputs::new(inputs)))
+    }
+
+    fn states(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<Vec<StateSchema>> {
+        let (.., schemas) = Self::set_up(spec, inputs, &mut state_for_planning())?;
+        Ok(schemas)
     }
 }
 
@@ -85,7 +92,7 @@ impl<O: BatchOperator> BatchFactory<O> {
     ) -> Result<(O, StreamSchema, Vec<StateSchema>)> {
         refuse_updates(O::TAKES_UPDATES, inputs)?;
         let config: O::Config = config::parse(&spec.config)?;
-        let output = O::output_schema(&config, Inputs::new(inputs)).and_then(RowSchema::into_stream)?;
+        let output = emitted(O::output_schema(&config, Inputs::new(inputs)))?;
         let keys = KeyShape::of(spec, inputs)?;
         let mut schemas = vec![];
         let mut setup =
@@ -107,10 +114,22 @@ impl<O: BatchOperator> OperatorFactory for BatchFactory<O> {
         Ok((Box::new(driver), output, schemas))
     }
 
-    fn plan(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<(StreamSchema, Vec<StateSchema>)> {
-        let (_, output, schemas) = Self::set_up(spec, inputs, &mut state_for_planning())?;
-        Ok((output, schemas))
+    fn output(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<StreamSchema> {
+        refuse_updates(O::TAKES_UPDATES, inputs)?;
+        emitted(O::output_schema(&config::parse(&spec.config)?, Inputs::new(inputs)))
     }
+
+    fn states(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<Vec<StateSchema>> {
+        let (.., schemas) = Self::set_up(spec, inputs, &mut state_for_planning())?;
+        Ok(schemas)
+    }
+}
+
+/// The declared output, if rows of it can be built.
+fn emitted(declared: Result<RowSchema>) -> Result<StreamSchema> {
+    let stream = declared?.into_stream()?;
+    OutputBuffer::new(&stream)?;
+    Ok(stream)
 }
 
 /// States are registered here to see which there are.

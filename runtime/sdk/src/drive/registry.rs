@@ -74,11 +74,11 @@ impl CustomRegistry for Operators {
     }
 
     fn output_schema(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<StreamSchema, OperatorError> {
-        Ok(self.factory(spec)?.plan(spec, inputs).map_err(in_type(spec))?.0)
+        self.factory(spec)?.output(spec, inputs).map_err(in_type(spec))
     }
 
     fn state_schemas(&self, spec: &CustomSpec, inputs: &[StreamSchema]) -> Result<Vec<StateSchema>, OperatorError> {
-        Ok(self.factory(spec)?.plan(spec, inputs).map_err(in_type(spec))?.1)
+        self.factory(spec)?.states(spec, inputs).map_err(in_type(spec))
     }
 
     fn operator_types(&self) -> Vec<String> {
