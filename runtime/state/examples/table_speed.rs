@@ -2,6 +2,9 @@
 //!
 //! `cargo run --release -p weir-state --example table_speed`
 
+// The number of the checkpoint picks the batch.
+#![allow(clippy::needless_range_loop)]
+
 use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::DataType;
 use rand::{RngCore, SeedableRng};
