@@ -1,3 +1,4 @@
+use crate::cold::{ColdHandle, ColdShared};
 use crate::handle::{KeyedStateHandle, Run, StateHandle};
 use crate::ordered::cut::OrderedCut;
 use crate::rows::cut::RowCut;
@@ -14,10 +15,28 @@ pub struct StateCut {
     pub(crate) sequence: u64,
     pub(crate) parts: Vec<CutPart>,
     pub(crate) written: Written,
+    pub(crate) cold: Option<ColdCut>,
+}
+
+/// A cut that is in the queue of a cold store. Without this, nobody wants a checkpoint of it any more.
+pub(crate) struct ColdCut {
+    pub(crate) shared: Arc<ColdShared>,
+    pub(crate) interval: u32,
+}
+
+impl Drop for ColdCut {
+    fn drop(&mut self) {
+        self.shared.abandon(self.interval);
+    }
 }
 
 /// What the writer tells the state about the cut, for the day it's confirmed.
-pub(crate) type Written = Arc<Mutex<Option<Vec<StateRuns>>>>;
+pub(crate) type Written = Arc<Mutex<Option<WrittenCut>>>;
+
+pub(crate) struct WrittenCut {
+    pub(crate) runs: Vec<StateRuns>,
+    pub(crate) cold: Option<ColdHandle>,
+}
 
 /// The runs behind one state, and which of them holds each key group in full.
 #[derive(Clone, Default)]
@@ -30,6 +49,7 @@ pub(crate) struct StateRuns {
 pub(crate) struct CutPart {
     pub(crate) schema: StateSchema,
     pub(crate) has_ttl: bool,
+    pub(crate) cold_state: Option<u16>,
     /// Those of the last confirmed checkpoint.
     pub(crate) before: StateRuns,
     pub(crate) changes: PartCut,
@@ -52,22 +72,26 @@ impl StateCut {
     /// # Errors
     /// What the sink says; the checkpoint is to be aborted then.
     pub fn write(self, sink: &mut dyn SegmentSink) -> Result<KeyedStateHandle, StateError> {
-        let (mut states, mut written) = (vec![], vec![]);
+        let (mut states, mut runs) = (vec![], vec![]);
         for part in self.parts {
             let after =
                 part.changes.write(sink, self.key_groups, self.sequence, part.before).map_err(|error| match error {
                     StateError::TooLarge { what, .. } => StateError::TooLarge { state: part.schema.name.clone(), what },
                     error => error,
                 })?;
-            states.push(StateHandle { schema: part.schema, has_ttl: part.has_ttl, runs: after.runs.to_vec() });
-            written.push(after);
+            let CutPart { schema, has_ttl, cold_state, .. } = part;
+            states.push(StateHandle { schema, has_ttl, cold_state, runs: after.runs.to_vec() });
+            runs.push(after);
         }
+        let cold = self.cold.as_ref().map(|cut| cut.shared.checkpoint(cut.interval, sink)).transpose()?;
+        let written = WrittenCut { runs, cold: cold.clone() };
         *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
         Ok(KeyedStateHandle {
             format_version: KeyedStateHandle::FORMAT_VERSION,
             max_parallelism: self.max_parallelism,
             key_groups: self.key_groups,
             states,
+            cold,
         })
     }
 }

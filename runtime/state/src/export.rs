@@ -49,7 +49,7 @@ pub fn export<E: From<StateError>>(
     Ok(())
 }
 
-fn export_rows<E: From<StateError>>(
+pub(crate) fn export_rows<E: From<StateError>>(
     mut rows: RowState,
     visit: &mut impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -104,7 +104,7 @@ fn strict() -> CastOptions<'static> {
     CastOptions { safe: false, ..CastOptions::default() }
 }
 
-fn export_ordered<E: From<StateError>>(
+pub(crate) fn export_ordered<E: From<StateError>>(
     mut entries: OrderedState,
     visit: &mut impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -150,7 +150,9 @@ impl KeyedState {
         let at = match self.restored.iter().position(|state| state.schema.name == schema.name) {
             Some(at) => at,
             None => {
-                self.restored.push(empty_state(schema, owned, max_parallelism)?);
+                let state = empty_state(schema, owned, max_parallelism)?;
+                let state = self.stored(state)?;
+                self.restored.push(state);
                 self.restored.len() - 1
             }
         };
@@ -166,9 +168,10 @@ impl KeyedState {
         check_columns("namespace", &schema.namespace, namespaces, groups.len())?;
         check_columns("value", &schema.value, values, groups.len())?;
         match &mut self.restored[at].content {
-            Content::Rows(rows) => import_rows(rows, &groups, keys, namespaces, values),
-            Content::Ordered(entries) => import_ordered(entries, &groups, keys, namespaces, values),
+            Content::Rows(rows) => import_rows(rows, &groups, keys, namespaces, values)?,
+            Content::Ordered(entries) => import_ordered(entries, &groups, keys, namespaces, values)?,
         }
+        self.bound_restored(at)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a checkpoint's manifest holds of one subtask's keyed state.
 
+use crate::cold::ColdHandle;
 use crate::{SegmentRef, StateError};
 use serde::{Deserialize, Serialize};
 use weir_model::{KeyGroupRange, StateSchema};
@@ -12,6 +13,9 @@ pub struct KeyedStateHandle {
     pub max_parallelism: u32,
     pub key_groups: KeyGroupRange,
     pub states: Vec<StateHandle>,
+    /// The files behind the states that are kept in a cold store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold: Option<ColdHandle>,
 }
 
 /// One state of the operator.
@@ -22,6 +26,9 @@ pub struct StateHandle {
     /// Whether entries carry the time of their last write.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_ttl: bool,
+    /// The state's number in the cold store, if it's kept in one; it has no runs then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold_state: Option<u16>,
     /// Ascending by sequence: what a later run says of a key goes over what an earlier one says.
     pub runs: Vec<Run>,
 }
@@ -63,11 +70,13 @@ impl KeyedStateHandle {
 
     /// Every segment that a restore may read.
     pub fn segments(&self) -> impl Iterator<Item = &SegmentRef> {
-        self.states.iter().flat_map(|state| &state.runs).map(|run| &run.segment)
+        let files = self.cold.iter().flat_map(|cold| &cold.files).flat_map(|file| &file.segments);
+        self.states.iter().flat_map(|state| &state.runs).map(|run| &run.segment).chain(files)
     }
 
     fn segments_mut(&mut self) -> impl Iterator<Item = &mut SegmentRef> {
-        self.states.iter_mut().flat_map(|state| &mut state.runs).map(|run| &mut run.segment)
+        let files = self.cold.iter_mut().flat_map(|cold| &mut cold.files).flat_map(|file| &mut file.segments);
+        self.states.iter_mut().flat_map(|state| &mut state.runs).map(|run| &mut run.segment).chain(files)
     }
 
     /// Bytes behind the handle.

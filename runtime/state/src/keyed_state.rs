@@ -1,6 +1,7 @@
 use crate::compatibility::{Verdict, compatibility};
 use crate::cut::{CutPart, PartCut, StateCut, StateRuns, Written};
 use crate::handle::KeyedStateHandle;
+use crate::keyed_cold::Cold;
 use crate::migrate;
 use crate::ordered::OrderedState;
 use crate::restore::{Content, RestoredState, restore};
@@ -12,18 +13,19 @@ use weir_model::{CheckpointId, KeyGroupRange, StateKind, StateSchema};
 
 /// All keyed state of one operator subtask.
 pub struct KeyedState {
-    key_groups: KeyGroupRange,
-    max_parallelism: u32,
-    states: Vec<Tracked>,
+    pub(crate) key_groups: KeyGroupRange,
+    pub(crate) max_parallelism: u32,
+    pub(crate) states: Vec<Tracked>,
     /// States of the restored checkpoint that nothing has registered yet.
     pub(crate) restored: Vec<RestoredState>,
     /// Number of the current interval between two cuts; restored rows are born in interval 0.
-    interval: u32,
+    pub(crate) interval: u32,
     /// Sequence of the runs that the next cut writes.
     sequence: u64,
     /// Cuts that aren't confirmed, oldest first.
     cuts: Vec<PendingCut>,
-    pool: BufferPool,
+    pub(crate) pool: BufferPool,
+    pub(crate) cold: Option<Cold>,
 }
 
 /// What a `KeyedState` is opened with.
@@ -34,8 +36,8 @@ pub struct StateConfig {
     pub max_parallelism: u32,
 }
 
-struct Tracked {
-    state: AnyState,
+pub(crate) struct Tracked {
+    pub(crate) state: AnyState,
     has_ttl: bool,
     /// What the last confirmed checkpoint holds.
     confirmed: StateRuns,
@@ -43,7 +45,7 @@ struct Tracked {
     owed: usize,
 }
 
-enum AnyState {
+pub(crate) enum AnyState {
     Rows(RowState),
     Ordered(OrderedState),
 }
@@ -86,6 +88,7 @@ impl KeyedState {
             sequence: 1,
             cuts: vec![],
             pool: BufferPool::default(),
+            cold: None,
         }
     }
 
@@ -149,14 +152,24 @@ impl KeyedState {
             Some((old, Verdict::AsIs)) if old.has_ttl == has_ttl => {
                 let (content, confirmed) = old.into_parts();
                 let mut rows = content.into_rows().registered(schema, options.ttl_ms);
+                rows.flush_cold()?;
                 rows.mark_restored(self.interval);
                 (rows, confirmed)
             }
             old => {
                 let (groups, max_parallelism) = (self.key_groups, self.max_parallelism);
                 let mut rows = RowState::new(schema, groups, max_parallelism, options.ttl_ms, self.interval)?;
+                if let Some(cold) = &mut self.cold {
+                    cold.attach_rows(&mut rows)?;
+                }
                 if let Some((old, _)) = old {
-                    migrate::rows(&mut old.into_parts().0.into_rows(), &mut rows)?;
+                    let mut old = old.into_parts().0.into_rows();
+                    migrate::rows(&mut old, &mut rows)?;
+                    old.delete_cold()?;
+                }
+                if self.cold.is_some() {
+                    rows.flush_cold()?;
+                    rows.mark_restored(self.interval);
                 }
                 (rows, self.no_runs())
             }
@@ -184,14 +197,21 @@ impl KeyedState {
             Some((old, Verdict::AsIs)) if old.has_ttl == has_ttl => {
                 let (content, confirmed) = old.into_parts();
                 let mut entries = content.into_ordered().registered(schema, options.ttl_ms);
+                entries.flush_cold()?;
                 entries.mark_restored();
                 (entries, confirmed)
             }
             old => {
                 let mut entries = OrderedState::new(schema, self.key_groups, self.max_parallelism, options.ttl_ms)?;
-                if let Some((old, _)) = old {
-                    migrate::ordered(&mut old.into_parts().0.into_ordered(), &mut entries)?;
+                if let Some(cold) = &mut self.cold {
+                    cold.attach_ordered(&mut entries);
                 }
+                if let Some((old, _)) = old {
+                    let mut old = old.into_parts().0.into_ordered();
+                    migrate::ordered(&mut old, &mut entries)?;
+                    old.delete_cold()?;
+                }
+                entries.flush_cold()?;
                 (entries, self.no_runs())
             }
         };
@@ -223,15 +243,24 @@ impl KeyedState {
     pub fn cut(&mut self, checkpoint: CheckpointId) -> Result<StateCut, StateError> {
         let written = Written::default();
         let mut parts = Vec::with_capacity(self.states.len());
+        let mut queued = vec![];
         for tracked in &mut self.states {
-            parts.push(tracked.cut(self.interval, &self.pool));
+            match self.cold {
+                None => parts.push(tracked.cut(self.interval, &self.pool)),
+                Some(_) => {
+                    queued.extend(tracked.state.cut_cold(self.interval, &self.pool));
+                    parts.push(tracked.part(PartCut::Unchanged));
+                }
+            }
         }
-        self.cuts.push(PendingCut { checkpoint, interval: self.interval, written: written.clone() });
+        let interval = self.interval;
+        let cold = self.cold.as_ref().map(|cold| cold.push(interval, queued));
+        self.cuts.push(PendingCut { checkpoint, interval, written: written.clone() });
         let sequence = self.sequence;
         self.interval += 1;
         self.sequence += 1;
         let KeyedState { key_groups, max_parallelism, .. } = *self;
-        Ok(StateCut { checkpoint, key_groups, max_parallelism, sequence, parts, written })
+        Ok(StateCut { checkpoint, key_groups, max_parallelism, sequence, parts, written, cold })
     }
 
     /// The checkpoint is durable: later cuts hold what changed since then. To be called after the cut was
@@ -247,11 +276,14 @@ impl KeyedState {
     pub fn confirm_in(&mut self, checkpoint: CheckpointId, object: &str) {
         let Some(at) = self.cuts.iter().position(|cut| cut.checkpoint == checkpoint) else { return };
         let Some(PendingCut { interval, written, .. }) = self.cuts.drain(..=at).next_back() else { return };
-        let Some(states) = written.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        let Some(written) = written.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             tracing::error!(%checkpoint, "a checkpoint was confirmed whose state was never written");
             return;
         };
-        for (tracked, mut runs) in self.states.iter_mut().zip(states) {
+        if let (Some(cold), Some(mut handle)) = (&self.cold, written.cold) {
+            return cold.confirm(&mut handle, object);
+        }
+        for (tracked, mut runs) in self.states.iter_mut().zip(written.runs) {
             if runs.runs.iter().any(|run| run.segment.object.is_empty()) {
                 assert!(!object.is_empty(), "a confirmed segment lies in an object without a name");
                 for run in Arc::make_mut(&mut runs.runs) {
@@ -268,8 +300,14 @@ impl KeyedState {
     }
 
     /// Sets the clock (microseconds since the epoch) and does a bounded amount of tidying: removes some expired
-    /// rows. Slots aren't good any more afterwards. To be called once before the first batch, too.
+    /// rows. In front of a cold store, keeps within the memory given: may wait for
+    /// checkpoints that are being written. Slots aren't good any more afterwards. To be called once before the first
+    /// batch, too.
+    ///
+    /// # Errors
+    /// What the cold store says.
     pub fn between_batches(&mut self, now_us: i64) -> Result<(), StateError> {
+        self.bound_cold()?;
         let now_ms = now_us.max(0) as u64 / 1000;
         for tracked in &mut self.states {
             match &mut tracked.state {
@@ -329,11 +367,16 @@ impl Tracked {
             AnyState::Rows(state) => state.cut(&rolling, has_runs, pool).map(PartCut::Rows),
             AnyState::Ordered(state) => state.cut(&rolling, has_runs, interval).map(PartCut::Ordered),
         };
+        self.part(changes.unwrap_or(PartCut::Unchanged))
+    }
+
+    fn part(&self, changes: PartCut) -> CutPart {
         CutPart {
             schema: self.state.schema().clone(),
             has_ttl: self.has_ttl,
+            cold_state: self.state.cold_state(),
             before: self.confirmed.clone(),
-            changes: changes.unwrap_or(PartCut::Unchanged),
+            changes,
         }
     }
 

@@ -12,12 +12,14 @@
 compile_error!("rows and segments hold little-endian numbers as they are in memory");
 
 pub mod codec;
+pub mod cold;
 mod compatibility;
 mod cut;
 mod error;
 mod export;
 mod handle;
 mod key_batch;
+mod keyed_cold;
 mod keyed_state;
 mod layout;
 mod migrate;
@@ -28,12 +30,14 @@ mod segment;
 mod word;
 
 pub use codec::{EncodedRows, KeyCodec, ValueCodec};
+pub use cold::{ColdBatch, ColdChange, ColdConfig, ColdFile, ColdHandle, ColdStore};
 pub use compatibility::{Verdict, compatibility};
 pub use cut::StateCut;
 pub use error::StateError;
 pub use export::export;
 pub use handle::{KeyedStateHandle, Run, RunKind, StateHandle};
 pub use key_batch::{KeyBatch, KeyEncoder};
+pub use keyed_cold::export_stored;
 pub use keyed_state::{KeyedState, OrderedStateId, RowStateId, StateConfig, StateOptions};
 pub use layout::{FieldKind, FieldLayout, RowLayout, Slot};
 pub use ordered::{OrderedState, time_of_timer, timer_time};

@@ -11,6 +11,8 @@ use std::ops::ControlFlow;
 use weir_model::{StateField, StateKind, StateSchema};
 
 const BATCH_ROWS: usize = 8192;
+/// What a state in front of a cold store keeps in memory while it's rewritten.
+pub(crate) const COLD_BYTES: usize = 1 << 24;
 
 /// Moves all rows over; `old` and `new` passed `compatibility`.
 pub(crate) fn rows(old: &mut RowState, new: &mut RowState) -> Result<(), StateError> {
@@ -22,7 +24,8 @@ pub(crate) fn rows(old: &mut RowState, new: &mut RowState) -> Result<(), StateEr
         let key_columns = convert(&from.key, &to.key, key_columns, rows)?;
         encoder.encode(&key_columns, rows, max_parallelism, &mut keys)?;
         let values = convert(&from.value, &to.value, values, rows)?;
-        new.put_columns(&vec![namespace; rows], &keys, &values)
+        new.put_columns(&vec![namespace; rows], &keys, &values)?;
+        new.bound_cold(COLD_BYTES)
     })
 }
 
@@ -54,6 +57,7 @@ pub(crate) fn ordered(old: &mut OrderedState, new: &mut OrderedState) -> Result<
             for row in 0..rows {
                 new.put_place(group, encoded_places.row(row), encoded_values.row(row))?;
             }
+            new.bound_cold(COLD_BYTES)?;
         }
     }
     Ok(())

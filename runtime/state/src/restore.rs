@@ -27,7 +27,7 @@ pub(crate) enum Content {
 }
 
 /// Restored states carry a TTL of this until they're registered with theirs: nothing expires while loading.
-const ENDLESS_TTL_MS: u64 = u64::MAX;
+pub(crate) const ENDLESS_TTL_MS: u64 = u64::MAX;
 /// Blocks that lie one behind the other are read at once, up to this.
 const READ_BYTES: u64 = 1 << 23;
 /// Less than this is read faster by one thread than others are started.
@@ -44,9 +44,24 @@ pub(crate) fn restore(
     source: &dyn SegmentSource,
 ) -> Result<Vec<RestoredState>, StateError> {
     check(handles, owned, max_parallelism)?;
+    if let Some(cold) = handles.iter().find_map(|handle| handle.cold.as_ref()) {
+        let reason =
+            format!("the checkpoint is one of the `{}` state backend, whose files must be opened first", cold.store);
+        return Err(StateError::Incompatible { state: "*".into(), reason });
+    }
+    restore_runs(handles, owned, max_parallelism, source)
+}
+
+/// As `restore`, for the states that aren't in a cold store, and without asking for all key groups.
+pub(crate) fn restore_runs(
+    handles: &[KeyedStateHandle],
+    owned: KeyGroupRange,
+    max_parallelism: u32,
+    source: &dyn SegmentSource,
+) -> Result<Vec<RestoredState>, StateError> {
     let mut plans: Vec<Plan> = vec![];
     for handle in handles {
-        for state in &handle.states {
+        for state in handle.states.iter().filter(|state| state.cold_state.is_none()) {
             add_to_plan(&mut plans, state, handle.key_groups, owned)?;
         }
     }
@@ -69,7 +84,11 @@ pub(crate) fn restore(
     plans.into_iter().zip(contents).map(|(plan, parts)| plan.join(parts, owned, max_parallelism)).collect()
 }
 
-fn check(handles: &[KeyedStateHandle], owned: KeyGroupRange, max_parallelism: u32) -> Result<(), StateError> {
+pub(crate) fn check(
+    handles: &[KeyedStateHandle],
+    owned: KeyGroupRange,
+    max_parallelism: u32,
+) -> Result<(), StateError> {
     let refuse = |reason: String| StateError::Incompatible { state: "*".into(), reason };
     for handle in handles {
         handle.check_version()?;
@@ -168,14 +187,7 @@ impl Plan {
     }
 
     fn new_content(&self, owned: KeyGroupRange, max_parallelism: u32) -> Result<Content, StateError> {
-        let schema = self.schema.clone();
-        let ttl_ms = self.has_ttl.then_some(ENDLESS_TTL_MS);
-        Ok(match schema.kind {
-            StateKind::Value => Content::Rows(RowState::new(schema, owned, max_parallelism, ttl_ms, 0)?),
-            StateKind::List | StateKind::Map | StateKind::Timer => {
-                Content::Ordered(OrderedState::new(schema, owned, max_parallelism, ttl_ms)?)
-            }
-        })
+        Content::new(&self.schema, self.has_ttl, owned, max_parallelism)
     }
 
     fn load(
@@ -278,6 +290,25 @@ impl Plan {
             content,
             runs: self.runs,
             base_sequences: self.base_sequences,
+        })
+    }
+}
+
+impl Content {
+    /// Empty content in memory.
+    pub(crate) fn new(
+        schema: &StateSchema,
+        has_ttl: bool,
+        owned: KeyGroupRange,
+        max_parallelism: u32,
+    ) -> Result<Content, StateError> {
+        let schema = schema.clone();
+        let ttl_ms = has_ttl.then_some(ENDLESS_TTL_MS);
+        Ok(match schema.kind {
+            StateKind::Value => Content::Rows(RowState::new(schema, owned, max_parallelism, ttl_ms, 0)?),
+            StateKind::List | StateKind::Map | StateKind::Timer => {
+                Content::Ordered(OrderedState::new(schema, owned, max_parallelism, ttl_ms)?)
+            }
         })
     }
 }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use weir_model::{CheckpointId, KeyGroup, KeyGroupRange, StateField, StateKind, StateSchema};
 use weir_state::*;
 
+mod memory_store;
+use memory_store::MemoryStore;
+
 const MAX: u32 = 10;
 
 fn schema(name: &str, kind: StateKind, key: Vec<StateField>) -> StateSchema {
@@ -44,10 +47,28 @@ struct Subtask {
 }
 
 impl Subtask {
-    fn open(index: u32, parallelism: u32, handles: &[KeyedStateHandle], source: &MemorySegments) -> Self {
+    fn open(
+        index: u32,
+        parallelism: u32,
+        backend: Backend,
+        handles: &[KeyedStateHandle],
+        source: &MemorySegments,
+    ) -> Self {
         let key_groups = KeyGroupRange::of_subtask(index, parallelism, MAX);
         let config = StateConfig { key_groups, max_parallelism: MAX };
-        let mut state = KeyedState::open(config, handles_of(handles, key_groups).as_slice(), source).unwrap();
+        let handles = handles_of(handles, key_groups);
+        let store = MemoryStore::open(&handles, key_groups, source);
+        let state = match backend {
+            Backend::Cold(cache_bytes) => {
+                let cold = ColdConfig { store: Arc::new(store), cache_bytes };
+                KeyedState::open_cold(config, cold, &handles, source)
+            }
+            Backend::Heap if handles.iter().any(|handle| handle.cold.is_some()) => {
+                KeyedState::open_stored(config, &store, &handles)
+            }
+            Backend::Heap => KeyedState::open(config, &handles, source),
+        };
+        let mut state = state.unwrap();
         let rows = [false, true].map(|byte_keys| {
             let name = format!("rows-{byte_keys}");
             state.register_rows(schema(&name, StateKind::Value, key_fields(byte_keys))).unwrap()
@@ -60,6 +81,17 @@ impl Subtask {
 
 fn handles_of(handles: &[KeyedStateHandle], owned: KeyGroupRange) -> Vec<KeyedStateHandle> {
     handles.iter().filter(|handle| handle.key_groups.intersect(&owned).is_some()).cloned().collect()
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Backend {
+    Heap,
+    /// With a cache of this many bytes.
+    Cold(usize),
+}
+
+fn backends() -> impl Strategy<Value = Backend> {
+    prop_oneof![Just(Backend::Heap), (0usize..3000).prop_map(Backend::Cold)]
 }
 
 type RowKey = (bool, i64, Option<i64>);
@@ -80,10 +112,13 @@ enum Step {
     Delete(Vec<Option<i64>>, i64),
     /// Cut and write.
     Cut,
+    /// Cut for a checkpoint that comes to nothing.
+    AbortedCut,
+    BetweenBatches,
     /// Confirm the oldest (0) or newest (1) cut that isn't, and forget it and those before.
     Confirm(bool),
     /// Restart from the last confirmed checkpoint at this parallelism.
-    Restart(u32),
+    Restart(u32, Backend),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -96,7 +131,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (keys(), 0i64..3).prop_map(|(k, n)| Step::Delete(k, n)),
         5 => Just(Step::Cut),
         4 => any::<bool>().prop_map(Step::Confirm),
-        1 => (1u32..5).prop_map(Step::Restart),
+        1 => Just(Step::AbortedCut),
+        4 => Just(Step::BetweenBatches),
+        1 => (1u32..5, backends()).prop_map(|(p, b)| Step::Restart(p, b)),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -113,9 +150,13 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        World::on(Backend::Heap)
+    }
+
+    fn on(backend: Backend) -> Self {
         let segments = MemorySegments::default();
         World {
-            subtasks: (0..2).map(|index| Subtask::open(index, 2, &[], &segments)).collect(),
+            subtasks: (0..2).map(|index| Subtask::open(index, 2, backend, &[], &segments)).collect(),
             model: Model::default(),
             segments,
             next: 1,
@@ -189,9 +230,20 @@ impl World {
             Step::Delete(keys, namespace) => self.put(keys, *namespace, None),
             Step::Cut => self.cut(),
             Step::Confirm(newest) => self.confirm(*newest),
-            Step::Restart(parallelism) => {
+            Step::AbortedCut => {
+                let checkpoint = CheckpointId(self.next);
+                self.next += 1;
+                self.subtasks.iter_mut().for_each(|subtask| drop(subtask.state.cut(checkpoint).unwrap()));
+            }
+            Step::BetweenBatches => {
+                // Often enough that the cache is looked at.
+                for subtask in &mut self.subtasks {
+                    (0..8).for_each(|_| subtask.state.between_batches(1_000_000).unwrap());
+                }
+            }
+            Step::Restart(parallelism, backend) => {
                 let (handles, model) = &self.confirmed;
-                let open = |index| Subtask::open(index, *parallelism, handles, &self.segments);
+                let open = |index| Subtask::open(index, *parallelism, *backend, handles, &self.segments);
                 self.subtasks = (0..*parallelism).map(open).collect();
                 self.model = model.clone();
                 self.written.clear();
@@ -291,25 +343,34 @@ impl World {
     }
 
     /// Every checkpoint that was written restores to what was there at its cut.
-    fn check(&mut self, parallelism: u32) {
+    fn check(&mut self, parallelism: u32, backend: Backend) {
         assert_eq!(Self::contents(&mut self.subtasks), self.model, "the live state");
         let checkpoints = self.written.iter().map(|(_, handles, model)| (handles, model));
         for (handles, model) in checkpoints.chain([(&self.confirmed.0, &self.confirmed.1)]) {
-            let open = |index| Subtask::open(index, parallelism, handles, &self.segments);
+            let open = |index| Subtask::open(index, parallelism, backend, handles, &self.segments);
             let mut restored: Vec<Subtask> = (0..parallelism).map(open).collect();
-            assert_eq!(&Self::contents(&mut restored), model, "a checkpoint restored at parallelism {parallelism}");
+            assert_eq!(
+                &Self::contents(&mut restored),
+                model,
+                "a checkpoint restored at parallelism {parallelism} on {backend:?}"
+            );
         }
     }
 }
 
 proptest! {
     #[test]
-    fn every_checkpoint_is_the_state_at_its_cut(steps in steps(), parallelism in 1u32..5) {
-        let mut world = World::new();
+    fn every_checkpoint_is_the_state_at_its_cut(
+        steps in steps(),
+        parallelism in 1u32..5,
+        first in backends(),
+        second in backends(),
+    ) {
+        let mut world = World::on(first);
         for step in &steps {
             world.apply(step);
         }
-        world.check(parallelism);
+        world.check(parallelism, second);
     }
 }
 
@@ -331,7 +392,7 @@ fn runs_behind_a_key_group_stay_bounded() {
             assert!(state.runs.len() <= 26, "{} runs", state.runs.len());
         }
     }
-    world.check(3);
+    world.check(3, Backend::Heap);
     let segments: Vec<&SegmentRef> = world.confirmed.0.iter().flat_map(|handle| handle.segments()).collect();
     let bytes: u64 = segments.iter().map(|segment| segment.length).sum();
     assert!(bytes < 400_000, "{bytes} bytes behind the checkpoint");

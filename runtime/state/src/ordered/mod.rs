@@ -1,5 +1,6 @@
 //! Ordered states: `(key group, bytes) -> bytes`, for lists, maps and timers.
 
+pub(crate) mod cold;
 pub(crate) mod cut;
 pub(crate) mod leaf;
 pub(crate) mod log;
@@ -39,6 +40,8 @@ pub struct OrderedState {
     stamped: Vec<u8>,
     /// Where the sweep goes on: a group's place in the owned range, and the last place seen there.
     sweep_at: (usize, Vec<u8>),
+    /// What the state lies over, if it's not all there is.
+    cold: Option<cold::OrderedCold>,
 }
 
 /// A time as the first component of a timer's place.
@@ -81,6 +84,7 @@ impl OrderedState {
             place: vec![],
             stamped: vec![],
             sweep_at: (0, vec![]),
+            cold: None,
         })
     }
 
@@ -96,7 +100,8 @@ impl OrderedState {
         self.max_parallelism
     }
 
-    /// Entries, expired ones that weren't swept yet included.
+    /// Entries, expired ones that weren't swept yet included; in front of a cold store: those that it hasn't taken in
+    /// yet, so use `first` or a scan to know whether there are any.
     pub fn len(&self) -> usize {
         self.trees.iter().map(Tree::len).sum()
     }
@@ -129,6 +134,10 @@ impl OrderedState {
         if place.len() + value.len() > MAX_ENTRY_BYTES {
             return Err(StateError::TooLarge { state: self.schema.name.clone(), what: "an entry of 1 GiB" });
         }
+        if self.cold.is_some() {
+            self.write_over(tree, place, Some(value));
+            return Ok(());
+        }
         let value = match self.ttl_ms {
             None => value,
             Some(_) => {
@@ -160,7 +169,13 @@ impl OrderedState {
     pub fn get(&mut self, group: KeyGroup, key: &[u8], namespace: &[u8]) -> Result<Option<&[u8]>, StateError> {
         let tree = self.tree_of(group)?;
         self.join(key, namespace);
-        Ok(self.trees[tree].get(&self.place).and_then(|value| self.live(value)))
+        if self.cold.is_none() {
+            return Ok(self.trees[tree].get(&self.place).and_then(|value| self.live(value)));
+        }
+        let (ttl_ms, now_ms) = (self.ttl_ms, self.now_ms);
+        let place = std::mem::take(&mut self.place);
+        let value = self.read_over(group, tree, &place);
+        Ok(value?.and_then(|value| live(value, ttl_ms, now_ms)))
     }
 
     /// Removes the entry at `key`, `namespace`, if there is one.
@@ -175,7 +190,9 @@ impl OrderedState {
     /// Removes the entry at the joined place, as `scan_range` gives it.
     pub fn delete_place(&mut self, group: KeyGroup, place: &[u8]) -> Result<(), StateError> {
         let tree = self.tree_of(group)?;
-        if self.trees[tree].delete(place) {
+        if self.cold.is_some() {
+            self.write_over(tree, place, None);
+        } else if self.trees[tree].delete(place) {
             self.note_deleted(group, place);
         }
         Ok(())
@@ -197,12 +214,10 @@ impl OrderedState {
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StateError> {
         let tree = self.tree_of(group)?;
-        self.trees[tree].scan_from(key, |place, value| match (place.strip_prefix(key), self.live(value)) {
-            (None, _) => ControlFlow::Break(()),
-            (Some(_), None) => ControlFlow::Continue(()),
-            (Some(namespace), Some(value)) => visit(namespace, value),
-        });
-        Ok(())
+        self.scan_tree(group, tree, key, None, &mut |place, value| match place.strip_prefix(key) {
+            None => ControlFlow::Break(()),
+            Some(namespace) => visit(namespace, value),
+        })
     }
 
     /// Visits `(place, value)` of the group's entries with `from <= place < to`, in order, until told to stop.
@@ -215,11 +230,26 @@ impl OrderedState {
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StateError> {
         let tree = self.tree_of(group)?;
-        self.trees[tree].scan_from(from, |place, value| match self.live(value) {
+        self.scan_tree(group, tree, from, to, &mut visit)
+    }
+
+    fn scan_tree(
+        &self,
+        group: KeyGroup,
+        tree: usize,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        let mut visit = |place: &[u8], value: &[u8]| match self.live(value) {
             _ if to.is_some_and(|to| place >= to) => ControlFlow::Break(()),
             None => ControlFlow::Continue(()),
             Some(value) => visit(place, value),
-        });
+        };
+        if self.cold.is_some() {
+            return self.scan_over(group, tree, from, to, &mut visit);
+        }
+        self.trees[tree].scan_from(from, visit);
         Ok(())
     }
 
@@ -268,12 +298,26 @@ impl OrderedState {
         })
     }
 
-    /// The earliest timer of all key groups. Costs nothing while no timer at the front changes.
+    /// The earliest timer of all key groups. Costs nothing while no timer at the front changes. If a cold store
+    /// fails it is the earliest time there is, so that `take_due` is called and says why.
     pub fn first_time(&mut self) -> Option<i64> {
+        let least = if self.cold.is_some() { self.first_over().unwrap_or(Some(0)) } else { self.first_here() };
+        least.map(|prefix| time_of_timer(prefix.to_be_bytes()))
+    }
+
+    fn first_here(&mut self) -> Option<u64> {
         if self.least.is_none() {
             self.least = self.trees.iter().filter_map(Tree::first_prefix).min();
         }
-        self.least.map(|prefix| time_of_timer(prefix.to_be_bytes()))
+        self.least
+    }
+
+    fn first_over(&mut self) -> Result<Option<u64>, StateError> {
+        let mut least = None;
+        for (tree, group) in self.owned.iter().enumerate() {
+            least = [least, self.least_over(group, tree)?].into_iter().flatten().min();
+        }
+        Ok(least)
     }
 
     /// Sets a timer for a key. For states of kind `Timer`, as are all that follow.
@@ -297,6 +341,9 @@ impl OrderedState {
         let mut taken = 0;
         if self.first_time().is_none_or(|first| first > upto_us) {
             return Ok(0);
+        }
+        if self.cold.is_some() {
+            return self.take_due_over(upto_us, max, &mut due);
         }
         let last = u64::from_be_bytes(timer_time(upto_us));
         for (group, tree) in self.owned.iter().zip(&mut self.trees) {
@@ -327,6 +374,40 @@ impl OrderedState {
         Ok(taken)
     }
 
+    fn take_due_over(
+        &mut self,
+        upto_us: i64,
+        max: usize,
+        due: &mut dyn FnMut(KeyGroup, i64, &[u8], &[u8]),
+    ) -> Result<usize, StateError> {
+        let last = u64::from_be_bytes(timer_time(upto_us));
+        let behind = upto_us.checked_add(1).map(timer_time);
+        let mut taken = 0;
+        for (tree, group) in self.owned.iter().enumerate() {
+            if self.least_over(group, tree)?.is_none_or(|least| least > last) {
+                continue;
+            }
+            let mut places = EncodedRows::default();
+            let (ttl_ms, now_ms) = (self.ttl_ms, self.now_ms);
+            self.scan_over(group, tree, &[], behind.as_ref().map(|behind| &behind[..]), &mut |place, value| {
+                if taken >= max {
+                    return ControlFlow::Break(());
+                }
+                taken += 1;
+                places.push(place);
+                if let (Some(value), Some((time, key))) = (live(value, ttl_ms, now_ms), place.split_first_chunk()) {
+                    due(group, time_of_timer(*time), key, value);
+                }
+                ControlFlow::Continue(())
+            })?;
+            places.iter().for_each(|place| self.write_over(tree, place, None));
+            if taken >= max {
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
     #[inline]
     fn tree_of(&self, group: KeyGroup) -> Result<usize, StateError> {
         match self.owned.contains(group) {
@@ -345,10 +426,15 @@ impl OrderedState {
     /// The value without its stamp; `None` if its time to live is over.
     #[inline]
     fn live<'v>(&self, value: &'v [u8]) -> Option<&'v [u8]> {
-        match self.ttl_ms {
-            None => Some(value),
-            Some(ttl_ms) => (stamp_of(value).saturating_add(ttl_ms) > self.now_ms).then(|| &value[STAMP_BYTES..]),
-        }
+        live(value, self.ttl_ms, self.now_ms)
+    }
+}
+
+#[inline]
+fn live(value: &[u8], ttl_ms: Option<u64>, now_ms: u64) -> Option<&[u8]> {
+    match ttl_ms {
+        None => Some(value),
+        Some(ttl_ms) => (!is_expired(value, ttl_ms, now_ms)).then(|| value.get(STAMP_BYTES..).unwrap_or_default()),
     }
 }
 
@@ -358,9 +444,10 @@ fn is_expired(value: &[u8], ttl_ms: u64, now_ms: u64) -> bool {
     stamp != 0 && stamp.saturating_add(ttl_ms) <= now_ms
 }
 
-/// When the value was written, in milliseconds since the epoch.
+/// When the value was written, in milliseconds since the epoch. Values that came from outside were checked to
+/// hold it.
 fn stamp_of(value: &[u8]) -> u64 {
-    u64::from_le_bytes(value[..STAMP_BYTES].try_into().expect("a stamped value begins with 8 bytes"))
+    value.first_chunk::<STAMP_BYTES>().map_or(0, |stamp| u64::from_le_bytes(*stamp))
 }
 
 #[cfg(test)]

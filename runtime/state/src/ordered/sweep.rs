@@ -8,6 +8,10 @@ impl OrderedState {
     pub(crate) fn sweep(&mut self, now_ms: u64, max_entries: usize) {
         self.now_ms = self.now_ms.max(now_ms);
         let Some(ttl_ms) = self.ttl_ms else { return };
+        if self.cold.is_some() {
+            // What is stored isn't read for the sake of it; expired entries read as absent.
+            return;
+        }
         let (mut at, from) = std::mem::take(&mut self.sweep_at);
         if at >= self.trees.len() {
             at = 0;

@@ -122,23 +122,20 @@ impl Tree {
 
     /// Visits the entries from `from` on, in order, until told to stop.
     pub(super) fn scan_from(&self, from: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
+        let _ = self.entries_from(from).try_for_each(|(key, value)| visit(key, value));
+    }
+
+    /// The entries from `from` on, in order.
+    pub(super) fn entries_from(&self, from: &[u8]) -> Entries<'_> {
         if self.leaves.is_empty() {
-            return;
+            return Entries { leaves: self.leaves.iter(), leaf: None, at: 0 };
         }
         let prefix = prefix_of(from);
         let first = self.leaf_of(prefix, from);
-        let mut at = match self.leaves[first].1.search(prefix, from) {
-            Ok(at) | Err(at) => at,
-        };
-        for (_, leaf) in self.leaves.range(first..) {
-            while at < leaf.len() {
-                if visit(leaf.key(at), leaf.value(at)).is_break() {
-                    return;
-                }
-                at += 1;
-            }
-            at = 0;
-        }
+        let mut leaves = self.leaves.range(first..);
+        let leaf = leaves.next().map(|(_, leaf)| &**leaf);
+        let at = leaf.map_or(0, |leaf| leaf.search(prefix, from).unwrap_or_else(|at| at));
+        Entries { leaves, leaf, at }
     }
 
     /// Removes the entries that `take` says yes to, from the least on, until it says no; in order.
@@ -171,5 +168,27 @@ impl Tree {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.leaves.iter().map(|(_, leaf)| leaf.memory_bytes() + 16).sum()
+    }
+}
+
+/// Entries of a tree in order.
+pub(super) struct Entries<'a> {
+    leaves: std::collections::vec_deque::Iter<'a, (u64, Arc<Leaf>)>,
+    leaf: Option<&'a Leaf>,
+    at: usize,
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let leaf = self.leaf?;
+            if self.at < leaf.len() {
+                self.at += 1;
+                return Some((leaf.key(self.at - 1), leaf.value(self.at - 1)));
+            }
+            (self.leaf, self.at) = (self.leaves.next().map(|(_, leaf)| &**leaf), 0);
+        }
     }
 }

@@ -114,6 +114,9 @@ impl RowState {
     /// # Panics
     /// If the slot is `Slot::NONE` or no longer good.
     pub fn remove(&mut self, slot: Slot) {
+        if self.is_cache() {
+            return self.bury(slot);
+        }
         let physical = &self.physical;
         let set: &mut Set = &mut self.sets[slot.set()];
         let table = &mut set.tables[slot.table()];
@@ -143,6 +146,10 @@ impl RowState {
             self.by_namespace.remove(&namespace);
             self.release(slot.set());
         }
+    }
+
+    fn is_cache(&self) -> bool {
+        self.cold_state().is_some()
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! Rows as Arrow columns, and back.
 
 use super::RowState;
-use super::table::{LIVE, NULL_KEY};
+use super::table::{DEAD, LIVE, NULL_KEY};
 use crate::StateError;
 use crate::codec::{BytesBuilder, KeyCodec, with_byte_column};
 use crate::key_batch::KeyForm;
@@ -136,7 +136,10 @@ impl RowState {
         let Some(number) = self.by_namespace.get(&namespace).copied() else { return Ok(()) };
         let mut slots = Vec::with_capacity(max_rows.min(self.sets[number].live()));
         let (mut table, mut row) = (0, 0);
-        while self.by_namespace.get(&namespace) == Some(&number) {
+        loop {
+            if self.by_namespace.get(&namespace) != Some(&number) {
+                return Ok(());
+            }
             slots.clear();
             while slots.len() < max_rows.max(1) && table < self.sets[number].tables.len() {
                 if row >= self.sets[number].tables[table].used {
@@ -144,7 +147,7 @@ impl RowState {
                     continue;
                 }
                 let slot = Slot::new(number, table, row);
-                if self.table(slot).row(&self.physical, row)[self.physical.header()] & LIVE != 0
+                if self.table(slot).row(&self.physical, row)[self.physical.header()] & (LIVE | DEAD) == LIVE
                     && !self.is_expired(slot)
                 {
                     slots.push(slot);
@@ -157,7 +160,7 @@ impl RowState {
             let keys = self.keys(&slots)?;
             visit(self, &keys, &slots)?;
         }
-        Ok(())
+        self.scan_cold(namespace, number, max_rows, &mut visit)
     }
 }
 

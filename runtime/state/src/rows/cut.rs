@@ -32,6 +32,13 @@ pub(super) struct Chunk {
     pub(super) strings: Vec<u8>,
 }
 
+/// Which changes are meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Since {
+    Cut,
+    Confirmed,
+}
+
 /// Buffers of cuts that were written, so that the next cut doesn't wait for fresh pages.
 #[derive(Clone, Default)]
 pub(crate) struct BufferPool(Arc<Mutex<Vec<Vec<u64>>>>);
@@ -111,7 +118,7 @@ impl RowState {
                 let groups = set.groups_of(&self.groups, number);
                 let table = &mut set.tables[number];
                 if any_base || table.dirty || !table.pending.is_empty() {
-                    cut.copy(set.namespace, groups, table);
+                    cut.copy(set.namespace, groups, table, Since::Confirmed);
                 }
                 table.end_interval(interval);
             }
@@ -119,7 +126,39 @@ impl RowState {
         Some(cut)
     }
 
-    /// The cuts up to this interval's are part of a durable checkpoint.
+    /// Cuts what changed since the last cut, confirmed or not. `None` if nothing did. Ends the current interval.
+    pub(super) fn cut_changed(&mut self, pool: &BufferPool) -> Option<RowCut> {
+        let interval = self.changes.interval;
+        self.changes.interval += 1;
+        let removed = std::mem::take(&mut self.changes.removed);
+        let tables = self.sets.iter().flat_map(|set| &set.tables);
+        let changed: usize = tables.filter(|table| table.dirty).map(|table| table.count(Since::Cut)).sum();
+        if changed == 0 && removed.is_empty() {
+            return None;
+        }
+        let mut cut = RowCut {
+            physical: self.physical.clone(),
+            groups: self.groups,
+            bases: vec![false; self.groups.owned.len()],
+            chunks: vec![],
+            words: pool.take(changed * self.physical.stride),
+            removed: vec![Arc::new(removed)],
+            pool: pool.clone(),
+        };
+        for set in self.sets.iter_mut().filter(|set| set.in_use) {
+            for number in 0..set.tables.len() {
+                let groups = set.groups_of(&self.groups, number);
+                let table = &mut set.tables[number];
+                if table.dirty {
+                    cut.copy(set.namespace, groups, table, Since::Cut);
+                }
+                table.end_interval(interval);
+            }
+        }
+        Some(cut)
+    }
+
+    /// The cuts up to this interval's are part of a durable checkpoint, or in the cold store.
     pub(crate) fn confirm(&mut self, interval: u32) {
         self.changes.pending.retain(|(pending, _)| *pending > interval);
         for table in self.sets.iter_mut().flat_map(|set| &mut set.tables).filter(|table| !table.pending.is_empty()) {
@@ -145,7 +184,7 @@ fn bases_per_cut(groups: usize, rolling: &[usize]) -> usize {
 }
 
 impl RowCut {
-    fn copy(&mut self, namespace: i64, groups: KeyGroupRange, table: &Table) {
+    fn copy(&mut self, namespace: i64, groups: KeyGroupRange, table: &Table, since: Since) {
         let begin = self.words.len();
         let first = self.groups.owned.first;
         let range = (groups.first - first) as usize..=(groups.last - first) as usize;
@@ -167,7 +206,7 @@ impl RowCut {
             }
         } else {
             for word in 0..table.changed.len() {
-                let mut bits = table.changed_word(word);
+                let mut bits = table.changed_word(word, since);
                 let mut at = 0;
                 while bits != 0 {
                     let skip = bits.trailing_zeros();
@@ -230,21 +269,29 @@ pub(super) fn group_of(physical: &Physical, modulus: &Modulus, words: &[u64]) ->
 }
 
 impl Table {
-    /// Changed bits of 64 rows, since the last confirmed cut.
+    /// Changed bits of 64 rows.
     #[inline]
-    fn changed_word(&self, word: usize) -> u64 {
+    fn changed_word(&self, word: usize, since: Since) -> u64 {
+        if since == Since::Cut {
+            return self.changed[word];
+        }
         self.pending.iter().fold(self.changed[word], |bits, (_, pending)| bits | pending.get(word).unwrap_or(&0))
     }
 
-    fn has_changed(&self, row: u32) -> bool {
-        self.changed_word(row as usize / 64) >> (row % 64) & 1 != 0
+    /// Whether the row changed since the last confirmed cut.
+    pub(super) fn has_changed(&self, row: u32) -> bool {
+        self.changed_word(row as usize / 64, Since::Confirmed) >> (row % 64) & 1 != 0
     }
 
     fn count_changed(&self) -> usize {
         if !self.dirty && self.pending.is_empty() {
             return 0;
         }
-        (0..self.changed.len()).map(|word| self.changed_word(word).count_ones() as usize).sum()
+        self.count(Since::Confirmed)
+    }
+
+    fn count(&self, since: Since) -> usize {
+        (0..self.changed.len()).map(|word| self.changed_word(word, since).count_ones() as usize).sum()
     }
 
     fn end_interval(&mut self, interval: u32) {

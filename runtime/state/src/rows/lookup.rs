@@ -9,6 +9,11 @@ use crate::layout::{Physical, Slot};
 use crate::{EncodedRows, StateError};
 use std::ops::Range;
 
+/// Modes of a lookup: find rows, or make them too, or find also those whose time is over.
+pub(super) const FIND: u8 = 0;
+pub(super) const INSERT: u8 = 1;
+pub(super) const PEEK: u8 = 2;
+
 /// Keys looked at together: enough to hide a cache miss, few enough to keep the lines in the first-level cache.
 const BLOCK: usize = 32;
 /// Below this, rows are looked up without prefetching: they are near.
@@ -71,7 +76,7 @@ impl BatchKeys for ByteKeys<'_> {
 }
 
 /// Which set holds the rows of a key of the batch.
-trait Placement {
+pub(super) trait Placement {
     /// The tables as they are now, in a form that the loops over a batch keep in registers.
     fn view<'a>(&'a self, sets: &'a [Set], first_group: u16) -> impl View + 'a;
 
@@ -80,13 +85,13 @@ trait Placement {
 }
 
 /// Finds the table of a key by its position in the batch and its key group.
-trait View {
+pub(super) trait View {
     fn table(&self, at: usize, group: u16) -> &Table;
 
     fn slot(&self, at: usize, group: u16, row: u32) -> Slot;
 }
 
-struct OneNamespace(usize);
+pub(super) struct OneNamespace(pub(super) usize);
 
 struct OneSet<'a> {
     tables: &'a [Table],
@@ -224,7 +229,7 @@ impl RowState {
         }
         let set = self.set_of(namespace)?;
         self.split_if_large(set);
-        self.access::<true>(OneNamespace(set), keys, slots, new)
+        self.upsert_at(&OneNamespace(set), keys, slots, new)
     }
 
     /// As `upsert`, with a namespace for each key.
@@ -256,7 +261,7 @@ impl RowState {
             last = Some((*namespace, set));
             sets.push(set as u32);
         }
-        let result = self.access::<true>(NamespacePerKey(&sets), keys, slots, new);
+        let result = self.upsert_at(&NamespacePerKey(&sets), keys, slots, new);
         self.scratch.sets = sets;
         result
     }
@@ -269,7 +274,34 @@ impl RowState {
             slots.resize(keys.len(), Slot::NONE);
             return Ok(());
         };
-        self.access::<false>(OneNamespace(*set), keys, slots, &mut vec![])
+        let (placement, mut new) = (OneNamespace(*set), vec![]);
+        self.check_owned(keys)?;
+        self.load_absent(&placement, keys)?;
+        self.access::<FIND>(&placement, keys, slots, &mut new)?;
+        self.settle::<false>(slots, &mut new);
+        Ok(())
+    }
+
+    fn upsert_at(
+        &mut self,
+        placement: &impl Placement,
+        keys: &KeyBatch,
+        slots: &mut Vec<Slot>,
+        new: &mut Vec<u32>,
+    ) -> Result<(), StateError> {
+        self.check_owned(keys)?;
+        self.load_absent(placement, keys)?;
+        self.access::<INSERT>(placement, keys, slots, new)?;
+        self.settle::<true>(slots, new);
+        Ok(())
+    }
+
+    fn check_owned(&self, keys: &KeyBatch) -> Result<(), StateError> {
+        let owned = self.groups.owned;
+        match keys.groups.iter().find(|group| !(owned.first..=owned.last).contains(group)) {
+            Some(group) => Err(StateError::NotOwned { group: *group, owned }),
+            None => Ok(()),
+        }
     }
 
     fn split_if_large(&mut self, set: usize) {
@@ -278,33 +310,29 @@ impl RowState {
         }
     }
 
-    fn access<const INSERT: bool>(
+    pub(super) fn access<const MODE: u8>(
         &mut self,
-        placement: impl Placement,
+        placement: &impl Placement,
         keys: &KeyBatch,
         slots: &mut Vec<Slot>,
         new: &mut Vec<u32>,
     ) -> Result<(), StateError> {
         assert_eq!(keys.form(), self.form(), "keys of another schema than that of state `{}`", self.schema.name);
-        let owned = self.groups.owned;
-        if let Some(group) = keys.groups.iter().find(|group| !(owned.first..=owned.last).contains(group)) {
-            return Err(StateError::NotOwned { group: *group, owned });
-        }
         slots.reserve(keys.len());
         let hashes = &keys.hashes;
         match &keys.keys {
             Keys::Words { words, nulls: None } => {
-                self.access_all::<INSERT, _>(&placement, &WordKeys { words, hashes }, keys, slots, new)
+                self.access_all::<MODE, _>(placement, &WordKeys { words, hashes }, keys, slots, new)
             }
             // Nulls are rare: each run without one goes the fast way.
             Keys::Words { words, nulls: Some(nulls) } => {
-                self.access_all_but_nulls::<INSERT>(&placement, words, nulls, keys, slots, new)
+                self.access_all_but_nulls::<MODE>(placement, words, nulls, keys, slots, new)
             }
-            Keys::Bytes(rows) => self.access_all::<INSERT, _>(&placement, &ByteKeys { rows, hashes }, keys, slots, new),
+            Keys::Bytes(rows) => self.access_all::<MODE, _>(placement, &ByteKeys { rows, hashes }, keys, slots, new),
         }
     }
 
-    fn access_all<const INSERT: bool, K: BatchKeys>(
+    fn access_all<const MODE: u8, K: BatchKeys>(
         &mut self,
         placement: &impl Placement,
         batch: &K,
@@ -312,10 +340,10 @@ impl RowState {
         slots: &mut Vec<Slot>,
         new: &mut Vec<u32>,
     ) -> Result<(), StateError> {
-        self.access_range::<INSERT, K>(placement, batch, keys, 0..keys.len(), slots, new)
+        self.access_range::<MODE, K>(placement, batch, keys, 0..keys.len(), slots, new)
     }
 
-    fn access_all_but_nulls<const INSERT: bool>(
+    fn access_all_but_nulls<const MODE: u8>(
         &mut self,
         placement: &impl Placement,
         words: &[u64],
@@ -329,33 +357,33 @@ impl RowState {
         while at < keys.len() {
             if nulls.is_null(at) {
                 let set = placement.view(&self.sets, 0).slot(at, 0, 0).set();
-                slots.push(self.null_key::<INSERT>(set, at, new));
+                slots.push(self.null_key::<MODE>(set, at, new));
                 at += 1;
                 continue;
             }
             let end = (at..keys.len()).find(|row| nulls.is_null(*row)).unwrap_or(keys.len());
-            self.access_range::<INSERT, _>(placement, &batch, keys, at..end, slots, new)?;
+            self.access_range::<MODE, _>(placement, &batch, keys, at..end, slots, new)?;
             at = end;
         }
         Ok(())
     }
 
     /// The row of the null key, which stands beside the index.
-    fn null_key<const INSERT: bool>(&mut self, number: usize, at: usize, new: &mut Vec<u32>) -> Slot {
+    fn null_key<const MODE: u8>(&mut self, number: usize, at: usize, new: &mut Vec<u32>) -> Slot {
         let group = weir_model::KeyGroup::of_hash(null_key_hash(), self.groups.max_parallelism);
         if let Some((table, row)) = self.sets[number].null_row {
             let slot = Slot::new(number, table as usize, row);
-            if !self.is_expired(slot) {
+            if MODE == PEEK || !self.is_expired(slot) {
                 return slot;
             }
-            if !INSERT {
+            if MODE != INSERT {
                 return Slot::NONE;
             }
             self.reset(slot);
             new.push(at as u32);
             return slot;
         }
-        if !INSERT {
+        if MODE != INSERT {
             return Slot::NONE;
         }
         let set = &mut self.sets[number];
@@ -369,7 +397,7 @@ impl RowState {
         slot
     }
 
-    fn access_range<const INSERT: bool, K: BatchKeys>(
+    fn access_range<const MODE: u8, K: BatchKeys>(
         &mut self,
         placement: &impl Placement,
         batch: &K,
@@ -383,7 +411,7 @@ impl RowState {
         let slots = &mut slots[first..];
         // The few rows of a small set are near anyway.
         if placement.bytes(&self.sets) < PREFETCH_FROM_BYTES {
-            return self.access_block::<INSERT, K>(placement, batch, keys, range, None, slots, new);
+            return self.access_block::<MODE, K>(placement, batch, keys, range, None, slots, new);
         }
         let (first_group, stride) = (self.groups.owned.first, self.physical.stride);
         let block_of = |number: usize| {
@@ -402,7 +430,7 @@ impl RowState {
                 let block = block_of(step - 2);
                 let slots = &mut slots[block.start - range.start..block.end - range.start];
                 let known = Some(&candidates[step % 2][..]);
-                self.access_block::<INSERT, K>(placement, batch, keys, block, known, slots, new)?;
+                self.access_block::<MODE, K>(placement, batch, keys, block, known, slots, new)?;
             }
         }
         Ok(())
@@ -410,7 +438,7 @@ impl RowState {
 
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    fn access_block<const INSERT: bool, K: BatchKeys>(
+    fn access_block<const MODE: u8, K: BatchKeys>(
         &mut self,
         placement: &impl Placement,
         batch: &K,
@@ -422,14 +450,14 @@ impl RowState {
     ) -> Result<(), StateError> {
         let mut done = 0;
         while done < slots.len() {
-            if self.ttl_ms.is_none() {
+            if self.ttl_ms.is_none() || MODE == PEEK {
                 let view = placement.view(&self.sets, self.groups.owned.first);
                 let known = known.map(|known| &known[done..]);
                 let rest = block.start + done..block.end;
                 done += resolve(&view, batch, keys, rest, self.physical.stride, known, &mut slots[done..]);
             }
             if done < slots.len() {
-                slots[done] = self.access_slowly::<INSERT, K>(placement, batch, keys, block.start + done, new)?;
+                slots[done] = self.access_slowly::<MODE, K>(placement, batch, keys, block.start + done, new)?;
                 done += 1;
             }
         }
@@ -438,7 +466,7 @@ impl RowState {
 
     /// A key whose first candidate wasn't it, or is absent, or may have expired.
     #[inline(never)]
-    fn access_slowly<const INSERT: bool, K: BatchKeys>(
+    fn access_slowly<const MODE: u8, K: BatchKeys>(
         &mut self,
         placement: &impl Placement,
         batch: &K,
@@ -452,8 +480,8 @@ impl RowState {
         let slot = view.slot(at, group, row.unwrap_or(0));
         drop(view);
         if row.is_some() {
-            if self.is_expired(slot) {
-                if !INSERT {
+            if MODE != PEEK && self.is_expired(slot) {
+                if MODE != INSERT {
                     return Ok(Slot::NONE);
                 }
                 self.reset(slot);
@@ -461,7 +489,7 @@ impl RowState {
             }
             return Ok(slot);
         }
-        if !INSERT {
+        if MODE != INSERT {
             return Ok(Slot::NONE);
         }
         let table = &mut self.sets[slot.set()].tables[slot.table()];
@@ -493,7 +521,7 @@ impl RowState {
     }
 
     /// Makes an expired row a fresh one of the same key.
-    fn reset(&mut self, slot: Slot) {
+    pub(super) fn reset(&mut self, slot: Slot) {
         let Physical { key_words, .. } = self.physical;
         let physical = &self.physical;
         let table = &mut self.sets[slot.set()].tables[slot.table()];
@@ -509,5 +537,14 @@ impl RowState {
         row[header] |= kept;
         table.mark(slot.row());
         self.touch(slot);
+    }
+}
+
+/// Adds a row for a key that has none, other than null. `None`: the table is full.
+pub(super) fn insert_key(table: &mut Table, physical: &Physical, keys: &KeyBatch, at: usize) -> Option<u32> {
+    let hashes = &keys.hashes;
+    match &keys.keys {
+        Keys::Words { words, .. } => table.insert(physical, &WordKeys { words, hashes }, at, 0),
+        Keys::Bytes(rows) => table.insert(physical, &ByteKeys { rows, hashes }, at, 0),
     }
 }

@@ -1,6 +1,7 @@
 //! Row states: `(namespace, key) -> row of fixed layout`, in batches.
 
 mod access;
+pub(crate) mod cold;
 mod columns;
 pub(crate) mod cut;
 mod index;
@@ -37,6 +38,9 @@ pub struct RowState {
     now_ms: u64,
     scratch: lookup::Scratch,
     sweep_at: sweep::Cursor,
+    /// What the state is a cache of, if it's not all there is.
+    cold: Option<cold::RowCold>,
+    evict_at: sweep::Cursor,
 }
 
 /// What was removed since the last cut; changes themselves are bits in the tables.
@@ -119,6 +123,8 @@ impl RowState {
             now_ms: 0,
             scratch: lookup::Scratch::default(),
             sweep_at: sweep::Cursor::default(),
+            cold: None,
+            evict_at: sweep::Cursor::default(),
         })
     }
 
@@ -131,7 +137,7 @@ impl RowState {
         &self.layout
     }
 
-    /// Rows of all namespaces, expired ones that weren't swept yet included.
+    /// Rows of all namespaces, expired ones that weren't swept yet included; before a cold store: those in memory.
     pub fn len(&self) -> usize {
         self.sets.iter().map(Set::live).sum()
     }
@@ -145,7 +151,7 @@ impl RowState {
         self.by_namespace.get(&namespace).map_or(0, |set| self.sets[*set].live())
     }
 
-    /// Namespaces that hold rows, in ascending order.
+    /// Namespaces that hold rows, in ascending order; before a cold store, some may hold none any more.
     pub fn namespaces(&self) -> impl DoubleEndedIterator<Item = i64> + '_ {
         self.by_namespace.keys().copied()
     }

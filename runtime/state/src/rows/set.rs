@@ -76,6 +76,7 @@ impl Set {
         self.shift = groups.split_shift();
         let tables = (groups.owned.len()).div_ceil(1 << self.shift);
         self.tables = (0..tables).map(|_| Table::new()).collect();
+        self.tables.iter_mut().for_each(|table| table.complete = old.complete);
         let modulus = Modulus::new(groups.max_parallelism);
         let null_hash = super::null_key_hash();
         for row in 0..old.used {

@@ -1,15 +1,15 @@
 //! Removes expired rows, a few at a time.
 
 use super::RowState;
-use super::table::LIVE;
+use super::table::{DEAD, LIVE};
 use crate::layout::Slot;
 
 /// Where the sweep goes on.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Cursor {
-    set: usize,
-    table: usize,
-    row: u32,
+    pub(super) set: usize,
+    pub(super) table: usize,
+    pub(super) row: u32,
 }
 
 impl RowState {
@@ -39,7 +39,7 @@ impl RowState {
 
     fn sweep_row(&mut self, slot: Slot, last_write: usize) {
         let row = self.table(slot).row(&self.physical, slot.row());
-        if row[self.physical.header()] & LIVE == 0 {
+        if row[self.physical.header()] & (LIVE | DEAD) != LIVE {
             return;
         }
         if row[last_write] == 0 {

@@ -20,6 +20,8 @@ pub(crate) struct Table {
     /// A bit for each row that changed since the last cut.
     pub(super) changed: Vec<u64>,
     pub(super) dirty: bool,
+    /// Whether no cold store holds a row of these key groups that isn't here.
+    pub(super) complete: bool,
     pub(super) arena: Arena,
     /// Changed bits of the cuts that aren't confirmed, oldest first.
     pub(super) pending: Vec<(u32, Vec<u64>)>,
@@ -30,8 +32,12 @@ pub(super) const NO_ROW: u32 = u32::MAX;
 pub(crate) const LIVE: u64 = 1 << 31;
 /// In a row's header: the key is null (raw keys only; such a row isn't in the index).
 pub(crate) const NULL_KEY: u64 = 1 << 30;
+/// In a row's header, before a cold store: the row was removed, which the store may not know yet.
+pub(crate) const DEAD: u64 = 1 << 29;
+/// In a row's header, before a cold store: used since the eviction last came by.
+pub(crate) const REFERENCED: u64 = 1 << 28;
 /// In a row's header: the interval of its birth.
-pub(crate) const BORN: u64 = NULL_KEY - 1;
+pub(crate) const BORN: u64 = REFERENCED - 1;
 
 /// The keys of a batch, as the table compares and stores them.
 pub(super) trait BatchKeys {
@@ -53,6 +59,7 @@ impl Table {
             changed: vec![],
             used: 0,
             dirty: false,
+            complete: true,
             free: NO_ROW,
             live: 0,
             arena: Arena::default(),

@@ -119,6 +119,10 @@ impl Arena {
         self.garbage > MIN_GARBAGE_BYTES && self.garbage * 2 > self.bytes.len()
     }
 
+    pub(crate) fn live_bytes(&self) -> usize {
+        self.bytes.len() - self.garbage
+    }
+
     pub(crate) fn capacity_bytes(&self) -> usize {
         self.bytes.capacity()
     }

@@ -136,7 +136,7 @@ impl RowCut {
     }
 
     #[inline]
-    fn row(&self, chunk: &Chunk, row: u32) -> &[u64] {
+    pub(super) fn row(&self, chunk: &Chunk, row: u32) -> &[u64] {
         let stride = self.physical.stride;
         &self.words[chunk.begin + row as usize * stride..][..stride]
     }
