@@ -546,3 +546,56 @@ fn a_wider_schema_reads_the_old_state() {
     let handle = state.cut(CheckpointId(2)).unwrap().write(&mut segments).unwrap();
     assert!(handle.states.iter().all(|state| state.runs.len() == 1));
 }
+
+/// Segments and the handle of format version 1. Changing them orphans every checkpoint ever written.
+#[test]
+fn golden() {
+    let mut segments = MemorySegments::default();
+    segments.begin("chk-1/worker-0.data");
+    let key_groups = KeyGroupRange { first: 2, last: 3 };
+    let mut state = KeyedState::new(key_groups, 4);
+    let rows = state.register_rows(schema("rows", StateKind::Value, key_fields(false))).unwrap();
+    let map = state.register_ordered(schema("map", StateKind::Map, key_fields(true))).unwrap();
+    // Keys of the owned groups, and one that is removed between two checkpoints.
+    let mut all = KeyBatch::new();
+    let values: Vec<Option<i64>> = (0..10).map(Some).chain([None]).collect();
+    KeyEncoder::new(&key_fields(false)).encode(&key_columns(&values, false), 11, 4, &mut all).unwrap();
+    let owned: Vec<u32> = (0..11).filter(|row| key_groups.contains(all.key_group(*row as usize))).collect();
+    let mut keys = KeyBatch::new();
+    all.take(&owned, &mut keys);
+    let (mut slots, mut new) = (vec![], vec![]);
+    let text = state.rows(rows).layout().field(1);
+    for (namespace, string) in [(-1, "one"), (5, "")] {
+        let state = state.rows(rows);
+        state.upsert(namespace, &keys, &mut slots, &mut new).unwrap();
+        let counts: ArrayRef = Arc::new(Int64Array::from_iter_values(owned.iter().map(|row| *row as i64 * 100)));
+        state.set_column(&slots, 0, &counts).unwrap();
+        state.set_var(slots[0], text, Some(string.as_bytes())).unwrap();
+    }
+    state.ordered(map).put(KeyGroup(2), b"key", b"1", b"first value").unwrap();
+    state.ordered(map).put(KeyGroup(3), b"key", b"2", b"second value").unwrap();
+    let first = state.cut(CheckpointId(1)).unwrap().write(&mut segments).unwrap();
+    state.confirm(CheckpointId(1));
+    segments.begin("chk-2/worker-0.data");
+    state.rows(rows).find(-1, &keys, &mut slots).unwrap();
+    state.rows(rows).remove(slots[1]);
+    state.rows(rows).drop_namespace(5);
+    state.rows(rows).row_mut(slots[0]);
+    state.ordered(map).delete(KeyGroup(3), b"key", b"2").unwrap();
+    state.ordered(map).put(KeyGroup(2), b"key", b"3", b"third").unwrap();
+    let second = state.cut(CheckpointId(2)).unwrap().write(&mut segments).unwrap();
+
+    let mut found = String::new();
+    for (handle, object) in [(first, "chk-1/worker-0.data"), (second, "chk-2/worker-0.data")] {
+        found += &serde_json::to_string_pretty(&handle).unwrap();
+        found += "\n";
+        segments.with_objects(|objects| {
+            for line in objects[object].chunks(32) {
+                found += &line.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                found += "\n";
+            }
+        });
+    }
+    let golden = include_str!("golden-1.txt");
+    assert!(found == golden, "the format of segments or handles changed; now it is\n{found}");
+}
