@@ -54,6 +54,7 @@ struct View {
     started: Instant,
     shown_phase: String,
     shown_checkpoints: usize,
+    shown_restarts: u64,
     table_at: Instant,
     /// Records in and out of each node at the last table.
     before: BTreeMap<String, u64>,
@@ -69,6 +70,7 @@ impl View {
             started: now,
             shown_phase: String::new(),
             shown_checkpoints: 0,
+            shown_restarts: 0,
             table_at: now + TABLE_EVERY,
             before: BTreeMap::new(),
             before_at: now,
@@ -85,17 +87,15 @@ impl View {
                 Some(from) if status.phase == "Running" => format!(" from {from}"),
                 _ => String::new(),
             };
-            let why = match &status.last_restart {
-                Some(why) if status.phase == "Restarting" => format!(": {why}"),
-                _ => String::new(),
-            };
-            writeln!(
-                out,
-                "{}  {}{from}{why} (epoch {}, attempt {})",
-                self.job, status.phase, status.epoch, status.attempt
-            )
-            .ok();
+            writeln!(out, "{}  {}{from} (epoch {}, attempt {})", self.job, status.phase, status.epoch, status.attempt)
+                .ok();
             self.shown_phase = status.phase.clone();
+        }
+        // Not told from the phase, which is over before anybody looks when the delay is short.
+        if status.restarts > self.shown_restarts {
+            let why = status.last_restart.as_deref().unwrap_or("of an unknown failure");
+            writeln!(out, "{}  restart {} after {why}", self.job, status.restarts).ok();
+            self.shown_restarts = status.restarts;
         }
         let skip = self.shown_checkpoints.saturating_sub(status.checkpoints_before);
         for line in status.checkpoints.iter().skip(skip) {

@@ -99,8 +99,7 @@ pub(crate) trait StateBackends: Send + Sync {
 /// Commits again what the restored checkpoint holds, then starts every task.
 pub(crate) fn deploy(around: &Surroundings<'_>, restore: Option<&RestoreState>) -> Result<Attempt, DeployError> {
     if let Some(restore) = restore {
-        refuse_other_max_parallelism(around.job, restore)?;
-        refuse_unmatched(around.job, restore)?;
+        check_fit(around.job, restore)?;
     }
     for node in around.job.graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Sink)) {
         settle_sink(around, node, restore)?;
@@ -121,6 +120,12 @@ pub(crate) fn deploy(around: &Surroundings<'_>, restore: Option<&RestoreState>) 
     let gates = builder.gates_by_id();
     let threads = threads.inspect_err(|_| gates.values().for_each(|gate| gate.cancel()))?;
     Ok(Attempt { tasks: builder.tasks, sources: builder.sources, nodes: builder.nodes, gates, threads })
+}
+
+/// Whether the restore point is one of this job, as far as that can be said before its states are read.
+pub(crate) fn check_fit(job: &Job, restore: &RestoreState) -> Result<(), DeployError> {
+    refuse_other_max_parallelism(job, restore)?;
+    refuse_unmatched(job, restore)
 }
 
 /// Key groups are what state is divided by: with another number of them, keys belong elsewhere.

@@ -1,8 +1,10 @@
 //! A job run in this process.
 
+use crate::attempt::check_fit;
 use crate::backends::Backends;
 use crate::job::Job;
 use crate::run::{RequestSender, Runner};
+use crate::savepoint;
 use crate::start::{self, StartError, StartFrom};
 use crate::status::StatusHandle;
 use std::sync::Arc;
@@ -31,6 +33,11 @@ impl LocalJob {
             .enable_all()
             .build()
             .map_err(StartError::thread)?;
+        if let StartFrom::Savepoint(uri) = from {
+            // Before the log says that the job starts from there: a later start goes by what the log says.
+            let (restore, _) = savepoint::open(uri, runtime.handle()).map_err(StartError::Refused)?;
+            check_fit(&job, &restore).map_err(|error| StartError::Refused(error.reason))?;
+        }
         let opened = runtime.block_on(start::open(&job, from))?;
         let status = StatusHandle::default();
         let backends = Arc::new(Backends::of(&job)?);

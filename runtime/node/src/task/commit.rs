@@ -1,6 +1,7 @@
 //! The second phase of a sink's commits, in a thread beside the task, so that a slow commit doesn't hold up records.
 
 use super::{Reporter, TaskEventKind, TaskFailure};
+use crate::failpoint::failpoint;
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -74,8 +75,12 @@ fn run(
     reporter: Reporter,
 ) {
     for (permit, committables) in received {
-        let result =
-            if committables.is_empty() { Ok(()) } else { commit_with_retries(&mut *committer, permit, &committables) };
+        let result = if committables.is_empty() {
+            Ok(())
+        } else {
+            failpoint("mid-commit");
+            commit_with_retries(&mut *committer, permit, &committables)
+        };
         match result {
             Ok(()) => reporter.report(TaskEventKind::Committed { checkpoint: permit.checkpoint() }),
             Err(error) => {
