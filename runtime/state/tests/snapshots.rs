@@ -510,7 +510,9 @@ fn a_wider_schema_reads_the_old_state() {
     let map = old.register_ordered(narrow("map", StateKind::Map, true)).unwrap();
     let column: ArrayRef = Arc::new(arrow::array::Int32Array::from_iter_values(-500..500));
     let mut keys = KeyBatch::new();
-    KeyEncoder::new(&narrow("", StateKind::Value, false).key).encode(std::slice::from_ref(&column), 1000, MAX, &mut keys).unwrap();
+    KeyEncoder::new(&narrow("", StateKind::Value, false).key)
+        .encode(std::slice::from_ref(&column), 1000, MAX, &mut keys)
+        .unwrap();
     let (mut slots, mut new) = (vec![], vec![]);
     old.rows(id).upsert(3, &keys, &mut slots, &mut new).unwrap();
     old.rows(id).set_column(&slots, 0, &column).unwrap();
