@@ -147,6 +147,7 @@ spec:
             assert!(said.contains(place), "{command}: no word of {place}: {refused}");
             assert!(said.contains(remedy), "{command}: no word of {remedy}: {refused}");
         }
+        assert_eq!(said.matches("error: spec.").count(), 5, "{command}: each mistake once: {refused}");
     }
     assert!(!scratch.join("out").exists(), "a refused job wrote something");
 }
@@ -240,6 +241,6 @@ fn assert_gave_up(failed: &Finished) {
 
 /// The number of the last restart that was announced.
 fn restarts_said(failed: &Finished) -> u64 {
-    let restarts = failed.stderr.lines().filter_map(|line| line.split_once("  restart ")?.1.split(' ').next());
-    restarts.last().map_or(0, |number| number.parse().expect("a restart has a number"))
+    let mut restarts = failed.stderr.lines().filter_map(|line| line.split_once("  restart ")?.1.split(' ').next());
+    restarts.next_back().map_or(0, |number| number.parse().expect("a restart has a number"))
 }
