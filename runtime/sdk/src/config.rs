@@ -110,6 +110,8 @@ mod tests {
         assert_eq!((config.max_windows, config.mode), (None, Mode::Other(7)));
         assert_eq!(parse::<Config>(r#"{"threshold": 1, "mode": "Fast"}"#).unwrap().mode, Mode::Fast);
         parse::<()>("null").unwrap();
+        parse::<()>("{}").unwrap();
+        assert_eq!(parse::<()>(r#"{"x": 1}"#).unwrap_err().to_string(), "its config has no field `x`");
     }
 
     #[test]

@@ -25,6 +25,12 @@
 
 #[cfg(feature = "cli")]
 mod app;
+/// What sources and sinks of one's own implement.
+#[cfg(feature = "cli")]
+pub mod connector {
+    pub use weir_connectors::api::*;
+    pub use weir_model::{CheckpointId, CommitPermit};
+}
 mod config;
 mod drive;
 mod error;
@@ -48,9 +54,6 @@ pub use weir_model::{ChangeKind, KeyGroupRange, StateField};
 
 /// Arrow, in the version that batches are of.
 pub use arrow;
-/// What sources and sinks of one's own implement.
-#[cfg(feature = "cli")]
-pub use weir_connectors::api as connector;
 /// What batch operators emit through.
 pub use weir_dataflow::Collector;
 /// Schemas of state, and time, as batch operators see them.

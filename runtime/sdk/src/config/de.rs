@@ -93,6 +93,20 @@ impl<'de> Deserializer<'de> for Tracked<'_> {
         }
     }
 
+    /// A step without `config` has an empty one.
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
+        let Value::Object(fields) = self.value else { return self.deserialize_any(visitor) };
+        for name in fields.keys() {
+            let field = Place::Field { of: &self.place, name, known: &[] }.to_string();
+            self.found.borrow_mut().unknown.push(Unknown { field, known: &[] });
+        }
+        visitor.visit_unit()
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value> {
+        self.deserialize_unit(visitor)
+    }
+
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value> {
         visitor.visit_newtype_struct(self)
     }
@@ -131,7 +145,7 @@ impl<'de> Deserializer<'de> for Tracked<'_> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
         seq tuple tuple_struct map identifier
     }
 }
