@@ -111,7 +111,7 @@ impl Modulus {
 }
 
 /// The hashes and groups of raw keys without nulls.
-fn hash_words(words: &[u64], modulus: &Modulus, hashes: &mut Vec<u64>, groups: &mut Vec<u16>) {
+pub(crate) fn hash_words(words: &[u64], modulus: &Modulus, hashes: &mut Vec<u64>, groups: &mut Vec<u16>) {
     hashes.resize(words.len(), 0);
     groups.resize(words.len(), 0);
     #[cfg(target_arch = "x86_64")]

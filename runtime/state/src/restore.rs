@@ -253,7 +253,7 @@ impl Plan {
                 .get(begin..begin + block.length as usize)
                 .ok_or_else(|| block.corrupt(0, "the source gave fewer bytes than asked for"))?;
             let applied = match content {
-                Content::Rows(rows) => rows.apply_block(*group, bytes),
+                Content::Rows(rows) => rows.apply_block(*group, bytes, self.is_base_of(*group, run)),
                 Content::Ordered(entries) => entries.apply_block(*group, bytes),
             };
             applied.map_err(|error| match error {
@@ -267,6 +267,11 @@ impl Plan {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether the run is the newest full copy of the group, so that nothing of the group is there before it.
+    fn is_base_of(&self, group: KeyGroup, run: &Run) -> bool {
+        self.base_sequences[(group.0 - self.first_group) as usize] == run.sequence
     }
 
     fn join(

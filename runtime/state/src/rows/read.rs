@@ -5,16 +5,21 @@ use super::set::Set;
 use super::table::{LIVE, NULL_KEY, Table};
 use crate::StateError;
 use crate::codec::{EncodedRows, KeyCodec};
-use crate::key_batch::{KeyBatch, KeyForm, Keys, Modulus};
+use crate::key_batch::{KeyBatch, KeyForm, Keys, Modulus, hash_words};
 use crate::layout::Slot;
 use crate::segment::column::{ByteColumn, Malformed, Reader, read_words};
 use arrow::array::ArrayRef;
 use arrow::buffer::NullBuffer;
-use weir_model::hash::{hash_rows, hash_u64};
+use weir_model::hash::hash_rows;
 use weir_model::{KeyGroup, StateSchema};
 
 /// Blocks have at most this many rows; more is a broken count.
 const MAX_BLOCK_ROWS: u32 = 1 << 16;
+
+/// From so many rows of one namespace in one key group on, it pays to have a table for each group at once.
+const APPENDED_UNSPLIT: usize = 512;
+/// Rows of a restored block that are written together.
+const WRITTEN_ROWS: usize = 256;
 
 /// What stops a block from being applied.
 pub(crate) enum BlockError {
@@ -41,8 +46,9 @@ enum Column {
 }
 
 impl RowState {
-    /// Applies a block of a key group: its removes, then its puts.
-    pub(crate) fn apply_block(&mut self, group: KeyGroup, bytes: &[u8]) -> Result<(), BlockError> {
+    /// Applies a block of a key group: its removes, then its puts. Of a full copy of the group (`is_base`), no key
+    /// is here yet.
+    pub(crate) fn apply_block(&mut self, group: KeyGroup, bytes: &[u8], is_base: bool) -> Result<(), BlockError> {
         let mut reader = Reader(bytes);
         let (puts, removes) = (reader.u32()?, reader.u32()?);
         if puts.saturating_add(removes) > MAX_BLOCK_ROWS {
@@ -68,6 +74,9 @@ impl RowState {
             }
         }
         reader.finish()?;
+        if is_base && removes == 0 {
+            return Ok(self.append_puts(&namespaces, &keys, &columns)?);
+        }
         self.apply_removes(&namespaces, &keys, puts)?;
         self.apply_puts(&namespaces, &keys, puts, &columns)?;
         Ok(())
@@ -84,7 +93,7 @@ impl RowState {
             KeyForm::Word => {
                 let mut words = vec![];
                 read_words(reader, rows, &mut words)?;
-                keys.hashes = words.iter().map(|word| hash_u64(*word)).collect();
+                hash_words(&words, &Modulus::new(self.groups.max_parallelism), &mut keys.hashes, &mut keys.groups);
                 for (hash, _) in keys.hashes.iter_mut().zip(&valid).filter(|(_, valid)| !**valid) {
                     *hash = super::null_key_hash();
                 }
@@ -104,7 +113,8 @@ impl RowState {
         if keys.hashes.iter().any(|hash| modulus.group(*hash) != group.0) {
             return Err(Malformed("a key of another key group").into());
         }
-        keys.groups = vec![group.0; rows];
+        keys.groups.clear();
+        keys.groups.resize(rows, group.0);
         Ok(keys)
     }
 
@@ -142,31 +152,70 @@ impl RowState {
         Ok(())
     }
 
+    /// Adds rows whose keys aren't here, without looking for them.
+    fn append_puts(
+        &mut self,
+        namespaces: &[(i64, usize)],
+        keys: &KeyBatch,
+        columns: &[Column],
+    ) -> Result<(), StateError> {
+        let nulls = match &keys.keys {
+            Keys::Words { nulls, .. } => nulls.as_ref(),
+            Keys::Bytes(_) => None,
+        };
+        let mut slots = vec![];
+        for (namespace, rows) in ranges(namespaces).filter(|(_, rows)| !rows.is_empty()) {
+            let number = self.set_of(namespace)?;
+            let set = &mut self.sets[number];
+            if set.is_unsplit() && set.tables[0].live as usize + rows.len() > APPENDED_UNSPLIT {
+                set.split(&self.physical, &self.groups);
+            }
+            let table_number = set.table_of(&self.groups, keys.groups[rows.start]);
+            let table = &mut set.tables[table_number];
+            slots.clear();
+            if table.append(&self.physical, keys, rows.clone(), nulls).is_none() {
+                return Err(self.too_large("rows or bytes of one key group"));
+            }
+            let first = table.used - rows.len() as u32;
+            slots.extend((first..table.used).map(|row| Slot::new(number, table_number, row)));
+            if let Some(at) = nulls.and_then(|nulls| rows.clone().find(|row| nulls.is_null(*row))) {
+                set.null_row = Some((table_number as u8, first + (at - rows.start) as u32));
+            }
+            self.write_columns(&slots, rows.start, columns)?;
+        }
+        Ok(())
+    }
+
     /// Sets everything behind the key of these rows from the block's rows `first ..`.
     fn write_columns(&mut self, slots: &[Slot], first: usize, columns: &[Column]) -> Result<(), StateError> {
-        let header = self.physical.header();
+        let (header, stride) = (self.physical.header(), self.physical.stride);
         let mut full = false;
-        for (at, slot) in slots.iter().enumerate() {
-            let table = &mut self.sets[slot.set()].tables[slot.table()];
-            for (place, column) in columns.iter().enumerate() {
-                let word = header + place;
+        // A few rows at a time, so that they stay near while each column is written.
+        for (chunk, slots) in slots.chunks(WRITTEN_ROWS).enumerate() {
+            let first = first + chunk * WRITTEN_ROWS;
+            for (word, column) in (header..).zip(columns) {
                 match column {
                     Column::Words(words) => {
-                        let row = table.row_mut(&self.physical, slot.row());
-                        row[word] = match place {
-                            0 => row[word] & u32::MAX as u64 | words[first + at] << 32,
-                            _ => words[first + at],
-                        };
+                        let low = if word == header { u32::MAX as u64 } else { 0 };
+                        let shift = if word == header { 32 } else { 0 };
+                        for (slot, value) in slots.iter().zip(&words[first..]) {
+                            let table = &mut self.sets[slot.set()].tables[slot.table()];
+                            let into = &mut table.rows.slice_mut(slot.row() as usize * stride + word, 1)[0];
+                            *into = *into & low | value << shift;
+                        }
                     }
                     Column::Strings(strings) => {
-                        let old = table.row(&self.physical, slot.row())[word];
-                        let new = table.arena.replace(old, strings.get(first + at));
-                        full |= new.is_none();
-                        table.row_mut(&self.physical, slot.row())[word] = new.unwrap_or(0);
+                        for (at, slot) in slots.iter().enumerate() {
+                            let table = &mut self.sets[slot.set()].tables[slot.table()];
+                            let old = table.row(&self.physical, slot.row())[word];
+                            let new = table.arena.replace(old, strings.get(first + at));
+                            full |= new.is_none();
+                            table.row_mut(&self.physical, slot.row())[word] = new.unwrap_or(0);
+                            table.compact_arena(&self.physical);
+                        }
                     }
                 }
             }
-            table.compact_arena(&self.physical);
         }
         if full { Err(self.too_large("32 GiB of strings in one key group")) } else { Ok(()) }
     }
@@ -176,14 +225,15 @@ impl RowState {
     pub(crate) fn absorb(&mut self, other: RowState) -> Result<(), StateError> {
         debug_assert_eq!(self.physical.stride, other.physical.stride);
         let shift = other.groups.owned.first - self.groups.owned.first;
-        for (namespace, number) in other.by_namespace.clone() {
-            let theirs = &other.sets[number];
+        let RowState { by_namespace, mut sets, .. } = other;
+        for (namespace, number) in by_namespace {
+            let theirs = &mut sets[number];
             let ours = self.set_of(namespace)?;
             if !theirs.is_unsplit() && self.sets[ours].is_unsplit() {
                 self.sets[ours].split(&self.physical, &self.groups);
             }
             self.sets[ours].born = 0;
-            for (table_number, table) in theirs.tables.iter().enumerate() {
+            for (table_number, table) in std::mem::take(&mut theirs.tables).into_iter().enumerate() {
                 self.absorb_table(ours, theirs, table_number, table, shift as usize);
             }
             if self.sets[ours].wants_split(&self.groups) {
@@ -193,10 +243,10 @@ impl RowState {
         Ok(())
     }
 
-    fn absorb_table(&mut self, ours: usize, theirs: &Set, number: usize, table: &Table, shift: usize) {
+    fn absorb_table(&mut self, ours: usize, theirs: &Set, number: usize, table: Table, shift: usize) {
         let set = &mut self.sets[ours];
         if theirs.shift == 0 && set.shift == 0 && set.tables[number + shift].used == 0 {
-            set.tables[number + shift] = table.clone();
+            set.tables[number + shift] = table;
             if let Some((of, row)) = theirs.null_row.filter(|(of, _)| *of as usize == number) {
                 set.null_row = Some(((of as usize + shift) as u8, row));
             }
@@ -212,7 +262,7 @@ impl RowState {
             let null_key = header & NULL_KEY != 0;
             let hash = if null_key { super::null_key_hash() } else { super::table::row_hash(&self.physical, words) };
             let into = set.table_of(&self.groups, modulus.group(hash));
-            let moved = set.tables[into].adopt(&self.physical, table, row, (!null_key).then_some(hash));
+            let moved = set.tables[into].adopt(&self.physical, &table, row, (!null_key).then_some(hash));
             if null_key {
                 set.null_row = Some((into as u8, moved));
             }

@@ -1,7 +1,9 @@
 use super::index::Index;
 use super::words::{Arena, Words};
-use crate::key_batch::KeyForm;
+use crate::key_batch::{KeyBatch, KeyForm, Keys};
 use crate::layout::Physical;
+use arrow::buffer::NullBuffer;
+use std::ops::Range;
 use weir_model::hash::hash_u64;
 
 /// Rows of some key groups of one namespace: dense rows and an index over them. Row numbers don't change when
@@ -122,6 +124,40 @@ impl Table {
         }
         self.index.insert(keys.hash(key), row);
         Some(row)
+    }
+
+    /// Adds rows behind all others for keys that have none, unmarked, their fields not written yet. `None`: the
+    /// table is full.
+    pub(super) fn append(
+        &mut self,
+        physical: &Physical,
+        keys: &KeyBatch,
+        range: Range<usize>,
+        nulls: Option<&NullBuffer>,
+    ) -> Option<()> {
+        self.reserve(physical, range.len())?;
+        let first = self.used;
+        self.used += range.len() as u32;
+        self.live += range.len() as u32;
+        self.rows.grow_to(self.used as usize * physical.stride);
+        self.changed.resize((self.used as usize).div_ceil(64), 0);
+        for (row, at) in (first..).zip(range) {
+            let row_at = row as usize * physical.stride;
+            match &keys.keys {
+                Keys::Words { words, .. } => self.rows.slice_mut(row_at, 1)[0] = words[at],
+                Keys::Bytes(bytes) => {
+                    let handle = self.arena.store(bytes.row(at))?;
+                    self.rows.slice_mut(row_at, 2).copy_from_slice(&[keys.hashes[at], handle]);
+                }
+            }
+            let is_null = nulls.is_some_and(|nulls| nulls.is_null(at));
+            let header = if is_null { LIVE | NULL_KEY } else { LIVE };
+            self.rows.slice_mut(row_at + physical.header(), 1)[0] = header;
+            if !is_null {
+                self.index.insert(keys.hashes[at], row);
+            }
+        }
+        Some(())
     }
 
     /// A zeroed row with all fields null, live, without key, not in the index; marked changed.
