@@ -83,7 +83,13 @@ pub fn load_text(
         Ok(graph) => Some(graph),
         Err(errors) => {
             if all_sources {
-                diagnostics.extend(errors.into_iter().map(|error| locate(error, &parsed)));
+                for found in errors.into_iter().map(|error| locate(error, &parsed)) {
+                    // Of a sink that reads no step the field itself has been named already.
+                    let from = format!("{}.from", found.field_path);
+                    if !diagnostics.iter().any(|said| said.field_path == from) {
+                        diagnostics.push(found);
+                    }
+                }
             }
             None
         }
