@@ -8,16 +8,18 @@ use crate::layout::Layout;
 use crate::process::{replace, run, run_aside, say, succeeds};
 use crate::{data, python, tidy};
 
-/// The package with the test that kills processes, and the name of that test target. It reads the number of runs
-/// and the seed from WEIR_KILL_RUNS and WEIR_KILL_SEED.
-const KILL_TEST: (&str, &str) = ("weir-cli", "kill");
+/// The test target that kills processes. It reads the number of runs and the seed from WEIR_KILL_RUNS and
+/// WEIR_KILL_SEED.
+const KILL_TEST: &str = "kill";
 
 /// Builds the CLI and becomes it, in the folder of the caller.
 pub fn weir(layout: &Layout, arguments: &[String]) -> Result<()> {
     data::fetch_for(layout, arguments)?;
     let env = BuildEnv::prepare(layout)?;
     run_aside(
-        env.cargo(&["build", "--release", "--package", "weir-cli", "--bin", "weir"]).current_dir(&layout.checkout),
+        // The whole workspace's features, though one binary: else Arrow and DataFusion would be built once more for
+        // each command that selects other packages.
+        env.cargo(&["build", "--release", "--workspace", "--bin", "weir"]).current_dir(&layout.checkout),
     )?;
     let binary = layout.target.join("release").join(format!("weir{}", std::env::consts::EXE_SUFFIX));
     let mut command = Command::new(binary);
@@ -27,13 +29,14 @@ pub fn weir(layout: &Layout, arguments: &[String]) -> Result<()> {
 
 pub fn bench(layout: &Layout, arguments: &[String]) -> Result<()> {
     let env = BuildEnv::prepare(layout)?;
-    let mut cargo = env.cargo(&["run", "--release", "--package", "weir-bench", "--"]);
+    let mut cargo = env.cargo(&["run", "--release", "--package", "weir-bench", "--bin", "weir-bench", "--"]);
     cargo.args(arguments);
     replace_in_checkout(layout, cargo)
 }
 
 /// All tests, those that a filter names, or what arguments for `cargo test` select.
 pub fn test(layout: &Layout, arguments: &[String]) -> Result<()> {
+    data::fetch_all(layout)?;
     let env = BuildEnv::prepare_for_tests(layout)?;
     run(cargo_test(&env, arguments).current_dir(&layout.checkout))
 }
@@ -46,6 +49,7 @@ pub fn check(layout: &Layout) -> Result<()> {
     step("formatting: cargo fmt --check");
     run(Command::new("cargo").args(["fmt", "--all", "--check"]).current_dir(&layout.checkout))
         .map_err(|_| Failure::new("the formatting differs from rustfmt's; `cargo fmt --all` repairs it"))?;
+    data::fetch_all(layout)?;
     let env = BuildEnv::prepare_for_tests(layout)?;
     step("generated files: crdgen --check");
     run_crdgen(&env, layout, "--check")?;
@@ -65,8 +69,7 @@ pub fn kill_test(layout: &Layout, arguments: &[String]) -> Result<()> {
         argument.parse::<u64>().map_err(|_| Failure::new(format!("`{argument}` is not a number; {USAGE}")))?;
     }
     let env = BuildEnv::prepare_for_tests(layout)?;
-    let (package, target) = KILL_TEST;
-    let mut cargo = env.cargo(&["test", "--release", "--package", package, "--test", target, "--", "--nocapture"]);
+    let mut cargo = env.cargo(&["test", "--release", "--workspace", "--test", KILL_TEST, "--", "--nocapture"]);
     cargo.envs(["WEIR_KILL_RUNS", "WEIR_KILL_SEED"].into_iter().zip(arguments));
     replace_in_checkout(layout, cargo)
 }
