@@ -1,16 +1,22 @@
 //! Faulty job files, each with what is printed about it: `tests/faulty/NAME.yaml` and `NAME.expected`.
 //! `UPDATE_EXPECT=1 cargo test -p weir-crds --test diagnostics` writes the second anew; read the difference.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use weir_crds::text::{check_streamjob, render};
 
-const FAULTY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faulty");
+/// Asked for while it runs: one target folder may serve several checkouts.
+fn faulty() -> PathBuf {
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("tests/faulty")
+}
 
 #[test]
 fn every_mistake_is_told_with_its_place_and_remedy() {
     let update = std::env::var_os("UPDATE_EXPECT").is_some();
-    let mut files: Vec<_> = fs::read_dir(FAULTY).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = fs::read_dir(faulty()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let jobs: Vec<_> =
         files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect();
@@ -34,7 +40,7 @@ fn every_mistake_is_told_with_its_place_and_remedy() {
 fn no_text_makes_the_reader_panic() {
     // Every prefix of real files, and every file with one byte changed: what an editor holds while somebody types.
     let mut texts = vec![include_str!("jobs/flight-delays.yaml").to_owned()];
-    texts.push(fs::read_to_string(Path::new(FAULTY).join("many.yaml")).unwrap());
+    texts.push(fs::read_to_string(faulty().join("many.yaml")).unwrap());
     for text in texts {
         for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)).step_by(3) {
             let prefix = &text[..end];

@@ -9,13 +9,14 @@ use std::{
 
 use anyhow::{Context, bail};
 
-const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-
 fn main() -> anyhow::Result<ExitCode> {
+    // Asked for while it runs, not while it is built: one target folder may serve several checkouts.
+    let crate_folder = std::env::var("CARGO_MANIFEST_DIR").context("run it by cargo, which says where the crate is")?;
+    let checkout = Path::new(&crate_folder).join("..");
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["--write"] => write(Path::new(CHECKOUT)),
-        ["--check"] => check(Path::new(CHECKOUT)),
+        ["--write"] => write(&checkout),
+        ["--check"] => check(&checkout),
         ["--reference"] => {
             print!("{}", weir_crds::reference::markdown());
             Ok(ExitCode::SUCCESS)

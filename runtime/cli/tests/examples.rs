@@ -196,5 +196,5 @@ fn copy_job(scratch: &Scratch, example: &str, change: impl Fn(String) -> String)
 }
 
 fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../../examples")
 }

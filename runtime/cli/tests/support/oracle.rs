@@ -147,5 +147,5 @@ fn python(name: &str, arguments: &[&str]) -> Result<(), String> {
 }
 
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(name)
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("tests/oracle").join(name)
 }

@@ -9,7 +9,7 @@ use crate::{
     explain, plan,
 };
 use arrow::datatypes::{DataType, Field, Schema};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use weir_model::types::parse_sql_type;
 
@@ -72,7 +72,9 @@ fn planned(definition: &PipelineDefinition) -> String {
 
 /// Each case is a query, a line of dashes, and what it becomes; cases are parted by `====`.
 fn check_cases(name: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/cases").join(format!("{name}.txt"));
+    let path = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"))
+        .join("src/tests/cases")
+        .join(format!("{name}.txt"));
     let text = std::fs::read_to_string(&path).unwrap();
     let mut found = vec![];
     for case in text.trim_end().split("\n====\n") {
