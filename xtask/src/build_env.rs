@@ -18,6 +18,7 @@ impl BuildEnv {
         let library = rocksdb::ensure(layout, &variables)?;
         variables.push(("ROCKSDB_LIB_DIR", library.display().to_string()));
         variables.push(("ROCKSDB_STATIC", "1".to_string()));
+        layout.own_target()?;
         variables.push(("CARGO_TARGET_DIR", layout.target.display().to_string()));
         Ok(BuildEnv(variables))
     }

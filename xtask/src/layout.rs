@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Result};
 
+/// How the names of the workspace's packages begin.
+const OUR_PACKAGES: [&str; 2] = ["weir-", "xtask-"];
+
 /// The folders that every command works with. All paths are absolute.
 pub struct Layout {
     pub checkout: PathBuf,
@@ -28,6 +31,26 @@ impl Layout {
             None => cache.join("target"),
         };
         Ok(Layout { checkout, cache, target })
+    }
+
+    /// Takes the target folder for this checkout. cargo judges by file times alone whether a crate of the workspace is
+    /// up to date: where another checkout was built last, it would hand out that one's binaries. So its judgements
+    /// are taken away; what was built of dependencies stays.
+    pub fn own_target(&self) -> Result<()> {
+        let (marker, own) = (self.target.join(".weir-checkout"), self.checkout.display().to_string());
+        if std::fs::read_to_string(&marker).is_ok_and(|last| last == own) {
+            return Ok(());
+        }
+        for profile in ["debug", "release"] {
+            let Ok(entries) = std::fs::read_dir(self.target.join(profile).join(".fingerprint")) else { continue };
+            let ours = |name: &str| OUR_PACKAGES.iter().any(|prefix| name.starts_with(prefix));
+            for entry in entries.flatten().filter(|entry| ours(&entry.file_name().to_string_lossy())) {
+                let folder = entry.path();
+                std::fs::remove_dir_all(&folder).map_err(Failure::io(format!("remove {}", folder.display())))?;
+            }
+        }
+        std::fs::create_dir_all(&self.target).map_err(Failure::io(format!("make {}", self.target.display())))?;
+        std::fs::write(&marker, own).map_err(Failure::io(format!("write {}", marker.display())))
     }
 
     /// Tools fetched for the build: libclang, Python packages.

@@ -177,7 +177,7 @@ mod compatibility {
 
     /// Runs the job with COUNTS to a savepoint, and writes its successor, whose output is another folder.
     fn changed_job_from(scratch: &Scratch, step: &str, sql: &str, old_type: &str, new_type: &str) -> PathBuf {
-        let old = write(scratch, "before", "counts", COUNTS, old_type, Some(30_000));
+        let old = write(scratch, "before", "counts", COUNTS, old_type, Some(6_000));
         let running = run(scratch, &old, &[]).spawn();
         await_checkpoint(scratch, &old, &running);
         command(scratch, "stop", &old, &["--savepoint".as_ref(), scratch.join("saved").as_os_str()]).succeed();

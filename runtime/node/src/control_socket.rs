@@ -10,12 +10,15 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use weir_coordinator::StopMode;
 use weir_model::hash::hash_u64;
 
 /// Longest request or answer, bytes: a savepoint's address and some text.
 const MESSAGE_LIMIT: u64 = 64 << 10;
+/// How long the end of the process waits for answers that are being written.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Connections after which a broken listener gives up.
 const ACCEPT_FAILURES: u32 = 100;
 
@@ -44,8 +47,20 @@ pub enum SocketAnswer {
     },
 }
 
+/// The answering side of a job's socket.
+pub struct ControlSocket {
+    open: Arc<Connections>,
+}
+
+impl ControlSocket {
+    /// Waits until all who asked have their answer: the process is about to end.
+    pub fn finish(&self) {
+        self.open.wait_for_none(FAREWELL);
+    }
+}
+
 /// Answers requests until the process ends, from a thread of its own.
-pub fn serve(job: &Job, requests: RequestSender) -> Result<()> {
+pub fn serve(job: &Job, requests: RequestSender) -> Result<ControlSocket> {
     let path = socket_path(job)?;
     // One left by a process that was killed. A living one is fenced by the commit log anyway.
     match std::fs::remove_file(&path) {
@@ -53,20 +68,60 @@ pub fn serve(job: &Job, requests: RequestSender) -> Result<()> {
         _ => {}
     }
     let listener = UnixListener::bind(&path)?;
+    let open = Arc::new(Connections::default());
+    let counted = Arc::clone(&open);
     std::thread::Builder::new().name("control socket".to_owned()).spawn(move || {
         let mut failures = 0;
         for connection in listener.incoming() {
             match connection {
                 Ok(connection) => {
-                    let requests = requests.clone();
-                    std::thread::spawn(move || answer(connection, &requests));
+                    let (requests, counted) = (requests.clone(), Counted::new(&counted));
+                    std::thread::spawn(move || {
+                        answer(connection, &requests);
+                        drop(counted);
+                    });
                 }
                 Err(_) if failures < ACCEPT_FAILURES => failures += 1,
                 Err(_) => return,
             }
         }
     })?;
-    Ok(())
+    Ok(ControlSocket { open })
+}
+
+/// How many are being answered.
+#[derive(Default)]
+struct Connections {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Connections {
+    fn wait_for_none(&self, at_most: Duration) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(count, at_most, |count| *count > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn add(&self, change: impl FnOnce(&mut usize)) {
+        change(&mut self.count.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+}
+
+struct Counted(Arc<Connections>);
+
+impl Counted {
+    fn new(open: &Arc<Connections>) -> Self {
+        open.add(|count| *count += 1);
+        Counted(Arc::clone(open))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.add(|count| *count -= 1);
+    }
 }
 
 /// Asks the job that runs on this machine.

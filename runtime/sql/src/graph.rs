@@ -138,7 +138,7 @@ impl GraphBuilder {
         for (from, distribution) in &inputs {
             self.check_keys(*from, distribution)?;
         }
-        let parallelism = self.parallelism_of(step, &inputs);
+        let parallelism = self.parallelism_of(step, &spec, &inputs);
         let edges = inputs
             .iter()
             .map(|(from, distribution)| Edge {
@@ -159,7 +159,15 @@ impl GraphBuilder {
     }
 
     /// One where all rows must meet on one subtask (more would idle), and for what follows that in the same step.
-    fn parallelism_of(&self, step: &Step<'_>, inputs: &[(NodeId, Distribution)]) -> u32 {
+    /// What only selects columns stays with its input: that is no work worth an exchange, in which rows would
+    /// overtake others.
+    fn parallelism_of(&self, step: &Step<'_>, spec: &OperatorSpec, inputs: &[(NodeId, Distribution)]) -> u32 {
+        if let (OperatorSpec::Calc(calc), [(from, Distribution::Any)]) = (spec, inputs)
+            && calc.filter.is_none()
+            && calc.projection.iter().all(|expression| expression.as_column().is_some())
+        {
+            return self.node(*from).parallelism;
+        }
         let singleton = |(from, distribution): &(NodeId, Distribution)| match distribution {
             Distribution::Keys(keys) => keys.is_empty(),
             Distribution::Any => {

@@ -34,13 +34,15 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
         }
         Err(error) => return Err(error).with_context(|| format!("cannot start `{}`", job.name)),
     };
-    if let Err(error) = control_socket::serve(&job, local.requests()) {
-        eprintln!("warning: savepoint, stop and cancel from another shell won't work: {error}");
-    }
+    let socket = control_socket::serve(&job, local.requests())
+        .inspect_err(|error| eprintln!("warning: savepoint, stop and cancel from another shell won't work: {error}"));
     stop_on_interrupt(&local)?;
     let progress = Progress::start(&job, local.status(), arguments.quiet);
     let outcome = local.run();
     progress.end();
+    if let Ok(socket) = socket {
+        socket.finish();
+    }
     Ok(report(&job.name, &outcome))
 }
 

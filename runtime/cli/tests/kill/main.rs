@@ -123,7 +123,7 @@ fn twice_while_it_restores() {
 fn while_a_savepoint_is_written() {
     for backend in backends() {
         let scratch = Scratch::new(&format!("kill-savepoint-{backend}"));
-        let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+        let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
         let running = start(&scratch, &job, backend, 2).env("WEIR_FAILPOINT", SAVEPOINT_FAILPOINT).spawn();
         support::await_condition("the first checkpoint", || {
             let listed = Weir::new(scratch.path(), ["checkpoints".as_ref(), job.as_os_str()]);

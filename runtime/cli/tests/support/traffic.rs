@@ -25,6 +25,8 @@ pub enum Guarantee {
 pub enum Checkpoints {
     /// Every 100 ms, the last two retained: retention works at each.
     Frequent,
+    /// The same in a run that lasts ten seconds: time to ask it for something.
+    Unhurried,
     /// The one at the end of the input.
     Last,
 }
@@ -49,12 +51,13 @@ pub fn write(scratch: &Scratch, guarantee: Guarantee, checkpoints: Checkpoints) 
         })
         .collect();
     let interval = match checkpoints {
-        Checkpoints::Frequent => "100ms",
+        Checkpoints::Frequent | Checkpoints::Unhurried => "100ms",
         Checkpoints::Last => "1h",
     };
+    let rate = if checkpoints == Checkpoints::Unhurried { CLICKS_PER_SECOND / 5 } else { CLICKS_PER_SECOND };
     let spec = json!({
         "pipeline": {
-            "sources": [clicks(Some(CLICKS_PER_SECOND)), payments()],
+            "sources": [clicks(Some(rate)), payments()],
             "transforms": [
                 {"name": "copy", "sql": "SELECT id, usr, cents, clicked_at FROM clicks WHERE id % 3 = 0"},
                 {

@@ -438,10 +438,10 @@ impl<P> Coordinator<P> {
         }
     }
 
-    /// Ends the tasks once the last checkpoint is committed everywhere, and written where it was asked for.
+    /// Ends the tasks once the last checkpoint is committed everywhere, and every savepoint written that was asked for.
     fn finish_ending(&mut self, commands: &mut Vec<Command<P>>) {
         let Some(ending) = &self.ending else { return };
-        if !ending.uncommitted.is_empty() || ending.savepoint == EndingSavepoint::Writing {
+        if !ending.uncommitted.is_empty() || !self.writing_savepoints.is_empty() {
             return;
         }
         let outcome = match &ending.savepoint {
