@@ -367,6 +367,42 @@ fn a_savepoint_while_the_job_runs_on() {
 }
 
 #[test]
+fn the_end_waits_for_a_savepoint_that_is_being_written() {
+    check(
+        config(),
+        "
+0 start
+  deploy attempt 1
+0 deployed
+100 savepoint 7
+  trigger 1 Savepoint at 1 sources
+110 ack 1 source#0
+120 ack 1 sink#0
+  complete 1 of sink#0, of source#0
+130 appended 1
+  commit 1 at 2 tasks
+  write savepoint 7 of 1
+  retain
+140 end-of-input source#0
+  trigger 2 Final at 1 sources
+150 ack 2 source#0
+160 ack 2 sink#0
+  complete 2 of sink#0, of source#0
+170 appended 2
+  commit 2 at 2 tasks
+  retain
+180 committed 2 source#0
+190 committed 2 sink#0
+200 savepoint-written 7
+  answer 7: Ok(\"/sp/7\")
+  finish
+210 stopped
+  close Finished
+",
+    );
+}
+
+#[test]
 fn stop_with_a_savepoint() {
     check(
         config(),
