@@ -11,11 +11,15 @@ mod config;
 mod event;
 mod history;
 mod job;
+mod placement;
 mod restart;
+mod rollout;
 
 pub use command::{Command, Outcome};
 pub use config::{CheckpointConfig, CheckpointMode, Config};
 pub use event::{Event, RequestId, StopMode};
 pub use history::{AttemptRecord, AttemptResult, History, RestartRecord};
 pub use job::{Coordinator, Phase, Then};
+pub use placement::{Placement, Shortage};
 pub use restart::{RestartDecision, RestartStrategy, RestartTracker};
+pub use rollout::{Rollout, RolloutStep};

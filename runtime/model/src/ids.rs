@@ -50,6 +50,17 @@ pub struct Fence {
     pub attempt: AttemptNumber,
 }
 
+/// One worker of a job, as its coordinator numbers it: never given to another one within an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkerId(pub u32);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Identity of an operator across versions of a job; state is matched by it and by nothing else.
 ///
 /// A step's `name` in the StreamJob, or `name/part` for a stateful part of a SQL query

@@ -18,6 +18,6 @@ pub use change::{CHANGE_KIND_COLUMN, ChangeKind};
 pub use commit::{CommitPermit, Durable};
 pub use element::{Barrier, CheckpointKind, StreamElement, Watermark};
 pub use expression::{EvalError, Expression};
-pub use ids::{AttemptNumber, CheckpointId, Epoch, Fence, OperatorUid, SubtaskId};
+pub use ids::{AttemptNumber, CheckpointId, Epoch, Fence, OperatorUid, SubtaskId, WorkerId};
 pub use key_group::{KeyGroup, KeyGroupRange};
 pub use state_schema::{StateField, StateKind, StateSchema};

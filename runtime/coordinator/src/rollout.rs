@@ -1,0 +1,353 @@
+//! An attempt over the workers of a job, pure: who must be told what, and when all are where the attempt needs them.
+//!
+//! The coordinator speaks of one attempt; a job has many workers, which come, make their tasks, end them, and are
+//! lost. All have made theirs before the first record flows: what can fail fails before.
+//!
+//! ```text
+//! Idle ── begin ─▶ Settling ── settled ─▶ AwaitingSlots ── slots ─▶ Preparing ── all prepared ─▶ Running
+//!   ▲                  │                       │                        │                         │
+//!   └────── ended ─────┴───────────────────────┴────── stop, finish ────┴───────▶ Ending ◀────────┘
+//! ```
+
+use crate::placement::Placement;
+use std::collections::{BTreeMap, BTreeSet};
+use weir_model::{Fence, WorkerId};
+
+/// How long an attempt waits for workers before it fails (and the restart strategy decides). Flink:
+/// `slot.request.timeout`, 5 min.
+const SLOTS_TIMEOUT_MS: u64 = 300_000;
+/// How long it waits for the rest of the workers it was promised, once there are slots enough.
+const PROMISED_GRACE_MS: u64 = 10_000;
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RolloutStep {
+    /// Let the placement's workers make their tasks.
+    Prepare { fence: Fence, placement: Placement },
+    /// All are made: let records flow. The attempt is deployed.
+    Start { fence: Fence, workers: Vec<WorkerId> },
+    /// Let the tasks end in order.
+    Finish { fence: Fence, workers: Vec<WorkerId> },
+    /// Let them end as they are.
+    Stop { fence: Fence, workers: Vec<WorkerId> },
+    /// The attempt could not be deployed. Workers that had been told of it are told to stop, too.
+    NotDeployed { fence: Fence, reason: String, is_fatal: bool },
+    /// It ran, and one of its workers is gone.
+    Lost { fence: Fence, reason: String },
+    /// None of its tasks runs any more.
+    Ended { fence: Fence },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Settling { fence: Fence, is_stopping: bool },
+    AwaitingSlots { fence: Fence, since_ms: u64 },
+    Preparing { fence: Fence, placement: Placement, awaited: BTreeSet<WorkerId> },
+    Running { fence: Fence, placement: Placement },
+    Ending { fence: Fence, awaited: BTreeSet<WorkerId> },
+}
+
+/// The workers of one job, and the attempt that runs on them.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// Subtasks of the widest task: the slots an attempt needs.
+    slots_needed: u32,
+    /// Workers that somebody promised to start: worth a short wait, so that none stays idle.
+    promised_workers: usize,
+    workers: BTreeMap<WorkerId, u32>,
+    state: State,
+}
+
+impl Rollout {
+    pub fn new(slots_needed: u32, promised_workers: usize) -> Self {
+        Rollout { slots_needed, promised_workers, workers: BTreeMap::new(), state: State::Idle }
+    }
+
+    /// Workers that are there, with their slots.
+    pub fn workers(&self) -> impl Iterator<Item = (WorkerId, u32)> + '_ {
+        self.workers.iter().map(|(worker, slots)| (*worker, *slots))
+    }
+
+    /// Where the subtasks of the attempt run, once they are placed.
+    pub fn placement(&self) -> Option<&Placement> {
+        match &self.state {
+            State::Preparing { placement, .. } | State::Running { placement, .. } => Some(placement),
+            _ => None,
+        }
+    }
+
+    /// For people: what the attempt waits for.
+    pub fn waits_for(&self) -> Option<String> {
+        match &self.state {
+            State::AwaitingSlots { .. } => {
+                let have: u32 = self.workers.values().sum();
+                Some(format!("{have} of {} slots; more workers are needed", self.slots_needed))
+            }
+            _ => None,
+        }
+    }
+
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        let State::AwaitingSlots { since_ms, .. } = self.state else { return None };
+        Some(since_ms + if self.has_slots() { PROMISED_GRACE_MS } else { SLOTS_TIMEOUT_MS })
+    }
+
+    /// The attempt begins: what it starts from is looked up, and sinks are settled.
+    pub fn begin(&mut self, fence: Fence) {
+        self.state = State::Settling { fence, is_stopping: false };
+    }
+
+    /// What it starts from is known.
+    pub fn settled(&mut self, fence: Fence, now_ms: u64) -> Vec<RolloutStep> {
+        match self.state {
+            State::Settling { fence: own, is_stopping: true } if own == fence => self.ended(fence),
+            State::Settling { fence: own, is_stopping: false } if own == fence => {
+                self.state = State::AwaitingSlots { fence, since_ms: now_ms };
+                self.place(now_ms)
+            }
+            _ => vec![],
+        }
+    }
+
+    pub fn not_settled(&mut self, fence: Fence, reason: String, is_fatal: bool) -> Vec<RolloutStep> {
+        match self.state {
+            State::Settling { fence: own, is_stopping: true } if own == fence => self.ended(fence),
+            State::Settling { fence: own, .. } if own == fence => self.not_deployed(fence, reason, is_fatal),
+            _ => vec![],
+        }
+    }
+
+    pub fn registered(&mut self, worker: WorkerId, slots: u32, now_ms: u64) -> Vec<RolloutStep> {
+        self.workers.insert(worker, slots);
+        self.place(now_ms)
+    }
+
+    pub fn tick(&mut self, now_ms: u64) -> Vec<RolloutStep> {
+        self.place(now_ms)
+    }
+
+    pub fn lost(&mut self, worker: WorkerId, reason: &str) -> Vec<RolloutStep> {
+        if self.workers.remove(&worker).is_none() {
+            return vec![];
+        }
+        let reason = || format!("worker {worker} is lost: {reason}");
+        match &mut self.state {
+            State::Preparing { fence, placement, .. } if placement.workers().any(|own| own == worker) => {
+                let fence = *fence;
+                self.not_deployed(fence, reason(), false)
+            }
+            State::Running { fence, placement } if placement.workers().any(|own| own == worker) => {
+                vec![RolloutStep::Lost { fence: *fence, reason: reason() }]
+            }
+            State::Ending { .. } => self.has_ended(worker),
+            _ => vec![],
+        }
+    }
+
+    /// The worker has made its tasks.
+    pub fn prepared(&mut self, fence: Fence, worker: WorkerId) -> Vec<RolloutStep> {
+        let State::Preparing { fence: own, awaited, placement } = &mut self.state else { return vec![] };
+        if *own != fence || !awaited.remove(&worker) || !awaited.is_empty() {
+            return vec![];
+        }
+        let placement = placement.clone();
+        let workers = placement.workers().collect();
+        self.state = State::Running { fence, placement };
+        vec![RolloutStep::Start { fence, workers }]
+    }
+
+    pub fn not_prepared(&mut self, fence: Fence, reason: String, is_fatal: bool) -> Vec<RolloutStep> {
+        match &self.state {
+            State::Preparing { fence: own, .. } if *own == fence => self.not_deployed(fence, reason, is_fatal),
+            _ => vec![],
+        }
+    }
+
+    pub fn finish(&mut self, fence: Fence) -> Vec<RolloutStep> {
+        self.end(fence, |fence, workers| RolloutStep::Finish { fence, workers })
+    }
+
+    pub fn stop(&mut self, fence: Fence) -> Vec<RolloutStep> {
+        match &mut self.state {
+            State::Settling { fence: own, is_stopping } if *own == fence => {
+                *is_stopping = true;
+                vec![]
+            }
+            State::AwaitingSlots { fence: own, .. } if *own == fence => self.ended(fence),
+            // It had been asked to finish, and is asked to stop: that ends it sooner, with the same word.
+            State::Ending { fence: own, awaited } if *own == fence => {
+                vec![RolloutStep::Stop { fence, workers: awaited.iter().copied().collect() }]
+            }
+            _ => self.end(fence, |fence, workers| RolloutStep::Stop { fence, workers }),
+        }
+    }
+
+    /// None of the attempt's tasks runs on the worker any more.
+    pub fn stopped(&mut self, fence: Fence, worker: WorkerId) -> Vec<RolloutStep> {
+        match self.state {
+            State::Ending { fence: own, .. } if own == fence => self.has_ended(worker),
+            _ => vec![],
+        }
+    }
+
+    fn has_slots(&self) -> bool {
+        self.workers.values().fold(0, |sum: u32, slots| sum.saturating_add(*slots)) >= self.slots_needed
+    }
+
+    fn place(&mut self, now_ms: u64) -> Vec<RolloutStep> {
+        let State::AwaitingSlots { fence, since_ms } = self.state else { return vec![] };
+        let waited_ms = now_ms.saturating_sub(since_ms);
+        let workers: Vec<_> = self.workers().collect();
+        match Placement::of(&workers, self.slots_needed) {
+            Ok(_) if workers.len() < self.promised_workers && waited_ms < PROMISED_GRACE_MS => vec![],
+            Ok(placement) => {
+                let awaited = placement.workers().collect();
+                self.state = State::Preparing { fence, placement: placement.clone(), awaited };
+                vec![RolloutStep::Prepare { fence, placement }]
+            }
+            Err(shortage) if waited_ms >= SLOTS_TIMEOUT_MS => {
+                let reason = format!("{shortage}; waited {} s for more workers", SLOTS_TIMEOUT_MS / 1000);
+                self.not_deployed(fence, reason, false)
+            }
+            Err(_) => vec![],
+        }
+    }
+
+    fn not_deployed(&mut self, fence: Fence, reason: String, is_fatal: bool) -> Vec<RolloutStep> {
+        let mut steps = vec![];
+        if let State::Preparing { placement, .. } = &self.state {
+            let there = placement.workers().filter(|worker| self.workers.contains_key(worker));
+            steps.push(RolloutStep::Stop { fence, workers: there.collect() });
+        }
+        self.state = State::Idle;
+        steps.push(RolloutStep::NotDeployed { fence, reason, is_fatal });
+        steps
+    }
+
+    fn end(&mut self, fence: Fence, step: impl Fn(Fence, Vec<WorkerId>) -> RolloutStep) -> Vec<RolloutStep> {
+        let placement = match &self.state {
+            State::Preparing { fence: own, placement, .. } | State::Running { fence: own, placement }
+                if *own == fence =>
+            {
+                placement
+            }
+            _ => return vec![],
+        };
+        let awaited: BTreeSet<WorkerId> =
+            placement.workers().filter(|worker| self.workers.contains_key(worker)).collect();
+        if awaited.is_empty() {
+            return self.ended(fence);
+        }
+        let workers = awaited.iter().copied().collect();
+        self.state = State::Ending { fence, awaited };
+        vec![step(fence, workers)]
+    }
+
+    fn has_ended(&mut self, worker: WorkerId) -> Vec<RolloutStep> {
+        let State::Ending { fence, awaited } = &mut self.state else { return vec![] };
+        let fence = *fence;
+        if awaited.remove(&worker) && awaited.is_empty() { self.ended(fence) } else { vec![] }
+    }
+
+    fn ended(&mut self, fence: Fence) -> Vec<RolloutStep> {
+        self.state = State::Idle;
+        vec![RolloutStep::Ended { fence }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_model::{AttemptNumber, Epoch};
+
+    const FENCE: Fence = Fence { epoch: Epoch(1), attempt: AttemptNumber(1) };
+    const A: WorkerId = WorkerId(1);
+    const B: WorkerId = WorkerId(2);
+
+    /// Two workers of two slots each prepare an attempt that needs three.
+    fn preparing() -> Rollout {
+        let mut rollout = Rollout::new(3, 0);
+        rollout.begin(FENCE);
+        assert_eq!(rollout.registered(A, 2, 0), vec![]);
+        assert_eq!(rollout.settled(FENCE, 10), vec![]);
+        assert!(rollout.waits_for().unwrap().starts_with("2 of 3 slots"));
+        let placement = Placement::of(&[(A, 2), (B, 2)], 3).unwrap();
+        assert_eq!(rollout.registered(B, 2, 20), vec![RolloutStep::Prepare { fence: FENCE, placement }]);
+        rollout
+    }
+
+    fn running() -> Rollout {
+        let mut rollout = preparing();
+        assert_eq!(rollout.prepared(FENCE, B), vec![]);
+        assert_eq!(rollout.prepared(FENCE, A), vec![RolloutStep::Start { fence: FENCE, workers: vec![A, B] }]);
+        rollout
+    }
+
+    #[test]
+    fn records_flow_when_all_have_made_their_tasks() {
+        let mut rollout = running();
+        assert_eq!(rollout.finish(FENCE), vec![RolloutStep::Finish { fence: FENCE, workers: vec![A, B] }]);
+        assert_eq!(rollout.stopped(FENCE, A), vec![]);
+        assert_eq!(rollout.stopped(FENCE, A), vec![], "said twice");
+        assert_eq!(rollout.stopped(FENCE, B), vec![RolloutStep::Ended { fence: FENCE }]);
+    }
+
+    #[test]
+    fn a_worker_lost_while_it_runs_fails_the_attempt_and_is_not_waited_for() {
+        let mut rollout = running();
+        let lost = rollout.lost(A, "no heartbeat for 10 s");
+        let reason = "worker 1 is lost: no heartbeat for 10 s".to_owned();
+        assert_eq!(lost, vec![RolloutStep::Lost { fence: FENCE, reason }]);
+        assert_eq!(rollout.stop(FENCE), vec![RolloutStep::Stop { fence: FENCE, workers: vec![B] }]);
+        assert_eq!(rollout.stopped(FENCE, B), vec![RolloutStep::Ended { fence: FENCE }]);
+    }
+
+    #[test]
+    fn a_worker_lost_while_tasks_end_counts_as_ended() {
+        let mut rollout = running();
+        rollout.stop(FENCE);
+        assert_eq!(rollout.stopped(FENCE, B), vec![]);
+        assert_eq!(rollout.lost(A, "gone"), vec![RolloutStep::Ended { fence: FENCE }]);
+    }
+
+    #[test]
+    fn what_cannot_be_made_stops_the_others() {
+        let mut rollout = preparing();
+        rollout.prepared(FENCE, A);
+        let steps = rollout.not_prepared(FENCE, "state does not fit".to_owned(), true);
+        assert_eq!(
+            steps,
+            vec![
+                RolloutStep::Stop { fence: FENCE, workers: vec![A, B] },
+                RolloutStep::NotDeployed { fence: FENCE, reason: "state does not fit".to_owned(), is_fatal: true }
+            ]
+        );
+        assert_eq!(rollout.prepared(FENCE, B), vec![], "too late");
+    }
+
+    #[test]
+    fn stopped_before_it_was_placed() {
+        let mut rollout = Rollout::new(1, 0);
+        rollout.begin(FENCE);
+        assert_eq!(rollout.stop(FENCE), vec![]);
+        assert_eq!(rollout.settled(FENCE, 0), vec![RolloutStep::Ended { fence: FENCE }]);
+    }
+
+    #[test]
+    fn waits_a_while_for_promised_workers_and_longer_for_slots() {
+        let mut rollout = Rollout::new(2, 2);
+        rollout.begin(FENCE);
+        rollout.settled(FENCE, 0);
+        assert_eq!(rollout.next_wake_ms(), Some(SLOTS_TIMEOUT_MS));
+        assert_eq!(rollout.registered(A, 2, 5), vec![]);
+        assert_eq!(rollout.next_wake_ms(), Some(PROMISED_GRACE_MS));
+        assert!(matches!(rollout.tick(PROMISED_GRACE_MS)[..], [RolloutStep::Prepare { .. }]));
+
+        let mut rollout = Rollout::new(2, 0);
+        rollout.begin(FENCE);
+        rollout.settled(FENCE, 0);
+        let failed = rollout.tick(SLOTS_TIMEOUT_MS);
+        assert!(matches!(&failed[..], [RolloutStep::NotDeployed { is_fatal: false, .. }]), "{failed:?}");
+    }
+}
