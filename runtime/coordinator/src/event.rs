@@ -77,6 +77,12 @@ pub enum Event<P> {
         is_fatal: bool,
         random: f64,
     },
+    /// The attempt lost what several tasks need: a worker.
+    AttemptFailed {
+        fence: Fence,
+        reason: String,
+        random: f64,
+    },
     /// Every thread of the attempt has ended.
     Stopped {
         fence: Fence,

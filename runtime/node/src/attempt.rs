@@ -1,47 +1,49 @@
 //! Starting all tasks of a job: from the graph, and from what a checkpoint holds, to running threads.
 
-use crate::control::ControlEvent;
+use crate::checkpoint_objects::CheckpointObjects;
 use crate::job::Job;
 use crate::metrics::NodeMetrics;
 use crate::physical::PhysicalPlan;
 use crate::restore::{OperatorRestore, RestoreState};
 use crate::status::NodeStatus;
 use crate::task::*;
-use std::collections::BTreeMap;
+use crate::worker::{Deployment, EventSink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use weir_connectors::api::{CommitterContext, ConnectorError, SinkContext, SourceContext};
-use weir_dataflow::alignment::{Aligner, AlignmentMode};
+use weir_dataflow::alignment::Aligner;
 use weir_dataflow::operator::OperatorMetrics;
 use weir_dataflow::watermark::{WatermarkGenerator, WatermarkMerger, WatermarkStrategy};
 use weir_model::graph::{Exchange, Node, NodeId, NodeKind, OperatorSpec, Port, StreamSchema};
-use weir_model::{CommitPermit, Fence, KeyGroupRange, OperatorUid, SubtaskId};
+use weir_model::{CheckpointId, CommitPermit, Durable, Fence, KeyGroupRange, OperatorUid, SubtaskId};
+use weir_snapshot::JobFolder;
 use weir_state::{KeyedState, KeyedStateHandle, SegmentSource, StateConfig};
 
 /// What a task's thread runs.
 type ThreadBody = Box<dyn FnOnce() + Send>;
 
-/// The running tasks of one attempt.
+/// The running tasks of one attempt on one worker.
 pub(crate) struct Attempt {
-    pub(crate) tasks: Vec<SubtaskId>,
-    pub(crate) sources: Vec<SubtaskId>,
-    pub(crate) nodes: Vec<NodeStatus>,
-    gates: BTreeMap<SubtaskId, Arc<Gate>>,
+    pub(crate) objects: Arc<CheckpointObjects>,
+    gates: Vec<Arc<Gate>>,
+    source_gates: Vec<Arc<Gate>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Attempt {
-    pub(crate) fn send(&self, tasks: &[SubtaskId], mail: &Mail) {
-        for gate in tasks.iter().filter_map(|task| self.gates.get(task)) {
-            gate.send(mail.clone());
-        }
+    pub(crate) fn send_all(&self, mail: &Mail) {
+        self.gates.iter().for_each(|gate| gate.send(mail.clone()));
+    }
+
+    pub(crate) fn send_sources(&self, mail: &Mail) {
+        self.source_gates.iter().for_each(|gate| gate.send(mail.clone()));
     }
 
     /// Lets every task end where it stands.
     pub(crate) fn cancel(&self) {
-        self.gates.values().for_each(|gate| gate.cancel());
+        self.objects.close();
+        self.gates.iter().for_each(|gate| gate.cancel());
     }
 
     /// Waits for all threads.
@@ -50,6 +52,29 @@ impl Attempt {
             // A panic was reported by the thread itself.
             thread.join().ok();
         }
+    }
+}
+
+/// Tasks that are made, and don't run yet.
+pub(crate) struct Prepared {
+    attempt: Attempt,
+    bodies: Vec<(Reporter, ThreadBody)>,
+}
+
+impl Prepared {
+    pub(crate) fn start(self) -> Attempt {
+        let Prepared { mut attempt, bodies } = self;
+        for (reporter, body) in bodies {
+            match std::thread::Builder::new().name(reporter.task.to_string()).spawn(body) {
+                Ok(thread) => attempt.threads.push(thread),
+                Err(error) => {
+                    let reason = format!("cannot start a thread: {error}");
+                    let failure = TaskFailure { node: None, reason, is_fatal: false };
+                    reporter.report(TaskEventKind::Failed(failure));
+                }
+            }
+        }
+        attempt
     }
 }
 
@@ -71,16 +96,23 @@ impl DeployError {
     }
 }
 
-/// What tasks need from the process around them.
+/// What tasks need from the worker around them.
 pub(crate) struct Surroundings<'a> {
     pub(crate) job: &'a Job,
     pub(crate) plan: &'a PhysicalPlan,
-    pub(crate) fence: Fence,
-    pub(crate) mode: AlignmentMode,
-    pub(crate) events: Sender<ControlEvent>,
-    pub(crate) snapshots: SnapshotHandle,
+    pub(crate) deployment: &'a Deployment,
+    pub(crate) folder: &'a JobFolder,
+    pub(crate) runtime: &'a tokio::runtime::Handle,
+    pub(crate) events: EventSink,
+    pub(crate) snapshots: &'a SnapshotPool,
     pub(crate) segments: &'a dyn SegmentSource,
     pub(crate) backends: &'a dyn StateBackends,
+}
+
+impl Surroundings<'_> {
+    fn is_here(&self, subtask: usize) -> bool {
+        self.deployment.slots[subtask] == self.deployment.worker
+    }
 }
 
 /// Where keyed state lives.
@@ -96,30 +128,31 @@ pub(crate) trait StateBackends: Send + Sync {
     ) -> Result<StateConfig, String>;
 }
 
-/// Commits again what the restored checkpoint holds, then starts every task.
-pub(crate) fn deploy(around: &Surroundings<'_>, restore: Option<&RestoreState>) -> Result<Attempt, DeployError> {
-    if let Some(restore) = restore {
-        check_fit(around.job, restore)?;
-    }
-    for node in around.job.graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Sink)) {
-        settle_sink(around, node, restore)?;
-    }
+/// Makes every task that is placed on this worker. No thread runs yet: everything that can fail is done first.
+pub(crate) fn prepare(around: &Surroundings<'_>, restore: Option<&RestoreState>) -> Result<Prepared, DeployError> {
     let mut builder = Builder::new(around, restore);
-    let mut threads: Vec<(String, ThreadBody)> = vec![];
+    let mut bodies = vec![];
     for task in 0..around.plan.tasks.len() {
-        for subtask in 0..around.plan.tasks[task].parallelism {
-            threads.push(builder.thread(task, subtask)?);
+        for subtask in (0..around.plan.tasks[task].parallelism).filter(|subtask| around.is_here(*subtask)) {
+            bodies.push(builder.thread(task, subtask)?);
         }
     }
-    // Everything that can fail has been done: only now does the first record flow.
-    let threads = threads.into_iter().map(|(name, body)| {
-        let thread = std::thread::Builder::new().name(name).spawn(body);
-        thread.map_err(|error| DeployError { reason: format!("cannot start a thread: {error}"), is_fatal: false })
-    });
-    let threads = threads.collect::<Result<Vec<_>, _>>();
-    let gates = builder.gates_by_id();
-    let threads = threads.inspect_err(|_| gates.values().for_each(|gate| gate.cancel()))?;
-    Ok(Attempt { tasks: builder.tasks, sources: builder.sources, nodes: builder.nodes, gates, threads })
+    let Builder { gates, source_gates, objects, .. } = builder;
+    let gates = gates.into_iter().flatten().flatten().collect();
+    Ok(Prepared { attempt: Attempt { objects, gates, source_gates, threads: vec![] }, bodies })
+}
+
+/// Makes visible what the restored checkpoint completed, and removes what later ones prepared.
+pub(crate) fn settle_sinks(
+    job: &Job,
+    fence: Fence,
+    restore: Option<&(Durable<CheckpointId>, RestoreState)>,
+) -> Result<(), DeployError> {
+    if let Some((_, restore)) = restore {
+        check_fit(job, restore)?;
+    }
+    let mut sinks = job.graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Sink));
+    sinks.try_for_each(|node| settle_sink(job, fence, node, restore))
 }
 
 /// Whether the restore point is one of this job, as far as that can be said before its states are read.
@@ -162,18 +195,22 @@ fn refuse_unmatched(job: &Job, restore: &RestoreState) -> Result<(), DeployError
     )))
 }
 
-/// Makes visible what the restored checkpoint completed, and removes what later ones prepared.
-fn settle_sink(around: &Surroundings<'_>, node: &Node, restore: Option<&RestoreState>) -> Result<(), DeployError> {
-    let sink = &around.job.sinks[&node.step];
-    let context = CommitterContext { name: node.step.clone(), job_uid: around.job.uid.clone() };
+fn settle_sink(
+    job: &Job,
+    fence: Fence,
+    node: &Node,
+    restore: Option<&(Durable<CheckpointId>, RestoreState)>,
+) -> Result<(), DeployError> {
+    let sink = &job.sinks[&node.step];
+    let context = CommitterContext { name: node.step.clone(), job_uid: job.uid.clone() };
     let committer = sink.committer(context).map_err(|error| DeployError::connector(&node.uid, error))?;
     let Some(mut committer) = committer else { return Ok(()) };
     let (committables, writers) = match restore {
         None => (vec![], vec![]),
-        Some(restore) => {
+        Some((checkpoint, restore)) => {
             let empty = OperatorRestore::default();
             let restored = restore.operators.get(&node.uid).unwrap_or(&empty);
-            let permit = CommitPermit::for_durable(&restore.checkpoint, around.fence);
+            let permit = CommitPermit::for_durable(checkpoint, fence);
             if !restored.committables.is_empty() {
                 commit_with_retries(&mut *committer, permit, &restored.committables).map_err(|error| DeployError {
                     is_fatal: matches!(error, ConnectorError::Permanent(_)),
@@ -193,75 +230,70 @@ struct Builder<'a> {
     /// What sinks name their output by. The fence alone would come again where a job starts over, from a savepoint
     /// on another storage: its output would take the names of what stands there.
     attempt_name: String,
-    /// By task and subtask.
-    gates: Vec<Vec<Arc<Gate>>>,
-    tasks: Vec<SubtaskId>,
-    sources: Vec<SubtaskId>,
-    nodes: Vec<NodeStatus>,
+    /// By task and subtask; of those that are placed here.
+    gates: Vec<Vec<Option<Arc<Gate>>>>,
+    source_gates: Vec<Arc<Gate>>,
+    objects: Arc<CheckpointObjects>,
 }
 
 impl<'a> Builder<'a> {
     fn new(around: &'a Surroundings<'a>, restore: Option<&'a RestoreState>) -> Self {
         let gates = (0..around.plan.tasks.len()).map(|task| {
             let channels = channel_bases(around.plan, task).last().copied().unwrap_or(0);
-            (0..around.plan.tasks[task].parallelism).map(|_| Gate::new(channels)).collect()
+            let gate = |subtask| around.is_here(subtask).then(|| Gate::new(channels));
+            (0..around.plan.tasks[task].parallelism).map(gate).collect::<Vec<_>>()
         });
-        let nodes = around.job.graph.nodes.iter().map(node_status);
-        let Fence { epoch, attempt } = around.fence;
+        let gates: Vec<_> = gates.collect();
+        let tasks = gates.iter().flatten().flatten().count();
+        let Deployment { fence, worker, .. } = around.deployment;
+        let objects = CheckpointObjects::new(around.folder.clone(), around.runtime.clone(), *fence, *worker, tasks);
+        let Fence { epoch, attempt } = fence;
         let attempt_name = format!("e{epoch}-a{attempt}-{:08x}", rand::random::<u32>());
-        Builder {
-            around,
-            restore,
-            attempt_name,
-            gates: gates.collect(),
-            tasks: vec![],
-            sources: vec![],
-            nodes: nodes.collect(),
-        }
+        Builder { around, restore, attempt_name, gates, source_gates: vec![], objects: Arc::new(objects) }
     }
 
-    fn gates_by_id(&self) -> BTreeMap<SubtaskId, Arc<Gate>> {
-        let gates = self.gates.iter().flatten().cloned();
-        self.tasks.iter().cloned().zip(gates).collect()
+    /// # Panics
+    /// If the subtask is placed on another worker.
+    fn gate(&self, task: usize, subtask: usize) -> Arc<Gate> {
+        let gate = self.gates[task][subtask].as_ref();
+        Arc::clone(gate.unwrap_or_else(|| panic!("subtask {subtask} of task {task} runs on another worker")))
     }
 
     /// The body of one subtask's thread.
-    fn thread(&mut self, task: usize, subtask: usize) -> Result<(String, ThreadBody), DeployError> {
+    fn thread(&mut self, task: usize, subtask: usize) -> Result<(Reporter, ThreadBody), DeployError> {
         let graph = &self.around.job.graph;
         let plan = &self.around.plan.tasks[task];
         let head = graph.node(plan.nodes[0]);
         let id = SubtaskId { operator: head.uid.clone(), index: subtask as u32 };
-        let reporter = Reporter { fence: self.around.fence, task: id.clone(), events: self.around.events.clone() };
+        let reporter = Reporter { fence: self.around.deployment.fence, task: id, events: self.around.events.clone() };
         let is_source = self.around.plan.is_source(graph, task);
         let chained = if is_source { &plan.nodes[1..] } else { &plan.nodes[..] };
         let nodes = chained.iter().map(|node| self.chain_node(*node, subtask)).collect::<Result<Vec<_>, _>>()?;
         let core = TaskCore {
             nodes,
             outputs: self.outputs(task, subtask, Port::Main),
-            gate: Arc::clone(&self.gates[task][subtask]),
+            gate: self.gate(task, subtask),
             reporter: reporter.clone(),
-            snapshots: self.around.snapshots.clone(),
+            snapshots: self.around.snapshots.handle(Arc::clone(&self.objects)),
             pending: PendingCommits::default(),
             commits: self.commit_thread(chained, &reporter)?,
             failed_in: None,
         };
-        self.tasks.push(id.clone());
-        let name = format!("{id}");
         if is_source {
-            self.sources.push(id);
+            self.source_gates.push(self.gate(task, subtask));
             let source = self.source_task(task, subtask, core)?;
-            return Ok((name, guarded(reporter, move || source.run())));
+            return Ok((reporter.clone(), guarded(reporter, move || source.run())));
         }
         let bases = channel_bases(self.around.plan, task);
         let channels = bases.last().copied().unwrap_or(0);
         let input_of_channel = bases.windows(2).enumerate().flat_map(|(input, base)| vec![input; base[1] - base[0]]);
         let operator = OperatorTask {
             core,
-            aligner: Aligner::new(channels, self.around.mode),
+            aligner: Aligner::new(channels, self.around.deployment.mode),
             watermarks: WatermarkMerger::new(channels),
             input_of_channel: input_of_channel.collect(),
         };
-        Ok((name, guarded(reporter, move || operator.run())))
+        Ok((reporter.clone(), guarded(reporter, move || operator.run())))
     }
 
     fn source_task(&mut self, task: usize, subtask: usize, core: TaskCore) -> Result<SourceTask, DeployError> {
@@ -314,7 +346,7 @@ impl<'a> Builder<'a> {
         let config = self
             .around
             .backends
-            .config(&node.uid, subtask, self.around.fence, key_groups, max_parallelism)
+            .config(&node.uid, subtask, self.around.deployment.fence, key_groups, max_parallelism)
             .map_err(|reason| DeployError { reason: format!("{}: {reason}", node.uid), is_fatal: false })?;
         let restored = self.restored(&node.uid).map_or(&[][..], |restored| &restored.keyed[..]);
         let meets = |handle: &&KeyedStateHandle| handle.key_groups.intersect(&key_groups).is_some();
@@ -387,12 +419,13 @@ impl<'a> Builder<'a> {
                 continue;
             }
             let base = channel_bases(plan, reader)[input];
-            let gates = &self.gates[reader];
+            let readers = plan.tasks[reader].parallelism;
             let (writers, partitioner) = match &edge.exchange {
-                Exchange::Forward => (vec![ChannelWriter::new(gates[subtask].clone(), base)], Partitioner::Forward),
+                Exchange::Forward => (vec![ChannelWriter::new(self.gate(reader, subtask), base)], Partitioner::Forward),
                 exchange => {
-                    let writers: Vec<_> =
-                        gates.iter().map(|gate| ChannelWriter::new(gate.clone(), base + subtask)).collect();
+                    let writers: Vec<_> = (0..readers)
+                        .map(|target| ChannelWriter::new(self.gate(reader, target), base + subtask))
+                        .collect();
                     let partitioner = match exchange {
                         Exchange::Hash { key_columns } => Partitioner::Hash(HashPartitioner::new(
                             key_columns.clone(),
@@ -410,7 +443,7 @@ impl<'a> Builder<'a> {
     }
 
     fn metrics(&self, node: NodeId, subtask: usize) -> Arc<NodeMetrics> {
-        Arc::clone(&self.nodes[node.0].subtasks[subtask])
+        Arc::clone(&self.around.deployment.nodes[node.0].subtasks[subtask])
     }
 
     fn restored(&self, uid: &OperatorUid) -> Option<&OperatorRestore> {
@@ -431,7 +464,8 @@ fn channel_bases(plan: &PhysicalPlan, task: usize) -> Vec<usize> {
     bases
 }
 
-fn node_status(node: &Node) -> NodeStatus {
+/// A node of an attempt that begins: nothing is counted yet.
+pub(crate) fn node_status(node: &Node) -> NodeStatus {
     NodeStatus {
         uid: node.uid.to_string(),
         step: node.step.clone(),

@@ -1,64 +1,121 @@
-//! The objects of the checkpoints under way: one for each, into which all subtasks of this process write.
+//! The objects of the checkpoints under way: one for each, into which all subtasks of this worker write.
 
-use std::collections::BTreeMap;
+use crate::task::TaskSnapshot;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::task::JoinHandle;
-use weir_model::{CheckpointId, Fence};
+use weir_model::{CheckpointId, Fence, SubtaskId, WorkerId};
 use weir_snapshot::folder::worker_object_path;
 use weir_snapshot::{JobFolder, ObjectRef, ObjectWriter, StorageError};
 use weir_state::{SegmentRef, SegmentSink, StateError};
 
-/// This process as a worker of its own job: local runs have one.
-const WORKER: u32 = 0;
+/// Given-up checkpoints remembered one by one, so that what a task still writes for them goes nowhere.
+const GIVEN_UP_LIMIT: usize = 256;
 
+pub(crate) type TaskSnapshots = Vec<(SubtaskId, TaskSnapshot)>;
+
+/// Of one attempt on one worker.
 pub(crate) struct CheckpointObjects {
     folder: JobFolder,
     runtime: tokio::runtime::Handle,
-    open: Mutex<BTreeMap<CheckpointId, OpenObject>>,
+    fence: Fence,
+    worker: WorkerId,
+    /// Each of them has a part in every checkpoint.
+    tasks: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: BTreeMap<CheckpointId, OpenObject>,
+    given_up: BTreeSet<CheckpointId>,
+    is_closed: bool,
 }
 
 struct OpenObject {
     writer: ObjectWriter,
     upload: JoinHandle<Result<Option<ObjectRef>, StorageError>>,
+    snapshots: TaskSnapshots,
+}
+
+/// What all tasks of the worker keep for a checkpoint; the object is yet to be completed.
+pub(crate) struct Acknowledged {
+    object: OpenObject,
 }
 
 impl CheckpointObjects {
-    pub(crate) fn new(folder: JobFolder, runtime: tokio::runtime::Handle) -> Self {
-        CheckpointObjects { folder, runtime, open: Mutex::default() }
-    }
-
-    /// Makes place for what the tasks will write for this checkpoint.
-    pub(crate) fn begin(&self, checkpoint: CheckpointId, fence: Fence) {
-        let path = worker_object_path(checkpoint, fence, WORKER);
-        let (writer, upload) = ObjectWriter::new(self.folder.clone(), path);
-        let upload = self.runtime.spawn(upload.run());
-        self.lock().insert(checkpoint, OpenObject { writer, upload });
+    pub(crate) fn new(
+        folder: JobFolder,
+        runtime: tokio::runtime::Handle,
+        fence: Fence,
+        worker: WorkerId,
+        tasks: usize,
+    ) -> Self {
+        CheckpointObjects { folder, runtime, fence, worker, tasks, state: Mutex::default() }
     }
 
     /// None: the checkpoint was given up.
     pub(crate) fn segments(&self, checkpoint: CheckpointId) -> Option<ObjectSegments> {
-        self.lock().get(&checkpoint).map(|object| ObjectSegments(object.writer.clone()))
+        let mut state = self.lock();
+        self.object(&mut state, checkpoint).map(|object| ObjectSegments(object.writer.clone()))
     }
 
-    /// Completes the object; it is durable when this returns. None: nothing had to be written.
-    pub(crate) fn finish(&self, checkpoint: CheckpointId) -> Result<Option<ObjectRef>, String> {
-        let object = self.lock().remove(&checkpoint).ok_or("the checkpoint was given up")?;
-        object.writer.finish().map_err(|error| error.to_string())?;
-        let uploaded = self.runtime.block_on(object.upload).map_err(|error| error.to_string())?;
-        uploaded.map_err(|error| error.to_string())
+    /// Notes a task's part. `Some` with the last one.
+    pub(crate) fn acknowledge(
+        &self,
+        checkpoint: CheckpointId,
+        task: SubtaskId,
+        snapshot: TaskSnapshot,
+    ) -> Option<Acknowledged> {
+        let mut state = self.lock();
+        let object = self.object(&mut state, checkpoint)?;
+        object.snapshots.push((task, snapshot));
+        if object.snapshots.len() < self.tasks {
+            return None;
+        }
+        state.open.remove(&checkpoint).map(|object| Acknowledged { object })
+    }
+
+    /// Completes the object; it is durable when this returns. Without an object if nothing had to be written.
+    pub(crate) fn finish(&self, acknowledged: Acknowledged) -> Result<(Option<ObjectRef>, TaskSnapshots), String> {
+        let OpenObject { writer, upload, snapshots } = acknowledged.object;
+        writer.finish().map_err(|error| error.to_string())?;
+        let uploaded = self.runtime.block_on(upload).map_err(|error| error.to_string())?;
+        Ok((uploaded.map_err(|error| error.to_string())?, snapshots))
     }
 
     /// Drops what was written; the upload ends without an object.
     pub(crate) fn give_up(&self, checkpoint: CheckpointId) {
-        self.lock().remove(&checkpoint);
+        let mut state = self.lock();
+        state.open.remove(&checkpoint);
+        state.given_up.insert(checkpoint);
+        if state.given_up.len() > GIVEN_UP_LIMIT {
+            state.given_up.pop_first();
+        }
     }
 
-    pub(crate) fn give_up_all(&self) {
-        self.lock().clear();
+    /// The attempt ends: nothing of it is kept any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        state.open.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<CheckpointId, OpenObject>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Begins an object with the first that asks for it: a barrier may come from another worker before the
+    /// coordinator's word of it.
+    fn object<'a>(&self, state: &'a mut State, checkpoint: CheckpointId) -> Option<&'a mut OpenObject> {
+        if state.is_closed || state.given_up.contains(&checkpoint) {
+            return None;
+        }
+        Some(state.open.entry(checkpoint).or_insert_with(|| {
+            let path = worker_object_path(checkpoint, self.fence, self.worker.0);
+            let (writer, upload) = ObjectWriter::new(self.folder.clone(), path);
+            OpenObject { writer, upload: self.runtime.spawn(upload.run()), snapshots: vec![] }
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

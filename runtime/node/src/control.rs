@@ -1,17 +1,30 @@
 //! What reaches the control loop: events of tasks and of the storage side, and requests from outside.
 
-use crate::attempt::{Attempt, DeployError};
-use crate::task::TaskEvent;
+use crate::attempt::DeployError;
+use crate::worker::{RestoreFrom, WorkerCommand, WorkerEvent};
 use std::sync::mpsc::Sender;
 use weir_coordinator::{RequestId, StopMode};
-use weir_model::{CheckpointId, Durable, Fence};
+use weir_model::{CheckpointId, Durable, Fence, WorkerId};
 
 pub(crate) enum ControlEvent {
-    Task(TaskEvent),
-    Deployed {
+    /// A worker has come. `slots`: how many subtasks of one task it takes.
+    WorkerRegistered {
+        worker: WorkerId,
+        slots: u32,
+        link: WorkerLink,
+    },
+    WorkerLost {
+        worker: WorkerId,
+        reason: String,
+    },
+    Worker {
+        worker: WorkerId,
+        event: WorkerEvent,
+    },
+    /// What sinks had prepared for the restore point is committed, what came after it is gone.
+    Settled {
         fence: Fence,
-        attempt: Result<Attempt, DeployError>,
-        restored_from: Option<String>,
+        result: Result<Settled, DeployError>,
     },
     /// The checkpoint stands in the log; bytes written for it, and bytes that a restore reads.
     Appended {
@@ -30,12 +43,19 @@ pub(crate) enum ControlEvent {
         request: RequestId,
         result: Result<String, String>,
     },
-    Stopped {
-        fence: Fence,
-    },
     Request(Request),
     Closed,
 }
+
+/// What the attempt starts from, and the same in words; empty for one that starts with nothing.
+#[derive(Default)]
+pub(crate) struct Settled {
+    pub(crate) restore: Option<RestoreFrom>,
+    pub(crate) words: Option<String>,
+}
+
+/// The way of commands to a worker. That it is gone is told by `WorkerLost`.
+pub(crate) type WorkerLink = Box<dyn Fn(WorkerCommand) + Send>;
 
 /// What a user asks of a running job.
 pub enum Request {

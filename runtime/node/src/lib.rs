@@ -24,6 +24,7 @@ mod start;
 pub mod status;
 mod storage_thread;
 mod task;
+mod worker;
 
 pub use control::Request;
 pub use job::{Job, Loaded, load};

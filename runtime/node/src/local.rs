@@ -2,14 +2,18 @@
 
 use crate::attempt::check_fit;
 use crate::backends::Backends;
+use crate::control::{ControlEvent, WorkerLink};
 use crate::job::Job;
 use crate::run::{RequestSender, Runner};
 use crate::savepoint;
 use crate::start::{self, StartError, StartFrom};
 use crate::status::StatusHandle;
+use crate::worker::{self, EventSink, Worker};
 use std::sync::Arc;
 use weir_coordinator::Outcome;
+use weir_model::WorkerId;
 
+const OWN_WORKER: WorkerId = WorkerId(0);
 /// Threads for storage requests: enough to keep several under way, few beside the tasks'.
 const STORAGE_THREADS: usize = 2;
 
@@ -35,13 +39,36 @@ impl LocalJob {
             .map_err(StartError::thread)?;
         if let StartFrom::Savepoint(uri) = from {
             // Before the log says that the job starts from there: a later start goes by what the log says.
-            let (restore, _) = savepoint::open(uri, runtime.handle()).map_err(StartError::Refused)?;
+            let (_, restore, _) = savepoint::open(uri, runtime.handle()).map_err(StartError::Refused)?;
             check_fit(&job, &restore).map_err(|error| StartError::Refused(error.reason))?;
         }
         let opened = runtime.block_on(start::open(&job, from))?;
         let status = StatusHandle::default();
         let backends = Arc::new(Backends::of(&job)?);
-        let runner = Runner::new(job, opened, backends, runtime.handle().clone(), status.clone())?;
+        let folder = opened.folder.clone();
+        let runner = Runner::new(Arc::clone(&job), opened, 1, runtime.handle().clone(), status.clone())?;
+        // One worker, in this process, with a slot for everything.
+        let events = runner.events();
+        let report = runner.events();
+        let worker = worker::start(Worker {
+            job,
+            folder,
+            backends,
+            runtime: runtime.handle().clone(),
+            events: EventSink::new(move |event| {
+                // Nobody listens any more once the job is closed.
+                report.send(ControlEvent::Worker { worker: OWN_WORKER, event }).ok();
+            }),
+        })
+        .map_err(StartError::thread)?;
+        let lost = runner.events();
+        let link: WorkerLink = Box::new(move |command| {
+            if worker.send(command).is_err() {
+                let reason = "its thread has ended".to_owned();
+                lost.send(ControlEvent::WorkerLost { worker: OWN_WORKER, reason }).ok();
+            }
+        });
+        events.send(ControlEvent::WorkerRegistered { worker: OWN_WORKER, slots: runner.slots(), link }).ok();
         Ok(LocalJob { runner, status, _runtime: runtime })
     }
 

@@ -3,6 +3,7 @@
 //! Two nodes are chained when every row of one goes to the same subtask of the other and nowhere else: then a
 //! batch is passed by a call and not through a channel.
 
+use weir_model::SubtaskId;
 use weir_model::graph::{Edge, Exchange, JobGraph, NodeId, NodeKind, Port};
 
 /// The tasks of a job; each runs as `parallelism` threads.
@@ -50,6 +51,23 @@ impl PhysicalPlan {
             tasks.push(TaskPlan { nodes: vec![id], parallelism: node.parallelism as usize, inputs });
         }
         PhysicalPlan { tasks }
+    }
+
+    /// As many as the widest task has subtasks: a slot takes one of each.
+    pub(crate) fn slots(&self) -> u32 {
+        self.tasks.iter().map(|task| task.parallelism as u32).max().unwrap_or(0)
+    }
+
+    /// All subtasks, and those of them that are sources.
+    pub(crate) fn subtasks(&self, graph: &JobGraph) -> (Vec<SubtaskId>, Vec<SubtaskId>) {
+        let of_task = |task: usize| {
+            let plan = &self.tasks[task];
+            let operator = &graph.node(plan.nodes[0]).uid;
+            (0..plan.parallelism as u32).map(|index| SubtaskId { operator: operator.clone(), index })
+        };
+        let all = (0..self.tasks.len()).flat_map(of_task).collect();
+        let sources = (0..self.tasks.len()).filter(|task| self.is_source(graph, *task)).flat_map(of_task).collect();
+        (all, sources)
     }
 
     pub(crate) fn is_source(&self, graph: &JobGraph, task: usize) -> bool {

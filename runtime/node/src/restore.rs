@@ -5,7 +5,7 @@ use crate::task::NodeSnapshot;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use weir_connectors::api::{Committable, SinkSnapshot, SplitState};
-use weir_model::{CheckpointId, Durable, OperatorUid, Watermark};
+use weir_model::{OperatorUid, Watermark};
 use weir_snapshot::{
     CheckpointManifest, JobFolder, ObjectPath, ObjectReader, OperatorManifest, SegmentLocation, SubtaskManifest,
 };
@@ -13,8 +13,6 @@ use weir_state::{KeyedStateHandle, SegmentRef, SegmentSource, StateError};
 
 /// What an attempt starts from.
 pub(crate) struct RestoreState {
-    /// Proof that what is committed again was complete.
-    pub(crate) checkpoint: Durable<CheckpointId>,
     /// Which the job must have, too.
     pub(crate) max_parallelism: u32,
     pub(crate) operators: BTreeMap<OperatorUid, OperatorRestore>,
@@ -35,14 +33,14 @@ pub(crate) struct OperatorRestore {
 }
 
 impl RestoreState {
-    pub(crate) fn of(checkpoint: Durable<CheckpointId>, manifest: &CheckpointManifest) -> Result<Self, String> {
+    pub(crate) fn of(manifest: &CheckpointManifest) -> Result<Self, String> {
         let operator = |operator: &OperatorManifest| {
             let restored = operator_restore(&operator.subtasks)
                 .map_err(|error| format!("checkpoint {}, operator `{}`: {error}", manifest.checkpoint, operator.uid))?;
             Ok::<_, String>((operator.uid.clone(), restored))
         };
         let operators = manifest.operators.iter().map(operator).collect::<Result<_, _>>()?;
-        Ok(RestoreState { checkpoint, max_parallelism: manifest.max_parallelism, operators })
+        Ok(RestoreState { max_parallelism: manifest.max_parallelism, operators })
     }
 }
 

@@ -1,39 +1,47 @@
-//! Runs a job in this process: the coordinator's commands carried out with threads and storage.
+//! Runs a job: the coordinator's commands carried out by workers and on storage.
 
-use crate::attempt::{Attempt, StateBackends};
-use crate::checkpoint_objects::CheckpointObjects;
-use crate::control::{ControlEvent, Request};
+use crate::attempt::node_status;
+use crate::control::{ControlEvent, Request, Settled, WorkerLink};
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
 use crate::savepoint;
 use crate::start::{Opened, StartError};
-use crate::status::{CheckpointLine, StatusHandle};
+use crate::status::{CheckpointLine, NodeStatus, StatusHandle};
 use crate::storage_thread::{StorageRequest, StorageThread, now_ms};
-use crate::task::{Mail, SnapshotPool, TaskEvent, TaskEventKind, TaskSnapshot};
-use std::collections::BTreeMap;
+use crate::task::{TaskEvent, TaskEventKind, TaskSnapshot};
+use crate::worker::{Deployment, WorkerCommand, WorkerEvent};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
-use weir_coordinator::{AttemptResult, Command, Coordinator, Event, Outcome, Phase, RequestId, Then};
+use weir_coordinator::{
+    AttemptResult, Command, Coordinator, Event, Outcome, Phase, Placement, RequestId, Rollout, RolloutStep, Then,
+};
 use weir_dataflow::alignment::AlignmentMode;
-use weir_model::{Barrier, CheckpointId, SubtaskId};
-use weir_snapshot::JobFolder;
-
-/// Threads that write snapshots in the background.
-const SNAPSHOT_THREADS: usize = 2;
+use weir_model::{Barrier, CheckpointId, Fence, SubtaskId, WorkerId};
+use weir_snapshot::{JobFolder, ObjectRef};
 
 /// A job that runs, or has ended.
 pub struct Runner {
     job: Arc<Job>,
     coordinator: Coordinator<TaskSnapshot>,
+    rollout: Rollout,
+    links: BTreeMap<WorkerId, WorkerLink>,
+    mode: AlignmentMode,
+    /// Every subtask of the job; `sources` are among them.
+    tasks: Vec<SubtaskId>,
+    sources: Vec<SubtaskId>,
     status: StatusHandle,
     folder: JobFolder,
-    objects: Arc<CheckpointObjects>,
     runtime: tokio::runtime::Handle,
     events: Sender<ControlEvent>,
     received: Receiver<ControlEvent>,
     storage: Sender<StorageRequest>,
-    attempt: Option<Attempt>,
+    /// What the attempt that is being deployed starts from.
+    settled: Settled,
+    is_deployed: bool,
+    /// What workers have written for the checkpoints under way.
+    written: BTreeMap<CheckpointId, Vec<ObjectRef>>,
     /// The checkpoint up to which each task knows that its changes are durable.
     confirmed: BTreeMap<SubtaskId, CheckpointId>,
     restored: Option<CheckpointId>,
@@ -42,7 +50,6 @@ pub struct Runner {
     sizes: BTreeMap<CheckpointId, (u64, u64)>,
     shown_attempts: u64,
     is_closed: bool,
-    _snapshots: SnapshotPool,
 }
 
 struct SavepointWish {
@@ -62,32 +69,24 @@ impl RequestSender {
 }
 
 impl Runner {
-    /// Takes the opened job; nothing runs before `run`.
+    /// Takes the opened job; nothing runs before `run`. `promised_workers`: how many somebody said will come.
     pub(crate) fn new(
         job: Arc<Job>,
         opened: Opened,
-        backends: Arc<dyn StateBackends>,
+        promised_workers: usize,
         runtime: tokio::runtime::Handle,
         status: StatusHandle,
     ) -> Result<Self, StartError> {
         let Opened { log, folder, config, retention, mode } = opened;
         let (events, received) = channel();
-        let objects = Arc::new(CheckpointObjects::new(folder.clone(), runtime.clone()));
-        let snapshots = SnapshotPool::start(SNAPSHOT_THREADS, Arc::clone(&objects)).map_err(StartError::thread)?;
         let coordinator = Coordinator::new(config, log.epoch(), log.next_checkpoint());
         let manifests = log.history().checkpoints();
         let known_objects = manifests.flat_map(|manifest| &manifest.objects);
         let known_objects = known_objects.map(|object| (object.path.clone(), object.clone())).collect();
         let storage_thread = StorageThread {
             job: Arc::clone(&job),
-            plan: PhysicalPlan::of(&job.graph),
             log,
-            folder: folder.clone(),
-            objects: Arc::clone(&objects),
-            snapshots: snapshots.handle(),
-            backends,
             retention,
-            mode,
             runtime: runtime.clone(),
             events: events.clone(),
             known_objects,
@@ -97,17 +96,25 @@ impl Runner {
             .name("storage".to_owned())
             .spawn(move || storage_thread.run(storage_requests))
             .map_err(StartError::thread)?;
+        let plan = PhysicalPlan::of(&job.graph);
+        let (tasks, sources) = plan.subtasks(&job.graph);
         Ok(Runner {
-            job,
             coordinator,
+            rollout: Rollout::new(plan.slots(), promised_workers),
+            links: BTreeMap::new(),
+            mode,
+            tasks,
+            sources,
+            job,
             status,
             folder,
-            objects,
             runtime,
             events,
             received,
             storage,
-            attempt: None,
+            settled: Settled::default(),
+            is_deployed: false,
+            written: BTreeMap::new(),
             confirmed: BTreeMap::new(),
             restored: None,
             requests: BTreeMap::new(),
@@ -115,12 +122,21 @@ impl Runner {
             sizes: BTreeMap::new(),
             shown_attempts: 0,
             is_closed: false,
-            _snapshots: snapshots,
         })
     }
 
     pub fn requests(&self) -> RequestSender {
         RequestSender(self.events.clone())
+    }
+
+    /// How workers and what watches over them reach this loop.
+    pub(crate) fn events(&self) -> Sender<ControlEvent> {
+        self.events.clone()
+    }
+
+    /// The slots that the job needs.
+    pub(crate) fn slots(&self) -> u32 {
+        PhysicalPlan::of(&self.job.graph).slots()
     }
 
     /// Runs the job to its end.
@@ -129,19 +145,22 @@ impl Runner {
         self.carry_out(commands);
         while !self.is_closed {
             self.show();
-            let wait = match self.coordinator.next_wake_ms() {
-                Some(wake_ms) => Duration::from_millis(wake_ms.saturating_sub(now_ms())),
+            let due_ms = [self.coordinator.next_wake_ms(), self.rollout.next_wake_ms()].into_iter().flatten().min();
+            let wait = match due_ms {
+                Some(due_ms) => Duration::from_millis(due_ms.saturating_sub(now_ms())),
                 None => Duration::from_secs(1),
             };
-            let event = match self.received.recv_timeout(wait) {
+            let events = match self.received.recv_timeout(wait) {
                 Ok(event) => self.translate(event),
-                Err(RecvTimeoutError::Timeout) => Some(Event::Tick),
+                Err(RecvTimeoutError::Timeout) => {
+                    let steps = self.rollout.tick(now_ms());
+                    let mut events = self.take_steps(steps);
+                    events.push(Event::Tick);
+                    events
+                }
                 Err(RecvTimeoutError::Disconnected) => unreachable!("the runner holds a sender itself"),
             };
-            if let Some(event) = event {
-                let commands = self.coordinator.on(event, now_ms());
-                self.carry_out(commands);
-            }
+            self.apply(events);
         }
         self.show();
         match self.coordinator.phase() {
@@ -150,28 +169,38 @@ impl Runner {
         }
     }
 
+    /// Hands events to the coordinator, and what comes of its commands, until nothing is left.
+    fn apply(&mut self, events: Vec<Event<TaskSnapshot>>) {
+        let mut events = VecDeque::from(events);
+        while let Some(event) = events.pop_front() {
+            let commands = self.coordinator.on(event, now_ms());
+            events.extend(self.carry_out(commands));
+        }
+    }
+
     /// What the coordinator is to know of an event; what only the runner needs is done here.
-    fn translate(&mut self, event: ControlEvent) -> Option<Event<TaskSnapshot>> {
-        Some(match event {
-            ControlEvent::Task(event) => return self.task_event(event),
-            ControlEvent::Deployed { fence, attempt: Ok(attempt), restored_from } => {
-                if fence != self.coordinator.fence() || !matches!(self.coordinator.phase(), Phase::Deploying) {
-                    return self.discard(attempt, fence);
-                }
-                let (tasks, sources) = (attempt.tasks.clone(), attempt.sources.clone());
-                let mut status = self.status.lock();
-                status.nodes = attempt.nodes.clone();
-                status.restored_from = restored_from;
-                drop(status);
-                self.confirmed.clear();
-                self.attempt = Some(attempt);
-                Event::Deployed { fence, tasks, sources }
+    fn translate(&mut self, event: ControlEvent) -> Vec<Event<TaskSnapshot>> {
+        vec![match event {
+            ControlEvent::WorkerRegistered { worker, slots, link } => {
+                self.links.insert(worker, link);
+                let steps = self.rollout.registered(worker, slots, now_ms());
+                return self.take_steps(steps);
             }
-            ControlEvent::Deployed { fence, attempt: Err(error), .. } => {
-                if matches!(self.coordinator.phase(), Phase::Stopping(_)) {
-                    return Some(Event::Stopped { fence });
-                }
-                Event::DeployFailed { fence, reason: error.reason, is_fatal: error.is_fatal, random: rand::random() }
+            ControlEvent::WorkerLost { worker, reason } => {
+                self.links.remove(&worker);
+                let steps = self.rollout.lost(worker, &reason);
+                return self.take_steps(steps);
+            }
+            ControlEvent::Worker { worker, event } => return self.worker_event(worker, event),
+            ControlEvent::Settled { fence, result } => {
+                let steps = match result {
+                    Ok(settled) => {
+                        self.settled = settled;
+                        self.rollout.settled(fence, now_ms())
+                    }
+                    Err(error) => self.rollout.not_settled(fence, error.reason, error.is_fatal),
+                };
+                return self.take_steps(steps);
             }
             ControlEvent::Appended { checkpoint, new_bytes, full_bytes } => {
                 self.sizes.insert(*checkpoint.get(), (new_bytes, full_bytes));
@@ -181,10 +210,6 @@ impl Runner {
             ControlEvent::AppendFailed { checkpoint, reason } => Event::AppendFailed { checkpoint, reason },
             ControlEvent::Fenced { by } => Event::Fenced { by },
             ControlEvent::SavepointWritten { request, result } => Event::SavepointWritten { request, result },
-            ControlEvent::Stopped { fence } => {
-                self.objects.give_up_all();
-                Event::Stopped { fence }
-            }
             ControlEvent::Request(Request::Stop(mode)) => Event::StopRequested { mode },
             ControlEvent::Request(Request::Savepoint { folder, stop, answer }) => {
                 let request = RequestId(self.next_request);
@@ -194,23 +219,39 @@ impl Runner {
             }
             ControlEvent::Closed => {
                 self.is_closed = true;
-                return None;
+                return vec![];
             }
-        })
+        }]
     }
 
-    /// An attempt that was stopped while it was being started.
-    fn discard(&mut self, attempt: Attempt, fence: weir_model::Fence) -> Option<Event<TaskSnapshot>> {
-        self.end_in_background(attempt, fence, true);
-        None
+    fn worker_event(&mut self, worker: WorkerId, event: WorkerEvent) -> Vec<Event<TaskSnapshot>> {
+        match event {
+            WorkerEvent::Prepared { fence, result } => {
+                let steps = match result {
+                    Ok(()) => self.rollout.prepared(fence, worker),
+                    Err(error) => self.rollout.not_prepared(fence, error.reason, error.is_fatal),
+                };
+                self.take_steps(steps)
+            }
+            WorkerEvent::Stopped { fence } => {
+                let steps = self.rollout.stopped(fence, worker);
+                self.take_steps(steps)
+            }
+            WorkerEvent::Acknowledged { fence, checkpoint, object, snapshots } => {
+                if fence != self.coordinator.fence() {
+                    return vec![];
+                }
+                self.written.entry(checkpoint).or_default().extend(object);
+                let acknowledged = |(task, payload)| Event::Acknowledged { fence, checkpoint, task, payload };
+                snapshots.into_iter().map(acknowledged).collect()
+            }
+            WorkerEvent::Task(event) => self.task_event(event).into_iter().collect(),
+        }
     }
 
     fn task_event(&mut self, event: TaskEvent) -> Option<Event<TaskSnapshot>> {
         let TaskEvent { fence, task, kind } = event;
         Some(match kind {
-            TaskEventKind::Acknowledged { checkpoint, snapshot } => {
-                Event::Acknowledged { fence, checkpoint, task, payload: snapshot }
-            }
             TaskEventKind::Declined { checkpoint, reason } => Event::Declined { fence, checkpoint, task, reason },
             TaskEventKind::EndOfInput => Event::EndOfInput { fence, task },
             TaskEventKind::Committed { checkpoint } => {
@@ -231,37 +272,94 @@ impl Runner {
         })
     }
 
-    fn carry_out(&mut self, commands: Vec<Command<TaskSnapshot>>) {
+    /// Carries out what the rollout says; returns what the coordinator is to know of it.
+    fn take_steps(&mut self, steps: Vec<RolloutStep>) -> Vec<Event<TaskSnapshot>> {
+        let mut events = vec![];
+        for step in steps {
+            match step {
+                RolloutStep::Prepare { fence, placement } => self.prepare(fence, &placement),
+                RolloutStep::Start { fence, workers } => {
+                    self.tell(&workers, || WorkerCommand::Start { fence });
+                    self.is_deployed = true;
+                    self.confirmed.clear();
+                    let (tasks, sources) = (self.tasks.clone(), self.sources.clone());
+                    events.push(Event::Deployed { fence, tasks, sources });
+                }
+                RolloutStep::Finish { fence, workers } => self.tell(&workers, || WorkerCommand::Finish { fence }),
+                RolloutStep::Stop { fence, workers } => self.tell(&workers, || WorkerCommand::Stop { fence }),
+                RolloutStep::NotDeployed { fence, reason, is_fatal } => {
+                    self.is_deployed = false;
+                    // A stop that came before is answered by this, too.
+                    events.push(match self.coordinator.phase() {
+                        Phase::Stopping(_) => Event::Stopped { fence },
+                        _ => Event::DeployFailed { fence, reason, is_fatal, random: rand::random() },
+                    });
+                }
+                RolloutStep::Lost { fence, reason } => {
+                    events.push(Event::AttemptFailed { fence, reason, random: rand::random() });
+                }
+                RolloutStep::Ended { fence } => {
+                    self.is_deployed = false;
+                    self.written.clear();
+                    events.push(Event::Stopped { fence });
+                }
+            }
+        }
+        events
+    }
+
+    fn prepare(&mut self, fence: Fence, placement: &Placement) {
+        let nodes: Vec<NodeStatus> = self.job.graph.nodes.iter().map(node_status).collect();
+        let mut status = self.status.lock();
+        status.nodes = nodes.clone();
+        status.restored_from = self.settled.words.clone();
+        drop(status);
+        for worker in placement.workers() {
+            self.tell(&[worker], || {
+                WorkerCommand::Prepare(Box::new(Deployment {
+                    fence,
+                    worker,
+                    slots: placement.slots().to_vec(),
+                    mode: self.mode,
+                    restore: self.settled.restore.clone(),
+                    nodes: nodes.clone(),
+                }))
+            });
+        }
+    }
+
+    fn carry_out(&mut self, commands: Vec<Command<TaskSnapshot>>) -> Vec<Event<TaskSnapshot>> {
+        let mut events = vec![];
         for command in commands {
             match command {
-                Command::Deploy { fence } => self.ask_storage(StorageRequest::Deploy { fence }),
-                Command::Trigger { fence, checkpoint, kind, sources, hold } => {
-                    self.objects.begin(checkpoint, fence);
-                    let barrier = Barrier { checkpoint, kind };
-                    self.mail(&sources, &Mail::Trigger { barrier, hold });
+                Command::Deploy { fence } => {
+                    self.rollout.begin(fence);
+                    self.ask_storage(StorageRequest::Settle { fence });
                 }
-                Command::CancelCheckpoint { fence: _, checkpoint, reason } => {
+                Command::Trigger { fence, checkpoint, kind, sources: _, hold } => {
+                    let barrier = Barrier { checkpoint, kind };
+                    self.tell_all(|| WorkerCommand::Trigger { fence, barrier, hold });
+                }
+                Command::CancelCheckpoint { fence, checkpoint, reason } => {
                     tracing::warn!(%checkpoint, %reason, "checkpoint failed");
-                    self.objects.give_up(checkpoint);
-                    let sources = self.attempt.as_ref().map_or(vec![], |attempt| attempt.sources.clone());
-                    self.mail(&sources, &Mail::CancelCheckpoint(checkpoint));
+                    self.written.remove(&checkpoint);
+                    self.tell_all(|| WorkerCommand::CancelCheckpoint { fence, checkpoint });
                 }
                 Command::Complete { fence, checkpoint, kind, triggered_ms, acknowledged } => {
                     let protect_from = self.protect_from();
+                    let objects = self.written.remove(&checkpoint).unwrap_or_default();
                     self.ask_storage(StorageRequest::Complete {
                         fence,
                         checkpoint,
                         kind,
                         triggered_ms,
                         acknowledged,
+                        objects,
                         protect_from,
                     });
                 }
-                Command::Commit { permit, tasks } => self.mail(&tasks, &Mail::Commit(permit)),
-                Command::Resume { fence: _ } => {
-                    let sources = self.attempt.as_ref().map_or(vec![], |attempt| attempt.sources.clone());
-                    self.mail(&sources, &Mail::Resume);
-                }
+                Command::Commit { permit, tasks: _ } => self.tell_all(|| WorkerCommand::Commit(permit)),
+                Command::Resume { fence } => self.tell_all(|| WorkerCommand::Resume { fence }),
                 Command::WriteSavepoint { request, checkpoint } => self.write_savepoint(request, checkpoint),
                 Command::AnswerSavepoint { request, result } => {
                     if let Some(wish) = self.requests.remove(&request) {
@@ -270,39 +368,38 @@ impl Runner {
                 }
                 Command::Retain => self.ask_storage(StorageRequest::Retain),
                 Command::Finish { fence } => {
-                    if let Some(attempt) = self.attempt.take() {
-                        let tasks = attempt.tasks.clone();
-                        attempt.send(&tasks, &Mail::Finish);
-                        self.end_in_background(attempt, fence, false);
-                    }
+                    let steps = self.rollout.finish(fence);
+                    events.extend(self.take_steps(steps));
                 }
-                // While it is being deployed, the attempt is discarded as it comes.
                 Command::StopTasks { fence } => {
-                    if let Some(attempt) = self.attempt.take() {
-                        self.end_in_background(attempt, fence, true);
-                    }
+                    let steps = self.rollout.stop(fence);
+                    events.extend(self.take_steps(steps));
                 }
                 Command::Close { outcome } => self.ask_storage(StorageRequest::Close { outcome }),
             }
         }
+        events
     }
 
-    fn end_in_background(&self, mut attempt: Attempt, fence: weir_model::Fence, cancel: bool) {
-        let events = self.events.clone();
-        let join = move || {
-            if cancel {
-                attempt.cancel();
-            }
-            attempt.join();
-            events.send(ControlEvent::Stopped { fence }).ok();
-        };
-        std::thread::spawn(join);
+    fn tell(&self, workers: &[WorkerId], command: impl Fn() -> WorkerCommand) {
+        for link in workers.iter().filter_map(|worker| self.links.get(worker)) {
+            link(command());
+        }
+    }
+
+    /// Every worker that runs a part of the attempt.
+    fn tell_all(&self, command: impl Fn() -> WorkerCommand) {
+        if let Some(placement) = self.rollout.placement() {
+            self.tell(&placement.workers().collect::<Vec<_>>(), command);
+        }
     }
 
     /// The oldest checkpoint whose segments the next cut of some task may name, or a savepoint still reads.
     fn protect_from(&self) -> Option<CheckpointId> {
-        let attempt = self.attempt.as_ref()?;
-        let known = attempt.tasks.iter().map(|task| self.confirmed.get(task).copied());
+        if !self.is_deployed {
+            return None;
+        }
+        let known = self.tasks.iter().map(|task| self.confirmed.get(task).copied());
         let built_on = known.min().flatten().or(self.restored);
         // A savepoint that is being written still reads its checkpoint.
         self.coordinator.savepoints_being_written().chain(built_on).min()
@@ -318,19 +415,15 @@ impl Runner {
         });
     }
 
-    fn mail(&self, tasks: &[SubtaskId], mail: &Mail) {
-        if let Some(attempt) = &self.attempt {
-            attempt.send(tasks, mail);
-        }
-    }
-
     fn ask_storage(&self, request: StorageRequest) {
         self.storage.send(request).expect("the storage thread ends after the closing request only");
     }
 
     /// Brings what others see up to date.
     fn show(&mut self) {
+        let waits_for = self.rollout.waits_for();
         let mut status = self.status.lock();
+        status.waits_for = waits_for;
         status.phase = phase_name(self.coordinator.phase()).to_owned();
         status.epoch = self.coordinator.fence().epoch.0;
         status.attempt = self.coordinator.fence().attempt.0;

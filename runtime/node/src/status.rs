@@ -24,6 +24,8 @@ pub struct JobStatus {
     pub phase: String,
     pub epoch: u64,
     pub attempt: u32,
+    /// What the attempt needs before it can be deployed.
+    pub waits_for: Option<String>,
     /// Where this attempt started from, in words.
     pub restored_from: Option<String>,
     pub nodes: Vec<NodeStatus>,

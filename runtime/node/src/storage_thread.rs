@@ -1,28 +1,25 @@
 //! The side of the runner that waits for storage: starts attempts from checkpoints, completes checkpoints, removes
 //! old ones. One thread, so that what it is asked for happens in order.
 
-use crate::attempt::{DeployError, StateBackends, Surroundings, deploy};
-use crate::checkpoint_objects::CheckpointObjects;
-use crate::control::ControlEvent;
+use crate::attempt::{DeployError, settle_sinks};
+use crate::control::{ControlEvent, Settled};
 use crate::failpoint::failpoint;
 use crate::job::Job;
-use crate::physical::PhysicalPlan;
-use crate::restore::{FolderSegments, RestoreState, subtask_manifest};
+use crate::restore::{RestoreState, subtask_manifest};
 use crate::savepoint;
-use crate::task::{SnapshotHandle, TaskSnapshot, now_us};
+use crate::task::{TaskSnapshot, now_us};
+use crate::worker::RestoreFrom;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 use weir_coordinator::Outcome;
 use weir_crds::streamjob::DeletionPolicy;
-use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{CheckpointId, CheckpointKind, Fence, StateSchema, SubtaskId};
 use weir_snapshot::log::{CloseReason, RestorePoint};
 use weir_snapshot::retention::SweepScope;
 use weir_snapshot::{
-    CheckpointManifest, CheckpointSizes, CommitLog, JobFolder, LogError, ObjectPath, ObjectRef, OperatorManifest,
-    Retention,
+    CheckpointManifest, CheckpointSizes, CommitLog, LogError, ObjectPath, ObjectRef, OperatorManifest, Retention,
 };
 use weir_state::KeyedStateHandle;
 
@@ -30,7 +27,7 @@ use weir_state::KeyedStateHandle;
 const APPEND_TRIES: u32 = 10;
 
 pub(crate) enum StorageRequest {
-    Deploy {
+    Settle {
         fence: Fence,
     },
     Complete {
@@ -39,6 +36,8 @@ pub(crate) enum StorageRequest {
         kind: CheckpointKind,
         triggered_ms: u64,
         acknowledged: Vec<(SubtaskId, TaskSnapshot)>,
+        /// What the workers wrote for it.
+        objects: Vec<ObjectRef>,
         /// The oldest checkpoint that a task may still build on.
         protect_from: Option<CheckpointId>,
     },
@@ -50,14 +49,8 @@ pub(crate) enum StorageRequest {
 
 pub(crate) struct StorageThread {
     pub(crate) job: Arc<Job>,
-    pub(crate) plan: PhysicalPlan,
     pub(crate) log: CommitLog,
-    pub(crate) folder: JobFolder,
-    pub(crate) objects: Arc<CheckpointObjects>,
-    pub(crate) snapshots: SnapshotHandle,
-    pub(crate) backends: Arc<dyn StateBackends>,
     pub(crate) retention: Retention,
-    pub(crate) mode: AlignmentMode,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) events: Sender<ControlEvent>,
     /// Objects that retained checkpoints name.
@@ -68,9 +61,27 @@ impl StorageThread {
     pub(crate) fn run(mut self, requests: Receiver<StorageRequest>) {
         for request in requests {
             match request {
-                StorageRequest::Deploy { fence } => self.deploy(fence),
-                StorageRequest::Complete { fence, checkpoint, kind, triggered_ms, acknowledged, protect_from } => {
-                    self.complete(fence, checkpoint, kind, triggered_ms, acknowledged, protect_from);
+                StorageRequest::Settle { fence } => {
+                    let result = self.settle(fence);
+                    self.events.send(ControlEvent::Settled { fence, result }).ok();
+                }
+                StorageRequest::Complete {
+                    fence,
+                    checkpoint,
+                    kind,
+                    triggered_ms,
+                    acknowledged,
+                    objects,
+                    protect_from,
+                } => {
+                    failpoint("before-manifest");
+                    let manifest = self.manifest(fence, checkpoint, kind, triggered_ms, acknowledged, &objects);
+                    let event = match manifest {
+                        Err(reason) => ControlEvent::AppendFailed { checkpoint, reason },
+                        Ok(manifest) => self.append(manifest, protect_from),
+                    };
+                    failpoint("after-manifest");
+                    self.events.send(event).ok();
                 }
                 StorageRequest::Retain => self.retain(),
                 StorageRequest::Close { outcome } => {
@@ -83,68 +94,32 @@ impl StorageThread {
         }
     }
 
-    fn deploy(&mut self, fence: Fence) {
-        self.objects.give_up_all();
+    /// Finds what the attempt starts from, and lets sinks stand exactly there.
+    fn settle(&mut self, fence: Fence) -> Result<Settled, DeployError> {
         // What crashes and aborted checkpoints left behind goes before anything new is written.
         self.sweep(SweepScope::Everything);
-        let (attempt, restored_from) = match self.restore_state() {
-            Err(reason) => (Err(reason), None),
-            Ok((restore, restored_from, segments)) => {
-                let around = Surroundings {
-                    job: &self.job,
-                    plan: &self.plan,
-                    fence,
-                    mode: self.mode,
-                    events: self.events.clone(),
-                    snapshots: self.snapshots.clone(),
-                    segments: &segments,
-                    backends: &*self.backends,
-                };
-                let attempt = deploy(&around, restore.as_ref());
-                failpoint("before-restore-done");
-                (attempt, restored_from)
-            }
-        };
-        self.events.send(ControlEvent::Deployed { fence, attempt, restored_from }).ok();
-    }
-
-    /// What the log says the job starts from now, and in words.
-    fn restore_state(&self) -> Result<(Option<RestoreState>, Option<String>, FolderSegments), DeployError> {
         let fatal = |reason: String| DeployError { reason, is_fatal: true };
-        let segments = FolderSegments::new(self.folder.clone(), self.runtime.clone());
-        match self.log.history().restore_point() {
-            None => Ok((None, None, segments)),
+        let (settled, restore) = match self.log.history().restore_point() {
+            None => (Settled::default(), None),
             Some(RestorePoint::Checkpoint { checkpoint }) => {
-                let manifest = self.log.history().checkpoint(checkpoint);
-                let manifest = manifest.ok_or_else(|| fatal(format!("checkpoint {checkpoint} is not in the log")))?;
-                let proof = self.log.proof(checkpoint);
-                let proof = proof.ok_or_else(|| fatal(format!("checkpoint {checkpoint} is not in the log")))?;
-                let restore = RestoreState::of(proof, manifest).map_err(fatal)?;
-                Ok((Some(restore), Some(format!("checkpoint {checkpoint}")), segments))
+                let not_there = || fatal(format!("checkpoint {checkpoint} is not in the log"));
+                let manifest = self.log.history().checkpoint(checkpoint).ok_or_else(not_there)?;
+                let proof = self.log.proof(checkpoint).ok_or_else(not_there)?;
+                let restore = RestoreState::of(manifest).map_err(fatal)?;
+                let from = RestoreFrom::Checkpoint(Arc::new(manifest.clone()));
+                (
+                    Settled { restore: Some(from), words: Some(format!("checkpoint {checkpoint}")) },
+                    Some((proof, restore)),
+                )
             }
             Some(RestorePoint::Location { uri }) => {
-                let (restore, segments) = savepoint::open(&uri, &self.runtime).map_err(fatal)?;
-                Ok((Some(restore), Some(uri), segments))
+                let (proof, restore, _) = savepoint::open(&uri, &self.runtime).map_err(fatal)?;
+                let from = RestoreFrom::Savepoint(uri.clone());
+                (Settled { restore: Some(from), words: Some(uri) }, Some((proof, restore)))
             }
-        }
-    }
-
-    fn complete(
-        &mut self,
-        fence: Fence,
-        checkpoint: CheckpointId,
-        kind: CheckpointKind,
-        triggered_ms: u64,
-        acknowledged: Vec<(SubtaskId, TaskSnapshot)>,
-        protect_from: Option<CheckpointId>,
-    ) {
-        failpoint("before-manifest");
-        let event = match self.manifest(fence, checkpoint, kind, triggered_ms, acknowledged) {
-            Err(reason) => ControlEvent::AppendFailed { checkpoint, reason },
-            Ok(manifest) => self.append(manifest, protect_from),
         };
-        failpoint("after-manifest");
-        self.events.send(event).ok();
+        settle_sinks(&self.job, fence, restore.as_ref())?;
+        Ok(settled)
     }
 
     fn append(&mut self, manifest: CheckpointManifest, protect_from: Option<CheckpointId>) -> ControlEvent {
@@ -185,9 +160,9 @@ impl StorageThread {
         kind: CheckpointKind,
         triggered_ms: u64,
         acknowledged: Vec<(SubtaskId, TaskSnapshot)>,
+        written: &[ObjectRef],
     ) -> Result<CheckpointManifest, String> {
-        let object = self.objects.finish(checkpoint)?;
-        let new_bytes = object.as_ref().map_or(0, |object| object.length);
+        let new_bytes = written.iter().map(|object| object.length).sum();
         let mut objects: BTreeMap<ObjectPath, ObjectRef> = BTreeMap::new();
         let mut operators: BTreeMap<_, OperatorManifest> = BTreeMap::new();
         let mut full_bytes = 0;
@@ -203,7 +178,7 @@ impl StorageThread {
                 for segment in node.keyed.iter().flat_map(|keyed| keyed.segments()) {
                     full_bytes += segment.length;
                     let path = ObjectPath::parse(&segment.object).map_err(|error| error.to_string())?;
-                    let known = object.iter().find(|object| object.path == path).or(self.known_objects.get(&path));
+                    let known = written.iter().find(|object| object.path == path).or(self.known_objects.get(&path));
                     let known = known.ok_or_else(|| format!("`{path}` is no object of a retained checkpoint"))?;
                     objects.entry(path).or_insert_with(|| known.clone());
                 }

@@ -168,6 +168,7 @@ impl<P> Coordinator<P> {
             | Event::EndOfInput { fence, .. }
             | Event::Committed { fence, .. }
             | Event::TaskFailed { fence, .. }
+            | Event::AttemptFailed { fence, .. }
             | Event::Stopped { fence } => *fence != self.fence,
             Event::Tick
             | Event::Appended { .. }
@@ -221,12 +222,9 @@ impl<P> Coordinator<P> {
             }
             Event::Committed { fence: _, checkpoint, task } => self.committed(checkpoint, task),
             Event::TaskFailed { fence: _, task, reason, is_fatal, random } => {
-                if matches!(self.phase, Phase::Deploying | Phase::Running) {
-                    let then = self.after_failure(format!("{task}: {reason}"), is_fatal, random, now_ms, commands);
-                    commands.push(Command::StopTasks { fence: self.fence });
-                    self.phase = Phase::Stopping(then);
-                }
+                self.failed(format!("{task}: {reason}"), is_fatal, random, now_ms, commands);
             }
+            Event::AttemptFailed { fence: _, reason, random } => self.failed(reason, false, random, now_ms, commands),
             Event::Stopped { fence: _ } => match std::mem::replace(&mut self.phase, Phase::Created) {
                 Phase::Stopping(then) => self.phase = Phase::Stopped(then),
                 Phase::Finishing(outcome) => self.phase = Phase::Stopped(Then::Close(outcome)),
@@ -338,6 +336,14 @@ impl<P> Coordinator<P> {
             (true, None, Err(reason)) => Err(reason),
         };
         commands.push(Command::AnswerSavepoint { request, result: answer });
+    }
+
+    fn failed(&mut self, reason: String, is_fatal: bool, random: f64, now_ms: u64, commands: &mut Vec<Command<P>>) {
+        if matches!(self.phase, Phase::Deploying | Phase::Running) {
+            let then = self.after_failure(reason, is_fatal, random, now_ms, commands);
+            commands.push(Command::StopTasks { fence: self.fence });
+            self.phase = Phase::Stopping(then);
+        }
     }
 
     /// What follows a failure of the attempt; its checkpoints that aren't being appended are lost with it.

@@ -3,7 +3,7 @@
 use super::address;
 use crate::restore::{FolderSegments, OperatorRestore, RestoreState, operator_restore};
 use tokio::runtime::Handle;
-use weir_model::{OperatorUid, StateSchema};
+use weir_model::{CheckpointId, Durable, OperatorUid, StateSchema};
 use weir_snapshot::savepoint::{SavepointError, SavepointOperator, SavepointReader};
 use weir_snapshot::{JobFolder, ObjectPath, open_storage};
 use weir_state::{KeyedState, StateError};
@@ -45,7 +45,12 @@ impl SavedStates {
 }
 
 /// Reads what the savepoint in the folder `uri` says of itself. Its states are read operator by operator, later.
-pub(crate) fn open(uri: &str, runtime: &Handle) -> Result<(RestoreState, FolderSegments), String> {
+///
+/// With the proof that the checkpoint it was written from was complete.
+pub(crate) fn open(
+    uri: &str,
+    runtime: &Handle,
+) -> Result<(Durable<CheckpointId>, RestoreState, FolderSegments), String> {
     let address = address(uri)?;
     if let Some(path) = address.strip_prefix("file://")
         && !std::path::Path::new(path).is_dir()
@@ -61,12 +66,12 @@ pub(crate) fn open(uri: &str, runtime: &Handle) -> Result<(RestoreState, FolderS
         Ok::<_, String>((operator.uid.clone(), restored))
     });
     let restore = RestoreState {
-        checkpoint: reader.proof(),
         max_parallelism: reader.manifest().max_parallelism,
         operators: operators.collect::<Result<_, _>>()?,
     };
     // No segment is read from there; everything keyed stands in the savepoint's own tables.
-    Ok((restore, FolderSegments::new(JobFolder::at(storage, ObjectPath::root()), runtime.clone())))
+    let segments = FolderSegments::new(JobFolder::at(storage, ObjectPath::root()), runtime.clone());
+    Ok((reader.proof(), restore, segments))
 }
 
 fn restored_operator(

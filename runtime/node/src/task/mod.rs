@@ -18,8 +18,7 @@ pub(crate) use output::*;
 pub(crate) use snapshot::*;
 pub(crate) use source_task::*;
 
-use crate::control::ControlEvent;
-use std::sync::mpsc::Sender;
+use crate::worker::{EventSink, WorkerEvent};
 use weir_model::{CheckpointId, Fence, OperatorUid, SubtaskId};
 
 /// What a task tells the coordinator's side. Each event carries the fence of the attempt it belongs to.
@@ -32,11 +31,6 @@ pub(crate) struct TaskEvent {
 
 #[derive(Debug)]
 pub(crate) enum TaskEventKind {
-    /// Everything this task has to keep for the checkpoint stands in the checkpoint's object.
-    Acknowledged {
-        checkpoint: CheckpointId,
-        snapshot: TaskSnapshot,
-    },
     /// This task could not take its part of the checkpoint; the task itself goes on.
     Declined {
         checkpoint: CheckpointId,
@@ -67,12 +61,12 @@ pub(crate) struct TaskFailure {
 pub(crate) struct Reporter {
     pub(crate) fence: Fence,
     pub(crate) task: SubtaskId,
-    pub(crate) events: Sender<ControlEvent>,
+    pub(crate) events: EventSink,
 }
 
 impl Reporter {
     pub(crate) fn report(&self, kind: TaskEventKind) {
         let event = TaskEvent { fence: self.fence, task: self.task.clone(), kind };
-        self.events.send(ControlEvent::Task(event)).ok();
+        self.events.send(WorkerEvent::Task(event));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Reporter, TaskEventKind};
 use crate::checkpoint_objects::CheckpointObjects;
+use crate::worker::WorkerEvent;
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -45,6 +46,7 @@ impl NodeCut {
 struct Request {
     checkpoint: CheckpointId,
     nodes: Vec<NodeCut>,
+    objects: Arc<CheckpointObjects>,
     reporter: Reporter,
 }
 
@@ -55,19 +57,21 @@ pub(crate) struct SnapshotPool {
 }
 
 impl SnapshotPool {
-    pub(crate) fn start(threads: usize, objects: Arc<CheckpointObjects>) -> std::io::Result<Self> {
+    pub(crate) fn start(threads: usize) -> std::io::Result<Self> {
         let (requests, received) = channel();
         let received = Arc::new(Mutex::new(received));
         let start = |index| {
-            let (received, objects) = (Arc::clone(&received), Arc::clone(&objects));
-            std::thread::Builder::new().name(format!("snapshot {index}")).spawn(move || run(&received, &objects))
+            let received = Arc::clone(&received);
+            std::thread::Builder::new().name(format!("snapshot {index}")).spawn(move || run(&received))
         };
         let threads = (0..threads).map(start).collect::<Result<_, _>>()?;
         Ok(SnapshotPool { requests: Some(requests), threads })
     }
 
-    pub(crate) fn handle(&self) -> SnapshotHandle {
-        SnapshotHandle { requests: self.requests.clone().expect("the pool is only stopped when it is dropped") }
+    /// The way of one attempt's tasks to the pool, and to the objects that they write.
+    pub(crate) fn handle(&self, objects: Arc<CheckpointObjects>) -> SnapshotHandle {
+        let requests = self.requests.clone().expect("the pool is only stopped when it is dropped");
+        SnapshotHandle { requests, objects }
     }
 }
 
@@ -84,27 +88,41 @@ impl Drop for SnapshotPool {
 #[derive(Clone)]
 pub(crate) struct SnapshotHandle {
     requests: Sender<Request>,
+    objects: Arc<CheckpointObjects>,
 }
 
 impl SnapshotHandle {
     pub(crate) fn write(&self, checkpoint: CheckpointId, nodes: Vec<NodeCut>, reporter: Reporter) {
-        self.requests.send(Request { checkpoint, nodes, reporter }).ok();
+        let objects = Arc::clone(&self.objects);
+        self.requests.send(Request { checkpoint, nodes, objects, reporter }).ok();
     }
 }
 
-fn run(received: &Mutex<Receiver<Request>>, objects: &CheckpointObjects) {
+fn run(received: &Mutex<Receiver<Request>>) {
     loop {
         let request = match received.lock() {
             Ok(received) => received.recv(),
             Err(_) => return,
         };
-        let Ok(Request { checkpoint, nodes, reporter }) = request else { return };
-        let written = nodes.into_iter().map(|node| write(node, checkpoint, objects)).collect::<Result<_, _>>();
-        reporter.report(match written {
-            Ok(snapshot) => TaskEventKind::Acknowledged { checkpoint, snapshot },
-            Err(reason) => TaskEventKind::Declined { checkpoint, reason },
-        });
+        let Ok(request) = request else { return };
+        if let Err(reason) = take(request.checkpoint, request.nodes, &request.objects, &request.reporter) {
+            request.reporter.report(TaskEventKind::Declined { checkpoint: request.checkpoint, reason });
+        }
     }
+}
+
+/// Writes one task's part; with the last one the worker's object is completed and the checkpoint acknowledged.
+fn take(
+    checkpoint: CheckpointId,
+    nodes: Vec<NodeCut>,
+    objects: &CheckpointObjects,
+    reporter: &Reporter,
+) -> Result<(), String> {
+    let snapshot = nodes.into_iter().map(|node| write(node, checkpoint, objects)).collect::<Result<_, _>>()?;
+    let Some(all) = objects.acknowledge(checkpoint, reporter.task.clone(), snapshot) else { return Ok(()) };
+    let (object, snapshots) = objects.finish(all)?;
+    reporter.events.send(WorkerEvent::Acknowledged { fence: reporter.fence, checkpoint, object, snapshots });
+    Ok(())
 }
 
 fn write(node: NodeCut, checkpoint: CheckpointId, objects: &CheckpointObjects) -> Result<NodeSnapshot, String> {
