@@ -1,0 +1,253 @@
+//! A worker: it runs the subtasks that are placed on it, and writes what they keep for a checkpoint into one object.
+//! It takes commands and reports events; whether they come and go within this process or over a network is not its
+//! affair.
+
+use crate::attempt::{Attempt, DeployError, Prepared, StateBackends, Surroundings, prepare};
+use crate::checkpoint_objects::TaskSnapshots;
+use crate::failpoint::failpoint;
+use crate::job::Job;
+use crate::physical::PhysicalPlan;
+use crate::restore::{FolderSegments, RestoreState};
+use crate::savepoint;
+use crate::status::NodeStatus;
+use crate::task::{Mail, SnapshotPool, TaskEvent};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use weir_dataflow::alignment::AlignmentMode;
+use weir_model::{Barrier, CheckpointId, CommitPermit, Fence, WorkerId};
+use weir_snapshot::{CheckpointManifest, JobFolder, ObjectRef};
+
+/// Threads that write snapshots in the background.
+const SNAPSHOT_THREADS: usize = 2;
+
+/// What a coordinator tells a worker. One command is carried out after the other.
+pub(crate) enum WorkerCommand {
+    /// Make the tasks that are placed on this worker; nothing flows yet. Answered by `Prepared`.
+    Prepare(Box<Deployment>),
+    /// Every worker has made its own: let records flow.
+    Start { fence: Fence },
+    /// Let those of the sources that are here send the barrier.
+    Trigger { fence: Fence, barrier: Barrier, hold: bool },
+    /// The attempt at this checkpoint was given up.
+    CancelCheckpoint { fence: Fence, checkpoint: CheckpointId },
+    /// The checkpoint stands in the log.
+    Commit(CommitPermit),
+    /// Sources that hold go on.
+    Resume { fence: Fence },
+    /// All is done and committed: end in order. Answered by `Stopped`.
+    Finish { fence: Fence },
+    /// End as you are. Answered by `Stopped`.
+    Stop { fence: Fence },
+}
+
+/// An attempt, as one worker has to know it.
+pub(crate) struct Deployment {
+    pub(crate) fence: Fence,
+    pub(crate) worker: WorkerId,
+    /// The worker of each slot: subtask i of every task is in slot i.
+    pub(crate) slots: Vec<WorkerId>,
+    pub(crate) mode: AlignmentMode,
+    pub(crate) restore: Option<RestoreFrom>,
+    /// Where the tasks count, by node of the graph.
+    pub(crate) nodes: Vec<NodeStatus>,
+}
+
+/// What an attempt starts from.
+#[derive(Clone)]
+pub(crate) enum RestoreFrom {
+    /// A checkpoint of the job's own log.
+    Checkpoint(Arc<CheckpointManifest>),
+    /// The address of a savepoint.
+    Savepoint(String),
+}
+
+/// What a worker tells its coordinator.
+#[derive(Debug)]
+pub(crate) enum WorkerEvent {
+    Prepared {
+        fence: Fence,
+        result: Result<(), DeployError>,
+    },
+    /// All tasks here have what they keep for the checkpoint in the worker's object, and that is durable.
+    Acknowledged {
+        fence: Fence,
+        checkpoint: CheckpointId,
+        /// None: nothing had to be written.
+        object: Option<ObjectRef>,
+        snapshots: TaskSnapshots,
+    },
+    Task(TaskEvent),
+    /// None of the attempt's threads is left here.
+    Stopped {
+        fence: Fence,
+    },
+}
+
+/// Where a worker's events go.
+#[derive(Clone)]
+pub(crate) struct EventSink(Arc<dyn Fn(WorkerEvent) + Send + Sync>);
+
+impl EventSink {
+    pub(crate) fn new(send: impl Fn(WorkerEvent) + Send + Sync + 'static) -> Self {
+        EventSink(Arc::new(send))
+    }
+
+    pub(crate) fn send(&self, event: WorkerEvent) {
+        (self.0)(event);
+    }
+}
+
+impl std::fmt::Debug for EventSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EventSink")
+    }
+}
+
+pub(crate) struct Worker {
+    pub(crate) job: Arc<Job>,
+    pub(crate) folder: JobFolder,
+    pub(crate) backends: Arc<dyn StateBackends>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) events: EventSink,
+}
+
+/// The way to a worker of this process.
+pub(crate) fn start(worker: Worker) -> std::io::Result<Sender<WorkerCommand>> {
+    let (commands, received) = channel();
+    let plan = PhysicalPlan::of(&worker.job.graph);
+    let snapshots = SnapshotPool::start(SNAPSHOT_THREADS)?;
+    let running = Running { worker, plan, snapshots, attempt: None };
+    std::thread::Builder::new().name("worker".to_owned()).spawn(move || running.run(received))?;
+    Ok(commands)
+}
+
+struct Running {
+    worker: Worker,
+    plan: PhysicalPlan,
+    snapshots: SnapshotPool,
+    attempt: Option<(Fence, Stage)>,
+}
+
+enum Stage {
+    Prepared(Prepared),
+    Started(Attempt),
+}
+
+impl Running {
+    /// Ends when nobody is left to send commands; then nothing of it runs any more.
+    fn run(mut self, commands: Receiver<WorkerCommand>) {
+        for command in commands {
+            self.carry_out(command);
+        }
+        if let Some((_, Stage::Started(mut attempt))) = self.attempt.take() {
+            attempt.cancel();
+            attempt.join();
+        }
+    }
+
+    fn carry_out(&mut self, command: WorkerCommand) {
+        match command {
+            WorkerCommand::Prepare(deployment) => self.prepare(*deployment),
+            WorkerCommand::Start { fence } => self.start(fence),
+            WorkerCommand::Trigger { fence, barrier, hold } => {
+                self.mail_sources(fence, &Mail::Trigger { barrier, hold });
+            }
+            WorkerCommand::CancelCheckpoint { fence, checkpoint } => {
+                if let Some(attempt) = self.started(fence) {
+                    attempt.objects.give_up(checkpoint);
+                }
+                self.mail_sources(fence, &Mail::CancelCheckpoint(checkpoint));
+            }
+            WorkerCommand::Commit(permit) => {
+                if let Some(attempt) = self.started(permit.fence()) {
+                    attempt.send_all(&Mail::Commit(permit));
+                }
+            }
+            WorkerCommand::Resume { fence } => self.mail_sources(fence, &Mail::Resume),
+            WorkerCommand::Finish { fence } => self.end(fence, true),
+            WorkerCommand::Stop { fence } => self.end(fence, false),
+        }
+    }
+
+    fn prepare(&mut self, deployment: Deployment) {
+        let fence = deployment.fence;
+        // Of an older attempt that this worker was not told to end: nothing of it may run beside the new one.
+        if let Some((_, Stage::Started(mut attempt))) = self.attempt.take() {
+            attempt.cancel();
+            attempt.join();
+        }
+        let prepared = self.try_prepare(deployment);
+        failpoint("before-restore-done");
+        let result = prepared.map(|prepared| self.attempt = Some((fence, Stage::Prepared(prepared))));
+        self.worker.events.send(WorkerEvent::Prepared { fence, result });
+    }
+
+    fn try_prepare(&self, deployment: Deployment) -> Result<Prepared, DeployError> {
+        let Worker { job, folder, backends, runtime, events } = &self.worker;
+        let fatal = |reason: String| DeployError { reason, is_fatal: true };
+        let own = || FolderSegments::new(folder.clone(), runtime.clone());
+        let (restore, segments) = match &deployment.restore {
+            None => (None, own()),
+            Some(RestoreFrom::Checkpoint(manifest)) => (Some(RestoreState::of(manifest).map_err(fatal)?), own()),
+            Some(RestoreFrom::Savepoint(uri)) => {
+                let (_, restore, segments) = savepoint::open(uri, runtime).map_err(fatal)?;
+                (Some(restore), segments)
+            }
+        };
+        let around = Surroundings {
+            job,
+            plan: &self.plan,
+            deployment: &deployment,
+            folder,
+            runtime,
+            events: events.clone(),
+            snapshots: &self.snapshots,
+            segments: &segments,
+            backends: &**backends,
+        };
+        prepare(&around, restore.as_ref())
+    }
+
+    fn start(&mut self, fence: Fence) {
+        let Some((own, Stage::Prepared(_))) = &self.attempt else { return };
+        if *own != fence {
+            return;
+        }
+        let Some((_, Stage::Prepared(prepared))) = self.attempt.take() else { return };
+        // Threads that are missing are told as a task's failure, which ends the attempt as any other does.
+        self.attempt = Some((fence, Stage::Started(prepared.start())));
+    }
+
+    fn end(&mut self, fence: Fence, in_order: bool) {
+        if self.attempt.as_ref().is_some_and(|(own, _)| *own == fence)
+            && let Some((_, Stage::Started(mut attempt))) = self.attempt.take()
+        {
+            let events = self.worker.events.clone();
+            if in_order {
+                attempt.send_all(&Mail::Finish);
+            } else {
+                attempt.cancel();
+            }
+            std::thread::spawn(move || {
+                attempt.join();
+                events.send(WorkerEvent::Stopped { fence });
+            });
+            return;
+        }
+        // It was prepared and never ran, or it has ended already.
+        self.worker.events.send(WorkerEvent::Stopped { fence });
+    }
+
+    fn started(&self, fence: Fence) -> Option<&Attempt> {
+        match &self.attempt {
+            Some((own, Stage::Started(attempt))) if *own == fence => Some(attempt),
+            _ => None,
+        }
+    }
+
+    fn mail_sources(&self, fence: Fence, mail: &Mail) {
+        if let Some(attempt) = self.started(fence) {
+            attempt.send_sources(mail);
+        }
+    }
+}
