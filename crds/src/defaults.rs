@@ -46,6 +46,8 @@ pub const EXPONENTIAL_DELAY_MAX: HumanDuration = HumanDuration::from_mins(1);
 pub const EXPONENTIAL_DELAY_MULTIPLIER: f64 = 1.5;
 pub const EXPONENTIAL_DELAY_JITTER: f64 = 0.1;
 pub const EXPONENTIAL_DELAY_RESET_AFTER: HumanDuration = HumanDuration::from_hours(1);
+/// With the other defaults: two minutes after it first failed.
+pub const EXPONENTIAL_DELAY_MAX_SAME_FAILURES: u32 = 10;
 pub const FIXED_DELAY_ATTEMPTS: u32 = 1;
 pub const FIXED_DELAY_DELAY: HumanDuration = HumanDuration::from_secs(1);
 pub const FAILURE_RATE_MAX_FAILURES: u32 = 1;

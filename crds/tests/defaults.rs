@@ -54,7 +54,8 @@ fn checkpoints() {
             multiplier: 1.5,
             jitter: 0.1,
             reset_after: 60 * MINUTE,
-            max_attempts: None
+            max_attempts: None,
+            max_same_failures: 10
         }
     );
 }

@@ -32,7 +32,8 @@ pub struct FilesSource {
     #[schemars(extend("default" = defaults::FILES_POLL_INTERVAL))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub poll_interval: Option<HumanDuration>,
-    /// Files larger than this are read by several subtasks, where format and compression allow it.
+    /// Files larger than this are read by several subtasks: JSON lines and raw lines, uncompressed and not followed. CSV
+    /// only where a size is written here, which says that no quoted value holds a line break. Parquet is never cut.
     #[schemars(extend("default" = defaults::FILES_SPLIT_SIZE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split_size: Option<ByteSize>,

@@ -175,6 +175,7 @@ pub enum EffectiveRestart {
         reset_after: Duration,
         /// `None`: no limit.
         max_attempts: Option<u32>,
+        max_same_failures: u32,
     },
     FixedDelay {
         attempts: u32,
@@ -210,6 +211,7 @@ impl ExponentialDelay {
             jitter: self.jitter.unwrap_or(defaults::EXPONENTIAL_DELAY_JITTER),
             reset_after: self.reset_after.unwrap_or(defaults::EXPONENTIAL_DELAY_RESET_AFTER).get(),
             max_attempts: self.max_attempts,
+            max_same_failures: self.max_same_failures.unwrap_or(defaults::EXPONENTIAL_DELAY_MAX_SAME_FAILURES),
         }
     }
 }

@@ -86,7 +86,8 @@ pub struct FilesSink {
     /// The directory.
     #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
     pub path: String,
-    /// When a file is closed and the next begun. A checkpoint always closes it where the format cannot be resumed.
+    /// When a file is closed and the next begun between two checkpoints. Each checkpoint closes every file, whatever is
+    /// said here: its records become visible with that checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rolling: Option<RollingPolicy>,
     /// Columns that become folders, `origin=JFK/`, and are left out of the records.
@@ -99,7 +100,7 @@ pub struct FilesSink {
     pub compression: Option<Compression>,
 }
 
-/// When a file is closed: at whichever comes first.
+/// When a file is closed: at whichever comes first, looked at with each batch of records and at each checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct RollingPolicy {

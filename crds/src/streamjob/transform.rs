@@ -28,7 +28,8 @@ pub struct Transform {
     #[schemars(range(min = 1, max = 32768))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parallelism: Option<u32>,
-    /// How long state that nothing touches is kept. For ever if nothing is said; windows clean up by themselves.
+    /// How long state that nothing writes is kept. For ever if nothing is said; windows clean up by themselves. Of an
+    /// operator: of those of its states that name no time themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_ttl: Option<HumanDuration>,
     /// How long after a window's end late records still correct its result. Later ones are dropped and counted.

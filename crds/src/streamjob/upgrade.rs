@@ -131,15 +131,15 @@ pub struct RestoreFrom {
     /// The job's own latest checkpoint or savepoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest: Option<NoOptions>,
-    /// A Checkpoint resource of this namespace, by name.
+    /// A Checkpoint resource of this namespace, by name. Not with `weir run`, which takes numbers with `--from`.
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_SUBDOMAIN_PATTERN))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
-    /// A Savepoint resource of this namespace, by name.
+    /// A Savepoint resource of this namespace, by name; with `weir run`, one of those beside the checkpoints.
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_SUBDOMAIN_PATTERN))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub savepoint: Option<String>,
-    /// The URI of a checkpoint's or savepoint's directory.
+    /// The URI of a savepoint's directory; a path without a scheme is relative to the job file.
     #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -157,7 +157,7 @@ pub enum IfMissing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum IfBroken {
     Fail,
-    /// Use the next older retained checkpoint, and say so.
+    /// Use the next older retained checkpoint, and say so. What sinks made visible since stays, and is written again.
     OlderCheckpoint,
 }
 

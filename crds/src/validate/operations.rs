@@ -36,7 +36,15 @@ fn restart(spec: &StreamJobSpec, strategy: &RestartStrategy, findings: &mut Find
     }
     let Some(effective) = strategy.effective() else { return };
     match effective {
-        EffectiveRestart::ExponentialDelay { initial, max, multiplier, jitter, reset_after: _, max_attempts: _ } => {
+        EffectiveRestart::ExponentialDelay {
+            initial,
+            max,
+            multiplier,
+            jitter,
+            reset_after: _,
+            max_attempts: _,
+            max_same_failures,
+        } => {
             let path = "spec.restart.exponentialDelay";
             if initial.is_zero() {
                 findings.error(format!("{path}.initial"), "a delay of nothing never grows", "write 1ms or more");
@@ -53,6 +61,13 @@ fn restart(spec: &StreamJobSpec, strategy: &RestartStrategy, findings: &mut Find
                     format!("{path}.multiplier"),
                     format!("{multiplier} cannot be"),
                     "write a number from 1 to 100",
+                );
+            }
+            if max_same_failures == 0 {
+                findings.error(
+                    format!("{path}.maxSameFailures"),
+                    "0 would never let the job fail once",
+                    "write 1 or more",
                 );
             }
             if !(0.0..=1.0).contains(&jitter) {

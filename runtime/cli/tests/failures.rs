@@ -78,6 +78,21 @@ fn a_failing_sink_fails_after_its_restarts() {
 }
 
 #[test]
+fn a_record_that_fails_every_attempt_ends_the_job() {
+    let poisoned = "SELECT id, CAST(CASE WHEN id = 4000 THEN 'abc' ELSE '1' END AS INT) AS v FROM lines";
+    for (bad_record, sql) in [("Skip", poisoned), ("Fail", "SELECT id, v FROM lines")] {
+        let scratch = Scratch::new("failure-same");
+        let file = job(&scratch, json!({"json": {"onBadRecord": bad_record}}), sql, None);
+        let spec = with_restart(&file, &json!({"exponentialDelay": {"initial": "1ms", "max": "2ms"}}));
+        let failed = run(&scratch, &scratch.write("same.yaml", spec)).fail();
+        for part in ["the same data has failed it 10 times", "maxSameFailures is 10"] {
+            assert!(failed.stderr.contains(part), "no word of {part}: {failed}");
+        }
+        assert_eq!(restarts_said(&failed), 9, "{failed}");
+    }
+}
+
+#[test]
 fn each_restart_strategy_gives_up_in_its_way() {
     let sql = "SELECT id, CAST(CASE WHEN id = 4000 THEN 'abc' ELSE '1' END AS INT) AS v FROM lines";
     let cases = [

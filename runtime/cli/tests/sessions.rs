@@ -3,10 +3,10 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use support::session::{await_checkpoint, checkpoints, command, run};
 use support::traffic::{self, Checkpoints, Guarantee};
-use support::{Running, Scratch, Weir, await_condition, finished_lines};
+use support::{Scratch, Weir, finished_lines};
 
 #[test]
 fn a_savepoint_goes_to_another_parallelism() {
@@ -123,6 +123,8 @@ mod compatibility {
         let changed = "SELECT usr, COUNT(*) AS n, SUM(cents) AS cents FROM clicks GROUP BY usr";
         let scratch = Scratch::new("compatible-added");
         let job = changed_job(&scratch, "counts", changed, "BIGINT");
+        let planned = plan(&scratch, &job).succeed();
+        assert!(planned.stdout.contains("is new and starts as null"), "{planned}");
         let restored = restore(&scratch, &job).succeed();
         let totals = totals(&scratch);
         assert!(totals.iter().all(|row| row["n"] == json!(200)), "{totals:?}: {restored}");
@@ -136,6 +138,8 @@ mod compatibility {
         let scratch = Scratch::new("compatible-widened");
         // The key `usr` is an INT before and a BIGINT after; equal numbers hash alike.
         let job = changed_job_from(&scratch, "counts", COUNTS, "INT", "BIGINT");
+        let planned = plan(&scratch, &job).succeed();
+        assert!(planned.stdout.contains("key `usr` was Int32 and is now Int64"), "{planned}");
         restore(&scratch, &job).succeed();
         let totals = totals(&scratch);
         assert!(totals.len() == 300 && totals.iter().all(|row| row["n"] == json!(200)), "{totals:?}");
@@ -145,18 +149,28 @@ mod compatibility {
     fn a_renamed_step_is_refused() {
         let scratch = Scratch::new("incompatible-renamed");
         let job = changed_job(&scratch, "tallies", COUNTS, "BIGINT");
-        let refused = restore(&scratch, &job).fail();
-        for part in ["counts", "allowNonRestoredState"] {
-            assert!(refused.stderr.contains(part), "no word of {part}: {refused}");
+        let planned = plan(&scratch, &job).fail();
+        for part in ["unmatched: no step of this job takes it", "new: starts empty"] {
+            assert!(planned.stdout.contains(part), "no word of {part}: {planned}");
         }
+        for refused in [planned, restore(&scratch, &job).fail()] {
+            for part in ["counts", "allowNonRestoredState"] {
+                assert!(refused.stderr.contains(part), "no word of {part}: {refused}");
+            }
+        }
+        assert_untouched(&scratch);
     }
 
     #[test]
     fn a_removed_step_is_refused_unless_allowed() {
         let scratch = Scratch::new("incompatible-removed");
         let job = changed_job(&scratch, "counts", "SELECT usr, CAST(1 AS BIGINT) AS n FROM clicks", "BIGINT");
-        let refused = restore(&scratch, &job).fail();
-        assert!(refused.stderr.contains("counts"), "{refused}");
+        for refused in [plan(&scratch, &job).fail(), restore(&scratch, &job).fail()] {
+            assert!(refused.stderr.contains("counts"), "{refused}");
+        }
+        assert_untouched(&scratch);
+        let planned = plan(&scratch, &job).with(["--set", "spec.upgrade.allowNonRestoredState=true"]).succeed();
+        assert!(planned.stdout.contains("let go"), "{planned}");
         restore(&scratch, &job).with(["--set", "spec.upgrade.allowNonRestoredState=true"]).succeed();
     }
 
@@ -165,10 +179,14 @@ mod compatibility {
         let scratch = Scratch::new("incompatible-key");
         let changed = "SELECT cents AS usr, COUNT(*) AS n FROM clicks GROUP BY cents";
         let job = changed_job(&scratch, "counts", changed, "BIGINT");
-        let refused = restore(&scratch, &job).fail();
-        for part in ["counts", "key", "usr", "cents"] {
-            assert!(refused.stderr.contains(part), "no word of {part}: {refused}");
+        let planned = plan(&scratch, &job).fail();
+        assert!(planned.stdout.contains("incompatible: its key was (usr) and is now (cents)"), "{planned}");
+        for refused in [planned, restore(&scratch, &job).fail()] {
+            for part in ["counts", "key", "usr", "cents"] {
+                assert!(refused.stderr.contains(part), "no word of {part}: {refused}");
+            }
         }
+        assert_untouched(&scratch);
     }
 
     fn changed_job(scratch: &Scratch, step: &str, sql: &str, user_type: &str) -> PathBuf {
@@ -183,6 +201,17 @@ mod compatibility {
         command(scratch, "stop", &old, &["--savepoint".as_ref(), scratch.join("saved").as_os_str()]).succeed();
         running.wait();
         write(scratch, "after", step, sql, new_type, None)
+    }
+
+    /// What a user asks before the old job is stopped for good.
+    fn plan(scratch: &Scratch, job: &Path) -> Weir {
+        command(scratch, "plan", job, &["--from".as_ref(), scratch.join("saved").as_os_str()])
+    }
+
+    /// The refused job left no output, and nothing in its storage.
+    fn assert_untouched(scratch: &Scratch) {
+        assert!(!scratch.join("after").exists(), "a refused job made its output's folder");
+        assert!(!scratch.join("checkpoints/after").exists(), "a refused job opened its log");
     }
 
     fn restore(scratch: &Scratch, job: &Path) -> Weir {
@@ -241,23 +270,4 @@ mod compatibility {
         }
         latest.into_values().collect()
     }
-}
-
-fn run(scratch: &Scratch, job: &Path, options: &[&str]) -> Weir {
-    Weir::new(scratch.path(), ["run".as_ref(), job.as_os_str()]).with(options)
-}
-
-fn command(scratch: &Scratch, name: &str, job: &Path, options: &[&OsStr]) -> Weir {
-    Weir::new(scratch.path(), [name.as_ref(), job.as_os_str()]).with(options)
-}
-
-fn await_checkpoint(scratch: &Scratch, job: &Path, running: &Running) {
-    await_condition(&format!("a checkpoint\n{}{}", running.stdout(), running.stderr()), || {
-        (!checkpoints(scratch, job).is_empty()).then_some(())
-    });
-}
-
-fn checkpoints(scratch: &Scratch, job: &Path) -> Vec<Value> {
-    let listed = command(scratch, "checkpoints", job, &["--output".as_ref(), "json".as_ref()]).succeed();
-    serde_json::from_str(&listed.stdout).unwrap_or_else(|error| panic!("{error}: {listed}"))
 }

@@ -75,6 +75,8 @@ pub enum Event<P> {
         task: SubtaskId,
         reason: String,
         is_fatal: bool,
+        /// The data itself fails it, so that the same record will again: nothing outside was away.
+        is_of_data: bool,
         random: f64,
     },
     /// The attempt lost what several tasks need: a worker.

@@ -21,5 +21,5 @@ pub use event::{Event, RequestId, StopMode};
 pub use history::{AttemptRecord, AttemptResult, History, RestartRecord};
 pub use job::{Coordinator, Phase, Then};
 pub use placement::{Placement, Shortage};
-pub use restart::{RestartDecision, RestartStrategy, RestartTracker};
+pub use restart::{Failure, RestartDecision, RestartStrategy, RestartTracker};
 pub use rollout::{Rollout, RolloutStep};

@@ -232,7 +232,14 @@ impl World {
                 self.on(Event::Committed { fence, checkpoint: CheckpointId(u64::MAX), task: task.clone() });
                 self.on(Event::EndOfInput { fence, task: task.clone() });
                 self.on(Event::Declined { fence, checkpoint, task: task.clone(), reason: "stale".into() });
-                self.on(Event::TaskFailed { fence, task, reason: "stale".into(), is_fatal: true, random: 0.5 });
+                self.on(Event::TaskFailed {
+                    fence,
+                    task,
+                    reason: "stale".into(),
+                    is_fatal: true,
+                    is_of_data: false,
+                    random: 0.5,
+                });
                 self.on(Event::Stopped { fence });
             }
             Step::Decline { pick, task } => {
@@ -262,7 +269,14 @@ impl World {
             Step::TaskFails { task } => {
                 if self.running.is_some() {
                     let task = names[task % names.len()].clone();
-                    self.on(Event::TaskFailed { fence, task, reason: "boom".into(), is_fatal: false, random: 0.5 });
+                    self.on(Event::TaskFailed {
+                        fence,
+                        task,
+                        reason: "boom".into(),
+                        is_fatal: false,
+                        is_of_data: false,
+                        random: 0.5,
+                    });
                 }
             }
             Step::TasksEnd => {

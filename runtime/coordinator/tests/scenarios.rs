@@ -80,9 +80,14 @@ fn event(words: &[&str], mut fence: Fence) -> Event<String> {
         }
         ["fenced"] => Event::Fenced { by: "epoch 2".into() },
         ["committed", checkpoint, name] => Event::Committed { fence, checkpoint: id(checkpoint), task: task(name) },
-        ["failed", name] => {
-            Event::TaskFailed { fence, task: task(name), reason: "boom".into(), is_fatal: false, random: 0.5 }
-        }
+        ["failed", name] => Event::TaskFailed {
+            fence,
+            task: task(name),
+            reason: "boom".into(),
+            is_fatal: false,
+            is_of_data: false,
+            random: 0.5,
+        },
         ["stopped"] => Event::Stopped { fence },
         ["savepoint", number] => Event::SavepointRequested { request: request(number), stop: false },
         ["savepoint-and-stop", number] => Event::SavepointRequested { request: request(number), stop: true },

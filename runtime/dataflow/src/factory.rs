@@ -149,6 +149,7 @@ mod tests {
             config: "{}".into(),
             keys: vec![vec![0]],
             key_types: vec![DataType::Int64],
+            state_ttl_ms: None,
         };
         let spec = OperatorSpec::Custom(spec);
         let error = create(&spec, &[stream(false)], &stream(false), &mut keyed_state(), &NoCustomOperators);

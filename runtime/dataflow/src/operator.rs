@@ -91,9 +91,13 @@ pub enum OperatorError {
     State(#[from] StateError),
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
-    /// A result that doesn't fit its type (a SUM past BIGINT), or a user operator's own error.
+    /// A result that doesn't fit its type (a SUM past BIGINT), a record that can't be decoded.
     #[error("{0}")]
     Failed(String),
+    /// Something beside the data: the other side of a connector, or, for all that is known, of a user's operator. The
+    /// same records may pass the next time.
+    #[error("{0}")]
+    Outside(String),
     /// The reader of the output is gone because the job is being cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -8,6 +8,7 @@ use crate::restore::{OperatorRestore, RestoreState};
 use crate::status::NodeStatus;
 use crate::task::*;
 use crate::worker::{Deployment, EventSink};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -69,7 +70,7 @@ impl Prepared {
                 Ok(thread) => attempt.threads.push(thread),
                 Err(error) => {
                     let reason = format!("cannot start a thread: {error}");
-                    let failure = TaskFailure { node: None, reason, is_fatal: false };
+                    let failure = TaskFailure { node: None, reason, is_fatal: false, is_of_data: false };
                     reporter.report(TaskEventKind::Failed(failure));
                 }
             }
@@ -149,21 +150,25 @@ pub(crate) fn settle_sinks(
     restore: Option<&(Durable<CheckpointId>, RestoreState)>,
 ) -> Result<(), DeployError> {
     if let Some((_, restore)) = restore {
-        check_fit(job, restore)?;
+        check_fit(job, restore.max_parallelism, &restore.operators)?;
     }
     let mut sinks = job.graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Sink));
     sinks.try_for_each(|node| settle_sink(job, fence, node, restore))
 }
 
 /// Whether the restore point is one of this job, as far as that can be said before its states are read.
-pub(crate) fn check_fit(job: &Job, restore: &RestoreState) -> Result<(), DeployError> {
-    refuse_other_max_parallelism(job, restore)?;
-    refuse_unmatched(job, restore)
+pub(crate) fn check_fit(
+    job: &Job,
+    max_parallelism: u32,
+    operators: &BTreeMap<OperatorUid, OperatorRestore>,
+) -> Result<(), DeployError> {
+    refuse_other_max_parallelism(job, max_parallelism)?;
+    refuse_unmatched(job, operators)
 }
 
 /// Key groups are what state is divided by: with another number of them, keys belong elsewhere.
-fn refuse_other_max_parallelism(job: &Job, restore: &RestoreState) -> Result<(), DeployError> {
-    let (was, is) = (restore.max_parallelism, job.graph.max_parallelism);
+fn refuse_other_max_parallelism(job: &Job, was: u32) -> Result<(), DeployError> {
+    let is = job.graph.max_parallelism;
     if was == is {
         return Ok(());
     }
@@ -174,7 +179,7 @@ fn refuse_other_max_parallelism(job: &Job, restore: &RestoreState) -> Result<(),
 }
 
 /// State that no operator of this job would take is refused: it would be lost with the next checkpoint.
-fn refuse_unmatched(job: &Job, restore: &RestoreState) -> Result<(), DeployError> {
+fn refuse_unmatched(job: &Job, operators: &BTreeMap<OperatorUid, OperatorRestore>) -> Result<(), DeployError> {
     if job.resource.spec.allow_non_restored_state() {
         return Ok(());
     }
@@ -183,7 +188,7 @@ fn refuse_unmatched(job: &Job, restore: &RestoreState) -> Result<(), DeployError
         has_keyed || !restored.splits.is_empty() || !restored.committables.is_empty()
     };
     let known = |uid: &OperatorUid| job.graph.nodes.iter().any(|node| node.uid == *uid);
-    let unmatched = restore.operators.iter().filter(|(uid, restored)| has_state(restored) && !known(uid));
+    let unmatched = operators.iter().filter(|(uid, restored)| has_state(restored) && !known(uid));
     let names: Vec<String> = unmatched.map(|(uid, _)| format!("`{uid}`")).collect();
     if names.is_empty() {
         return Ok(());
@@ -483,7 +488,12 @@ fn guarded(reporter: Reporter, body: impl FnOnce() + Send + 'static) -> ThreadBo
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             let reason = format!("a bug in Weir or in an operator: {message}");
-            reporter.report(TaskEventKind::Failed(TaskFailure { node: None, reason, is_fatal: false }));
+            reporter.report(TaskEventKind::Failed(TaskFailure {
+                node: None,
+                reason,
+                is_fatal: false,
+                is_of_data: true,
+            }));
         }
     })
 }

@@ -1,17 +1,16 @@
 //! A job run in this process.
 
-use crate::attempt::check_fit;
 use crate::backends::Backends;
 use crate::control::{ControlEvent, WorkerLink};
 use crate::job::Job;
 use crate::run::{RequestSender, Runner};
-use crate::savepoint;
 use crate::start::{self, StartError, StartFrom};
 use crate::status::StatusHandle;
 use crate::worker::{self, EventSink, Worker};
 use std::sync::Arc;
 use weir_coordinator::Outcome;
 use weir_model::WorkerId;
+use weir_snapshot::{JobFolder, Storage};
 
 const OWN_WORKER: WorkerId = WorkerId(0);
 /// Threads for storage requests: enough to keep several under way, few beside the tasks'.
@@ -31,18 +30,27 @@ impl LocalJob {
     /// # Errors
     /// `AlreadyFinished`: the job's input had come to its end; there is nothing to go on with.
     pub fn start(job: Arc<Job>, from: &StartFrom) -> Result<Self, StartError> {
+        let folder = start::job_folder(&job)?;
+        Self::start_in(job, from, folder)
+    }
+
+    /// As `start`, with the checkpoints on this storage instead of where the spec says.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_on(job: Arc<Job>, from: &StartFrom, storage: Arc<dyn Storage>) -> Result<Self, StartError> {
+        let folder = JobFolder::of_job(storage, &job.uid).map_err(StartError::storage)?;
+        Self::start_in(job, from, folder)
+    }
+
+    fn start_in(job: Arc<Job>, from: &StartFrom, folder: JobFolder) -> Result<Self, StartError> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(STORAGE_THREADS)
             .thread_name("storage-io")
             .enable_all()
             .build()
             .map_err(StartError::thread)?;
-        if let StartFrom::Savepoint(uri) = from {
-            // Before the log says that the job starts from there: a later start goes by what the log says.
-            let (_, restore, _) = savepoint::open(uri, runtime.handle()).map_err(StartError::Refused)?;
-            check_fit(&job, &restore).map_err(|error| StartError::Refused(error.reason))?;
-        }
-        let opened = runtime.block_on(start::open(&job, from))?;
+        let opened = start::open(&job, from, folder, runtime.handle())?;
         let status = StatusHandle::default();
         let backends = Arc::new(Backends::of(&job)?);
         let folder = opened.folder.clone();

@@ -64,6 +64,7 @@ impl CustomOperators for Registry {
             config: config.to_owned(),
             keys: vec![vec![]; inputs.len()],
             key_types: vec![],
+            state_ttl_ms: None,
         };
         self.operators.output_schema(&spec, inputs).map_err(|error| error.to_string())
     }

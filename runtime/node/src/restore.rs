@@ -3,11 +3,13 @@
 use crate::savepoint::SavedStates;
 use crate::task::NodeSnapshot;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use weir_connectors::api::{Committable, SinkSnapshot, SplitState};
-use weir_model::{OperatorUid, Watermark};
+use weir_model::{OperatorUid, StateSchema, Watermark};
 use weir_snapshot::{
-    CheckpointManifest, JobFolder, ObjectPath, ObjectReader, OperatorManifest, SegmentLocation, SubtaskManifest,
+    CheckpointManifest, JobFolder, ObjectPath, ObjectReader, OperatorManifest, SegmentError, SegmentLocation,
+    SubtaskManifest,
 };
 use weir_state::{KeyedStateHandle, SegmentRef, SegmentSource, StateError};
 
@@ -30,6 +32,19 @@ pub(crate) struct OperatorRestore {
     pub(crate) committables: Vec<Committable>,
     /// Of a source: the least of its subtasks'.
     pub(crate) watermark: Option<Watermark>,
+}
+
+impl OperatorRestore {
+    /// Of its keyed states, each once.
+    pub(crate) fn schemas(&self) -> Vec<StateSchema> {
+        let mut schemas: Vec<StateSchema> = self.saved.iter().flat_map(|saved| saved.schemas()).cloned().collect();
+        for state in self.keyed.iter().flat_map(|handle| &handle.states) {
+            if schemas.iter().all(|schema| schema.name != state.schema.name) {
+                schemas.push(state.schema.clone());
+            }
+        }
+        schemas
+    }
 }
 
 impl RestoreState {
@@ -79,15 +94,99 @@ pub(crate) fn subtask_manifest(index: u32, snapshot: NodeSnapshot) -> Result<Sub
     })
 }
 
+/// How closely a checkpoint is looked at before it is started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Whether its objects are there, in their lengths: one request for each.
+    Presence,
+    /// Every byte that a restore needs.
+    EveryByte,
+}
+
+/// What of the checkpoint's state cannot be read any more: the first object that is missing or damaged.
+///
+/// # Errors
+/// The storage gave no answer, which says nothing about the checkpoint.
+pub(crate) fn damage(
+    manifest: &CheckpointManifest,
+    folder: &JobFolder,
+    look: Look,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Option<String>, String> {
+    for object in &manifest.objects {
+        let name = folder.describe(&object.path);
+        match runtime.block_on(folder.storage().head(&folder.path(&object.path))) {
+            Ok(length) if length == object.length => {}
+            Ok(length) => {
+                return Ok(Some(format!("`{name}` has {length} bytes, and the manifest says {}", object.length)));
+            }
+            Err(error) if error.is_not_found() => return Ok(Some(format!("`{name}` is missing"))),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    match look {
+        Look::Presence => Ok(None),
+        Look::EveryByte => damaged_segment(manifest, folder, runtime),
+    }
+}
+
+fn damaged_segment(
+    manifest: &CheckpointManifest,
+    folder: &JobFolder,
+    runtime: &tokio::runtime::Handle,
+) -> Result<Option<String>, String> {
+    let reader = ObjectReader::new(folder.clone());
+    let states = manifest.operators.iter().flat_map(|operator| &operator.subtasks);
+    let mut segments = BTreeSet::new();
+    for keyed in states.filter_map(|subtask| subtask.keyed.as_ref()) {
+        let handle = serde_json::from_value::<KeyedStateHandle>(keyed.clone());
+        for segment in handle.map_err(|error| error.to_string())?.segments() {
+            segments.insert((segment.object.clone(), segment.offset, segment.length, segment.crc32c));
+        }
+    }
+    for (object, offset, length, crc32c) in segments {
+        let object = ObjectPath::parse(&object).map_err(|error| error.to_string())?;
+        let location = SegmentLocation { object, offset, length, crc32c };
+        match runtime.block_on(reader.verify_segment(&location)) {
+            Ok(()) => {}
+            Err(error) if error.is_damage() => return Ok(Some(error.to_string())),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(None)
+}
+
+/// Why a read of a segment failed, of the kinds that somebody acts upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadFailure {
+    Transient,
+    Damage,
+}
+
 /// Reads the segments of checkpoints in a job's folder.
 pub(crate) struct FolderSegments {
-    pub(crate) reader: ObjectReader,
-    pub(crate) runtime: tokio::runtime::Handle,
+    reader: ObjectReader,
+    runtime: tokio::runtime::Handle,
+    /// The first: what reads through this wraps errors so that their kind is lost.
+    failure: Mutex<Option<ReadFailure>>,
 }
 
 impl FolderSegments {
     pub(crate) fn new(folder: JobFolder, runtime: tokio::runtime::Handle) -> Self {
-        FolderSegments { reader: ObjectReader::new(folder), runtime }
+        FolderSegments { reader: ObjectReader::new(folder), runtime, failure: Mutex::new(None) }
+    }
+
+    pub(crate) fn failure(&self) -> Option<ReadFailure> {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, error: &SegmentError) {
+        let kind = match () {
+            () if error.is_transient() => ReadFailure::Transient,
+            () if error.is_damage() => ReadFailure::Damage,
+            () => return,
+        };
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(kind);
     }
 }
 
@@ -101,6 +200,9 @@ impl SegmentSource for FolderSegments {
         let object = ObjectPath::parse(&segment.object).map_err(|error| failed(error.to_string()))?;
         let location =
             SegmentLocation { object, offset: segment.offset, length: segment.length, crc32c: segment.crc32c };
-        self.runtime.block_on(self.reader.read(&location)).map_err(|error| failed(error.to_string()))
+        self.runtime.block_on(self.reader.read(&location)).map_err(|error| {
+            self.note(&error);
+            failed(error.to_string())
+        })
     }
 }

@@ -77,7 +77,7 @@ impl Runner {
         runtime: tokio::runtime::Handle,
         status: StatusHandle,
     ) -> Result<Self, StartError> {
-        let Opened { log, folder, config, retention, mode } = opened;
+        let Opened { log, folder, config, retention, mode, fall_back } = opened;
         let (events, received) = channel();
         let coordinator = Coordinator::new(config, log.epoch(), log.next_checkpoint());
         let manifests = log.history().checkpoints();
@@ -87,6 +87,7 @@ impl Runner {
             job: Arc::clone(&job),
             log,
             retention,
+            fall_back,
             runtime: runtime.clone(),
             events: events.clone(),
             known_objects,
@@ -265,7 +266,8 @@ impl Runner {
                     Some(node) if *node != task.operator => format!("{node}: {}", failure.reason),
                     _ => failure.reason,
                 };
-                Event::TaskFailed { fence, task, reason, is_fatal: failure.is_fatal, random: rand::random() }
+                let (is_fatal, is_of_data) = (failure.is_fatal, failure.is_of_data);
+                Event::TaskFailed { fence, task, reason, is_fatal, is_of_data, random: rand::random() }
             }
             // The join of all threads says it for all.
             TaskEventKind::Ended => return None,

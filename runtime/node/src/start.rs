@@ -1,14 +1,19 @@
 //! Taking a job over: its commit log opened, what it starts from decided and written down.
 
 use crate::job::Job;
+use crate::preflight;
 use crate::run::alignment_mode;
+use crate::savepoint::{self, NotOpened};
 use crate::storage_thread::now_ms;
 use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use weir_coordinator::{CheckpointConfig, CheckpointMode, Config, RestartStrategy};
-use weir_crds::streamjob::{self as crd, EffectiveRestart, StreamJobSpec};
+use weir_crds::streamjob::{
+    self as crd, Delivery, EffectiveRestart, IfBroken, IfMissing, RestoreOrigin, StreamJobSpec,
+};
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::CheckpointId;
 use weir_snapshot::log::{CloseReason, Opened as OpenedRecord, RestorePoint};
@@ -23,6 +28,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Where a run begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartFrom {
+    /// What `spec.restore` names, as long as the job has nothing of its own to go on with; else the latest checkpoint.
+    Spec,
     /// The latest checkpoint; empty if the job never ran.
     Latest,
     /// Empty, whatever there is.
@@ -50,7 +57,7 @@ impl StartError {
         StartError::Thread(error)
     }
 
-    fn storage(error: impl Display) -> Self {
+    pub(crate) fn storage(error: impl Display) -> Self {
         StartError::Storage(error.to_string())
     }
 }
@@ -62,6 +69,22 @@ pub(crate) struct Opened {
     pub(crate) config: Config,
     pub(crate) retention: Retention,
     pub(crate) mode: AlignmentMode,
+    pub(crate) fall_back: FallBack,
+}
+
+/// Whether the job may go back to an older checkpoint than the one that it would start from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FallBack {
+    /// The user's consent: `spec.restore.ifBroken`.
+    is_allowed: bool,
+    /// The checkpoint that the user asked for by its number: nothing else is started from in its place.
+    named: Option<CheckpointId>,
+}
+
+impl FallBack {
+    pub(crate) fn is_allowed_from(&self, checkpoint: CheckpointId) -> bool {
+        self.is_allowed && self.named != Some(checkpoint)
+    }
 }
 
 /// The job's folder on its storage.
@@ -75,35 +98,106 @@ pub fn job_folder(job: &Job) -> Result<JobFolder, StartError> {
 }
 
 /// Opens the log; whoever ran the job before is fenced from here on.
-pub(crate) async fn open(job: &Job, from: &StartFrom) -> Result<Opened, StartError> {
-    let folder = job_folder(job)?;
-    let before = read_history(&folder).await.map_err(StartError::storage)?;
+pub(crate) fn open(job: &Job, from: &StartFrom, folder: JobFolder, runtime: &Handle) -> Result<Opened, StartError> {
+    let before = runtime.block_on(read_history(&folder)).map_err(StartError::storage)?;
     let is_finished = before.closed().is_some_and(|closed| closed.reason == CloseReason::Finished);
-    if is_finished && *from == StartFrom::Latest {
+    if is_finished && matches!(from, StartFrom::Latest | StartFrom::Spec) {
         return Err(StartError::AlreadyFinished);
     }
-    let fingerprint = fingerprint(&job.resource.spec);
+    let from = &checked(job, resolve(job, &before, from)?, from, runtime)?;
+    // Before the log is opened: a job that does not fit leaves everything as it is.
+    let point = restore_point(&before, from)?;
+    if let [reason, ..] = &preflight::of_restore_point(job, &before, point.as_ref(), runtime)?.refusals[..] {
+        return Err(StartError::Refused(reason.clone()));
+    }
+    let spec = &job.resource.spec;
+    let consents = spec.restore_if_broken() == IfBroken::OlderCheckpoint;
+    let named = if let StartFrom::Checkpoint(checkpoint) = from { Some(*checkpoint) } else { None };
+    // Who names another place to begin has read that the log is damaged, or needs nothing of it.
+    let allow_broken = consents || *from != StartFrom::Latest;
+    let fingerprint = fingerprint(spec);
     let choose = |history: &JobHistory| {
         Ok::<_, StartError>(OpenedRecord {
             restored_from: restore_point(history, from)?,
             job_fingerprint: fingerprint.clone(),
         })
     };
-    let opened = CommitLog::open(folder.clone(), WriterId::random(), LogOptions::default(), now_ms(), choose).await;
-    let log = opened.map_err(|error| match error {
+    let options = LogOptions { allow_broken, ..LogOptions::default() };
+    let opened = CommitLog::open(folder.clone(), WriterId::random(), options, now_ms(), choose);
+    let log = runtime.block_on(opened).map_err(|error| match error {
         OpenError::Log(error @ LogError::Broken(_)) => StartError::Storage(format!(
-            "{error}. The job is not started without it: restore the object from a copy, or begin elsewhere with --from"
+            "{error}. The job is not started without it: restore the object from a copy, begin elsewhere with --from, \
+             or let the job go on from the newest checkpoint that can be read with `restore.ifBroken: OlderCheckpoint`"
         )),
         OpenError::Log(error) => StartError::storage(error),
         OpenError::Refused(error) => error,
     })?;
-    let (config, mode) = coordinator_config(&job.resource.spec);
-    Ok(Opened { log, folder, config, retention: retention(&job.resource.spec), mode })
+    for broken in &log.history().broken {
+        tracing::warn!("`{}` is passed over: {}", broken.object, broken.reason);
+    }
+    if let (false, StartFrom::Latest, Some(RestorePoint::Checkpoint { checkpoint })) =
+        (log.history().broken.is_empty(), from, log.history().restore_point())
+    {
+        tracing::warn!("{}", meaning_of_going_back(spec, checkpoint));
+    }
+    let (config, mode) = coordinator_config(spec);
+    let fall_back = FallBack { is_allowed: consents, named };
+    Ok(Opened { log, folder, config, retention: retention(spec), mode, fall_back })
 }
 
-fn restore_point(history: &JobHistory, from: &StartFrom) -> Result<Option<RestorePoint>, StartError> {
+/// What `spec.restore` comes to, given what the job has of its own.
+pub(crate) fn resolve(job: &Job, history: &JobHistory, from: &StartFrom) -> Result<StartFrom, StartError> {
+    let has_begun =
+        history.checkpoints().next().is_some() || history.restore_point().is_some() || !history.broken.is_empty();
+    if *from != StartFrom::Spec || has_begun {
+        return Ok(if *from == StartFrom::Spec { StartFrom::Latest } else { from.clone() });
+    }
+    Ok(match job.resource.spec.restore_from() {
+        RestoreOrigin::Latest => StartFrom::Latest,
+        RestoreOrigin::Savepoint(name) => StartFrom::Savepoint(savepoint::target_named(job, name)),
+        RestoreOrigin::Path(uri) if uri.contains("://") => StartFrom::Savepoint(uri.to_owned()),
+        RestoreOrigin::Path(path) => StartFrom::Savepoint(format!("file://{}", job.folder.join(path).display())),
+        RestoreOrigin::Checkpoint(name) => {
+            return Err(StartError::Refused(format!(
+                "spec.restore.from.checkpoint: `{name}` is the name of a Checkpoint resource, which only a cluster \
+                 has. Name the folder of a savepoint in `restore.from.path`, or the number of one of this job's \
+                 checkpoints with --from"
+            )));
+        }
+    })
+}
+
+/// Looks at a savepoint before the log says that the job starts from it: a later start goes by what the log says.
+fn checked(job: &Job, from: StartFrom, asked: &StartFrom, runtime: &Handle) -> Result<StartFrom, StartError> {
+    let StartFrom::Savepoint(uri) = &from else { return Ok(from) };
+    let by_spec = *asked == StartFrom::Spec;
+    match savepoint::open(uri, runtime) {
+        Ok(_) => {}
+        Err(NotOpened::Missing(reason))
+            if by_spec && job.resource.spec.restore_if_missing() == IfMissing::StartEmpty =>
+        {
+            tracing::warn!("{reason}; the job starts empty, as `restore.ifMissing: StartEmpty` says");
+            return Ok(StartFrom::Nothing);
+        }
+        Err(error) if by_spec => return Err(StartError::Refused(format!("spec.restore.from: {error}"))),
+        Err(error) => return Err(StartError::Refused(error.to_string())),
+    }
+    Ok(from)
+}
+
+pub(crate) fn restore_point(history: &JobHistory, from: &StartFrom) -> Result<Option<RestorePoint>, StartError> {
     match from {
-        StartFrom::Latest => Ok(history.restore_point()),
+        StartFrom::Spec | StartFrom::Latest => {
+            let point = history.restore_point();
+            // What cannot be read may have been a newer checkpoint: without one there is nothing to go back to.
+            if !history.broken.is_empty() && !matches!(point, Some(RestorePoint::Checkpoint { .. })) {
+                return Err(StartError::Storage(format!(
+                    "{}; and no checkpoint of the job can be read. Begin elsewhere with --from",
+                    LogError::Broken(history.broken.clone())
+                )));
+            }
+            Ok(point)
+        }
         StartFrom::Nothing => Ok(None),
         StartFrom::Savepoint(uri) => Ok(Some(RestorePoint::Location { uri: uri.clone() })),
         StartFrom::Checkpoint(checkpoint) => {
@@ -115,6 +209,38 @@ fn restore_point(history: &JobHistory, from: &StartFrom) -> Result<Option<Restor
             Err(StartError::Refused(format!("there is no checkpoint {checkpoint}; retained: {there}")))
         }
     }
+}
+
+/// Of a checkpoint that nobody allowed to pass over.
+pub(crate) fn not_restorable(checkpoint: CheckpointId, reason: &str) -> String {
+    format!(
+        "checkpoint {checkpoint} cannot be restored: {reason}. Restore the object from a copy, begin elsewhere with \
+         --from, or let the job go back to an older checkpoint, if one is retained, with \
+         `restore.ifBroken: OlderCheckpoint`"
+    )
+}
+
+/// What the user must know about a start from an older checkpoint than the last that completed.
+pub(crate) fn meaning_of_going_back(spec: &StreamJobSpec, checkpoint: CheckpointId) -> String {
+    let names = |upserts: bool| {
+        let sinks = spec.pipeline.sinks.iter().filter(|sink| (sink.delivery() == Delivery::Upsert) == upserts);
+        sinks.map(|sink| format!("`{}`", sink.name)).collect::<Vec<_>>().join(", ")
+    };
+    let mut meaning = format!(
+        "The job goes back to checkpoint {checkpoint}, as `restore.ifBroken: OlderCheckpoint` says: state and sources' \
+         positions are as they were then"
+    );
+    let (upsert, append) = (names(true), names(false));
+    if !append.is_empty() {
+        meaning += &format!(
+            "; what was made visible since stays visible and is written once more, so there is no exactly once over \
+             this step for {append}"
+        );
+    }
+    if !upsert.is_empty() {
+        meaning += &format!("; {upsert} will hold the same rows by key");
+    }
+    meaning
 }
 
 /// Tells versions of the job apart, for people who read the log.
@@ -153,16 +279,23 @@ fn coordinator_config(spec: &StreamJobSpec) -> (Config, AlignmentMode) {
 fn restart_strategy(restart: EffectiveRestart) -> RestartStrategy {
     let ms = |duration: Duration| duration.as_millis() as u64;
     match restart {
-        EffectiveRestart::ExponentialDelay { initial, max, multiplier, jitter, reset_after, max_attempts } => {
-            RestartStrategy::ExponentialDelay {
-                initial_ms: ms(initial),
-                max_ms: ms(max),
-                multiplier,
-                jitter,
-                reset_after_ms: ms(reset_after),
-                max_attempts,
-            }
-        }
+        EffectiveRestart::ExponentialDelay {
+            initial,
+            max,
+            multiplier,
+            jitter,
+            reset_after,
+            max_attempts,
+            max_same_failures,
+        } => RestartStrategy::ExponentialDelay {
+            initial_ms: ms(initial),
+            max_ms: ms(max),
+            multiplier,
+            jitter,
+            reset_after_ms: ms(reset_after),
+            max_attempts,
+            max_same_failures,
+        },
         EffectiveRestart::FixedDelay { attempts, delay } => {
             RestartStrategy::FixedDelay { attempts, delay_ms: ms(delay) }
         }

@@ -5,8 +5,9 @@ use crate::attempt::{DeployError, settle_sinks};
 use crate::control::{ControlEvent, Settled};
 use crate::failpoint::failpoint;
 use crate::job::Job;
-use crate::restore::{RestoreState, subtask_manifest};
+use crate::restore::{Look, RestoreState, damage, subtask_manifest};
 use crate::savepoint;
+use crate::start::{FallBack, meaning_of_going_back, not_restorable};
 use crate::task::{TaskSnapshot, now_us};
 use crate::worker::RestoreFrom;
 use std::collections::BTreeMap;
@@ -51,6 +52,7 @@ pub(crate) struct StorageThread {
     pub(crate) job: Arc<Job>,
     pub(crate) log: CommitLog,
     pub(crate) retention: Retention,
+    pub(crate) fall_back: FallBack,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) events: Sender<ControlEvent>,
     /// Objects that retained checkpoints name.
@@ -98,28 +100,66 @@ impl StorageThread {
     fn settle(&mut self, fence: Fence) -> Result<Settled, DeployError> {
         // What crashes and aborted checkpoints left behind goes before anything new is written.
         self.sweep(SweepScope::Everything);
-        let fatal = |reason: String| DeployError { reason, is_fatal: true };
         let (settled, restore) = match self.log.history().restore_point() {
             None => (Settled::default(), None),
             Some(RestorePoint::Checkpoint { checkpoint }) => {
+                let (checkpoint, because) = self.readable(checkpoint)?;
                 let not_there = || fatal(format!("checkpoint {checkpoint} is not in the log"));
                 let manifest = self.log.history().checkpoint(checkpoint).ok_or_else(not_there)?;
                 let proof = self.log.proof(checkpoint).ok_or_else(not_there)?;
                 let restore = RestoreState::of(manifest).map_err(fatal)?;
                 let from = RestoreFrom::Checkpoint(Arc::new(manifest.clone()));
                 (
-                    Settled { restore: Some(from), words: Some(format!("checkpoint {checkpoint}")) },
+                    Settled { restore: Some(from), words: Some(format!("checkpoint {checkpoint}{because}")) },
                     Some((proof, restore)),
                 )
             }
             Some(RestorePoint::Location { uri }) => {
-                let (proof, restore, _) = savepoint::open(&uri, &self.runtime).map_err(fatal)?;
+                let (proof, restore, _) =
+                    savepoint::open(&uri, &self.runtime).map_err(|error| fatal(error.to_string()))?;
                 let from = RestoreFrom::Savepoint(uri.clone());
                 (Settled { restore: Some(from), words: Some(uri) }, Some((proof, restore)))
             }
         };
         settle_sinks(&self.job, fence, restore.as_ref())?;
         Ok(settled)
+    }
+
+    /// The checkpoint itself, or, with the user's consent and where it cannot be read, the newest before it that can;
+    /// and then why, in words. The log says so before anything is started from there.
+    fn readable(&mut self, wanted: CheckpointId) -> Result<(CheckpointId, String), DeployError> {
+        let may_fall_back = self.fall_back.is_allowed_from(wanted);
+        // With the consent each byte is read twice; without it, what is wrong with one is found by who reads it.
+        let look = if may_fall_back { Look::EveryByte } else { Look::Presence };
+        let mut checkpoint = wanted;
+        let mut found = vec![];
+        // Each step is to an older one of those that the log holds.
+        while let Some(reason) = self.damage_of(checkpoint, look)? {
+            if !may_fall_back {
+                return Err(fatal(not_restorable(checkpoint, &reason)));
+            }
+            found.push(format!("checkpoint {checkpoint} cannot be read: {reason}"));
+            let before = self.log.history().checkpoint_before(checkpoint).map(|manifest| manifest.checkpoint);
+            checkpoint = before.ok_or_else(|| {
+                fatal(format!("{}; and no older checkpoint is retained to go back to", found.join("; ")))
+            })?;
+        }
+        if found.is_empty() {
+            return Ok((wanted, String::new()));
+        }
+        let found = found.join("; ");
+        tracing::warn!("{found}. {}", meaning_of_going_back(&self.job.resource.spec, checkpoint));
+        self.runtime
+            .block_on(self.log.fall_back(checkpoint, now_ms()))
+            .map_err(|error| DeployError { reason: error.to_string(), is_fatal: false })?;
+        Ok((checkpoint, format!(", because {found}")))
+    }
+
+    fn damage_of(&self, checkpoint: CheckpointId, look: Look) -> Result<Option<String>, DeployError> {
+        let manifest = self.log.history().checkpoint(checkpoint);
+        let manifest = manifest.ok_or_else(|| fatal(format!("checkpoint {checkpoint} is not in the log")))?;
+        let transient = |reason: String| DeployError { reason, is_fatal: false };
+        damage(manifest, self.log.folder(), look, &self.runtime).map_err(transient)
     }
 
     fn append(&mut self, manifest: CheckpointManifest, protect_from: Option<CheckpointId>) -> ControlEvent {
@@ -234,6 +274,10 @@ impl StorageThread {
             tracing::warn!(%error, "the end of the job could not be noted in its log");
         }
     }
+}
+
+fn fatal(reason: String) -> DeployError {
+    DeployError { reason, is_fatal: true }
 }
 
 fn state_schemas(keyed: &KeyedStateHandle) -> Vec<StateSchema> {

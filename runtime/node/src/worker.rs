@@ -7,8 +7,9 @@ use crate::checkpoint_objects::TaskSnapshots;
 use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
-use crate::restore::{FolderSegments, RestoreState};
+use crate::restore::{FolderSegments, ReadFailure, RestoreState};
 use crate::savepoint;
+use crate::start::not_restorable;
 use crate::status::NodeStatus;
 use crate::task::{Mail, SnapshotPool, TaskEvent};
 use std::sync::Arc;
@@ -190,7 +191,7 @@ impl Running {
             None => (None, own()),
             Some(RestoreFrom::Checkpoint(manifest)) => (Some(RestoreState::of(manifest).map_err(fatal)?), own()),
             Some(RestoreFrom::Savepoint(uri)) => {
-                let (_, restore, segments) = savepoint::open(uri, runtime).map_err(fatal)?;
+                let (_, restore, segments) = savepoint::open(uri, runtime).map_err(|error| fatal(error.to_string()))?;
                 (Some(restore), segments)
             }
         };
@@ -205,7 +206,13 @@ impl Running {
             segments: &segments,
             backends: &**backends,
         };
-        prepare(&around, restore.as_ref())
+        prepare(&around, restore.as_ref()).map_err(|error| match (segments.failure(), &deployment.restore) {
+            (Some(ReadFailure::Transient), _) => DeployError { is_fatal: false, ..error },
+            (Some(ReadFailure::Damage), Some(RestoreFrom::Checkpoint(manifest))) => {
+                fatal(not_restorable(manifest.checkpoint, &error.reason))
+            }
+            _ => error,
+        })
     }
 
     fn start(&mut self, fence: Fence) {

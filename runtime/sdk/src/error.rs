@@ -17,7 +17,8 @@ impl Error {
     pub(crate) fn into_operator_error(self) -> OperatorError {
         match self.0.downcast::<OperatorError>() {
             Ok(error) => *error,
-            Err(error) => OperatorError::Failed(with_sources(&*error)),
+            // It may have asked a service that was away.
+            Err(error) => OperatorError::Outside(with_sources(&*error)),
         }
     }
 }

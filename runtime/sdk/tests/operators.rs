@@ -376,3 +376,41 @@ fn schemas_of_state_say_what_is_in_it() {
         ]
     );
 }
+
+/// Remembers how often a name came; it leaves how long to the step.
+struct Seen(ValueState<i64>);
+
+impl Operator for Seen {
+    type Config = ();
+
+    fn output_schema(_: &(), _: Inputs<'_>) -> Result<RowSchema> {
+        Ok(RowSchema::new().column::<i64>("times"))
+    }
+
+    fn new(_: (), setup: &mut Setup<'_>) -> Result<Self> {
+        Ok(Seen(setup.value_state("times")?))
+    }
+
+    fn process(&mut self, _: Row<'_>, context: &mut Context<'_>, out: &mut Output<'_>) -> Result<()> {
+        let times = self.0.value(context)?.unwrap_or(0) + 1;
+        self.0.update(context, &times)?;
+        out.emit(times)
+    }
+}
+
+#[test]
+fn the_steps_time_to_live_holds_for_states_that_name_none() {
+    let seen = |ttl: Option<Duration>| {
+        let builder = Harness::of::<Seen>().input(RowSchema::new().column::<String>("name")).key_by(["name"]);
+        let builder = builder.processing_time(Timestamp::from_millis(100_000));
+        let builder = if let Some(ttl) = ttl { builder.state_ttl(ttl) } else { builder };
+        let mut harness = builder.build().unwrap();
+        harness.push("a").unwrap();
+        harness.processing_time(Timestamp::from_millis(120_000)).unwrap();
+        harness.push("a").unwrap();
+        harness.take::<i64>().unwrap()
+    };
+    assert_eq!(seen(None), [1, 2]);
+    assert_eq!(seen(Some(Duration::from_secs(30))), [1, 2]);
+    assert_eq!(seen(Some(Duration::from_secs(10))), [1, 1]);
+}

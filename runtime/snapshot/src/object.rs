@@ -6,7 +6,7 @@ mod writer;
 pub use reader::ObjectReader;
 pub use writer::{ObjectUpload, ObjectWriter};
 
-use crate::storage::{ObjectPath, StorageError};
+use crate::storage::{ObjectPath, StorageError, StorageErrorKind};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
@@ -20,4 +20,22 @@ pub enum SegmentError {
     /// The upload failed or was given up; its own error says why.
     #[error("the upload of `{0}` has ended, no segment can be added")]
     UploadEnded(ObjectPath),
+}
+
+impl SegmentError {
+    /// Whether another try may find the bytes as they were written.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, SegmentError::Storage(error) if error.is_transient())
+    }
+
+    /// Whether the bytes are gone or changed, and no try will find them.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            SegmentError::Checksum { .. } => true,
+            SegmentError::Storage(error) => {
+                matches!(error.kind, StorageErrorKind::NotFound | StorageErrorKind::Corrupt)
+            }
+            SegmentError::UploadEnded(_) => false,
+        }
+    }
 }

@@ -329,6 +329,7 @@ impl<'a> Planner<'a> {
             config: custom.config.clone(),
             keys: keys.clone(),
             key_types: key_types.unwrap_or_default(),
+            state_ttl_ms: transform.state_ttl_ms,
         };
         let streams: Vec<StreamSchema> = tables.iter().map(|table| table.stream.clone()).collect();
         let schema = self

@@ -12,9 +12,10 @@ use weir_node::{LocalJob, Outcome, Registry, Request, StartError, StartFrom, Sto
 pub(crate) struct Arguments {
     #[command(flatten)]
     job: JobFile,
-    /// Where to begin: `latest` checkpoint, `none` (empty), a checkpoint's number, or a savepoint's folder.
-    #[arg(long, default_value = "latest", value_name = "WHERE")]
-    from: String,
+    /// Where to begin: `latest` checkpoint, `none` (empty), a checkpoint's number, or a savepoint's folder. Without it
+    /// the job goes on from its latest checkpoint, and begins where `spec.restore` says.
+    #[arg(long, value_name = "WHERE")]
+    from: Option<String>,
     /// Show no progress.
     #[arg(short, long)]
     quiet: bool,
@@ -25,7 +26,7 @@ const INTERRUPTED: u8 = 130;
 
 pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
     let job = Arc::new(arguments.job.job(registry)?);
-    let from = start_from(&arguments.from)?;
+    let from = start_from(arguments.from.as_deref())?;
     let local = match LocalJob::start(Arc::clone(&job), &from) {
         Ok(local) => local,
         Err(StartError::AlreadyFinished) => {
@@ -46,7 +47,8 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
     Ok(report(&job.name, &outcome))
 }
 
-fn start_from(text: &str) -> Result<StartFrom> {
+pub(crate) fn start_from(text: Option<&str>) -> Result<StartFrom> {
+    let Some(text) = text else { return Ok(StartFrom::Spec) };
     Ok(match text {
         "latest" => StartFrom::Latest,
         "none" => StartFrom::Nothing,

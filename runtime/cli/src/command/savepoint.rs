@@ -17,9 +17,21 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
     let job = arguments.job.job(registry)?;
-    let savepoint = request(&job, &SocketRequest::Savepoint { folder: arguments.to.clone(), stop: false })?;
+    let folder = arguments.to.as_deref().map(absolute).transpose()?;
+    let savepoint = request(&job, &SocketRequest::Savepoint { folder, stop: false })?;
     println!("{}", savepoint.unwrap_or_default());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The folder as its address: the process that writes it may stand in another directory than this one.
+pub(crate) fn absolute(folder: &str) -> Result<String> {
+    let path = match folder.strip_prefix("file://") {
+        None if folder.contains("://") => return Ok(folder.to_owned()),
+        None => folder,
+        Some(path) => path,
+    };
+    let path = std::path::absolute(path).with_context(|| format!("`{folder}` is no folder"))?;
+    Ok(format!("file://{}", path.display()))
 }
 
 /// Asks the running job; the savepoint's address, where one was asked for.

@@ -1,4 +1,4 @@
-use super::savepoint::request;
+use super::savepoint::{absolute, request};
 use crate::job_file::JobFile;
 use anyhow::Result;
 use clap::Args;
@@ -20,7 +20,8 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
     let job = arguments.job.job(registry)?;
     let asked = match &arguments.savepoint {
         Some(folder) => {
-            SocketRequest::Savepoint { folder: Some(folder.clone()).filter(|folder| !folder.is_empty()), stop: true }
+            let folder = Some(folder.as_str()).filter(|folder| !folder.is_empty());
+            SocketRequest::Savepoint { folder: folder.map(absolute).transpose()?, stop: true }
         }
         None => SocketRequest::Stop,
     };

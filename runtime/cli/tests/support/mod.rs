@@ -6,6 +6,7 @@
 mod oracle;
 mod process;
 mod scratch;
+pub mod session;
 pub mod traffic;
 
 pub use oracle::{Check, Mode, Oracle, Rows, Run, Table, tables};

@@ -4,8 +4,8 @@ mod schedule;
 
 use crate::checkpoints::{Pending, SavepointRequest};
 use crate::{
-    AttemptResult, Command, Config, Event, History, Outcome, RequestId, RestartDecision, RestartRecord, RestartTracker,
-    StopMode,
+    AttemptResult, Command, Config, Event, Failure, History, Outcome, RequestId, RestartDecision, RestartRecord,
+    RestartTracker, StopMode,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use weir_model::{AttemptNumber, CheckpointId, CheckpointKind, CommitPermit, Durable, Epoch, Fence, SubtaskId};
@@ -56,6 +56,16 @@ enum EndingSavepoint {
         request: RequestId,
         path: String,
     },
+}
+
+/// Why an attempt failed.
+struct Cause {
+    reason: String,
+    /// No restart can help.
+    is_fatal: bool,
+    /// The data fails it, and will again.
+    is_of_data: bool,
+    random: f64,
 }
 
 /// The coordinator of one job, for as long as it holds the epoch.
@@ -186,7 +196,8 @@ impl<P> Coordinator<P> {
             Event::Deployed { fence: _, tasks, sources } => self.deployed(tasks, sources, now_ms),
             Event::DeployFailed { fence: _, reason, is_fatal, random } => {
                 if self.phase == Phase::Deploying {
-                    let then = self.after_failure(reason, is_fatal, random, now_ms, commands);
+                    let cause = Cause { reason, is_fatal, is_of_data: false, random };
+                    let then = self.after_failure(cause, now_ms, commands);
                     self.phase = Phase::Stopped(then);
                 }
             }
@@ -221,10 +232,16 @@ impl<P> Coordinator<P> {
                 self.stop(Outcome::Fenced { by }, now_ms, commands);
             }
             Event::Committed { fence: _, checkpoint, task } => self.committed(checkpoint, task),
-            Event::TaskFailed { fence: _, task, reason, is_fatal, random } => {
-                self.failed(format!("{task}: {reason}"), is_fatal, random, now_ms, commands);
+            Event::TaskFailed { fence: _, task, reason, is_fatal, is_of_data, random } => {
+                self.failed(
+                    Cause { reason: format!("{task}: {reason}"), is_fatal, is_of_data, random },
+                    now_ms,
+                    commands,
+                );
             }
-            Event::AttemptFailed { fence: _, reason, random } => self.failed(reason, false, random, now_ms, commands),
+            Event::AttemptFailed { fence: _, reason, random } => {
+                self.failed(Cause { reason, is_fatal: false, is_of_data: false, random }, now_ms, commands);
+            }
             Event::Stopped { fence: _ } => match std::mem::replace(&mut self.phase, Phase::Created) {
                 Phase::Stopping(then) => self.phase = Phase::Stopped(then),
                 Phase::Finishing(outcome) => self.phase = Phase::Stopped(Then::Close(outcome)),
@@ -271,6 +288,7 @@ impl<P> Coordinator<P> {
         let checkpoint = *durable.get();
         let Some(pending) = self.pending.remove(&checkpoint) else { return };
         self.last_completed = Some(checkpoint);
+        self.restarts.on_checkpoint();
         self.history.attempt(pending.record(now_ms, AttemptResult::Completed));
         self.failures_in_a_row = 0;
         self.last_end_ms = Some(now_ms);
@@ -338,30 +356,29 @@ impl<P> Coordinator<P> {
         commands.push(Command::AnswerSavepoint { request, result: answer });
     }
 
-    fn failed(&mut self, reason: String, is_fatal: bool, random: f64, now_ms: u64, commands: &mut Vec<Command<P>>) {
+    fn failed(&mut self, cause: Cause, now_ms: u64, commands: &mut Vec<Command<P>>) {
         if matches!(self.phase, Phase::Deploying | Phase::Running) {
-            let then = self.after_failure(reason, is_fatal, random, now_ms, commands);
+            let then = self.after_failure(cause, now_ms, commands);
             commands.push(Command::StopTasks { fence: self.fence });
             self.phase = Phase::Stopping(then);
         }
     }
 
     /// What follows a failure of the attempt; its checkpoints that aren't being appended are lost with it.
-    fn after_failure(
-        &mut self,
-        reason: String,
-        is_fatal: bool,
-        random: f64,
-        now_ms: u64,
-        commands: &mut Vec<Command<P>>,
-    ) -> Then {
+    fn after_failure(&mut self, cause: Cause, now_ms: u64, commands: &mut Vec<Command<P>>) -> Then {
+        let Cause { reason, is_fatal, is_of_data, random } = cause;
         self.give_up_all(&format!("the attempt failed: {reason}"), now_ms, commands);
         if let Some(Ending { savepoint: EndingSavepoint::Written { request, path }, .. }) = self.ending.take() {
             commands.push(Command::AnswerSavepoint { request, result: Err(not_stopped(&path)) });
         }
         let decision = match is_fatal {
             true => RestartDecision::GiveUp { reason: "no restart can help".to_owned() },
-            false => self.restarts.on_failure(now_ms, self.deployed_ms, random),
+            false => self.restarts.on_failure(Failure {
+                now_ms,
+                running_since_ms: self.deployed_ms,
+                random,
+                of_data: is_of_data.then_some(&reason),
+            }),
         };
         self.deployed_ms = None;
         match decision {
@@ -406,7 +423,8 @@ impl<P> Coordinator<P> {
                 self.failures_in_a_row, self.config.tolerable_failures
             );
             self.failures_in_a_row = 0;
-            let then = self.after_failure(reason, false, 0.5, now_ms, commands);
+            let cause = Cause { reason, is_fatal: false, is_of_data: false, random: 0.5 };
+            let then = self.after_failure(cause, now_ms, commands);
             commands.push(Command::StopTasks { fence: self.fence });
             self.phase = Phase::Stopping(then);
         }

@@ -193,4 +193,6 @@ pub struct CustomSpec {
     pub keys: Vec<Vec<usize>>,
     /// The key's types, for checking inputs against each other.
     pub key_types: Vec<DataType>,
+    /// Of states for which the operator says nothing else.
+    pub state_ttl_ms: Option<u64>,
 }

@@ -115,12 +115,22 @@ impl Job {
         weir_sql::explain(&self.graph)
     }
 
-    /// Where the job's checkpoints stand: what the spec says, else `.weir` beside the job file.
+    /// Where the job's checkpoints stand: what the spec says, else `.weir` beside the job file. A relative path
+    /// (`file://./checkpoints`) is relative to where this process was started, as those of files are.
     pub fn storage_uri(&self) -> String {
         match self.resource.spec.storage_uri() {
-            Some(uri) => uri.to_owned(),
+            Some(uri) => absolute_uri(uri),
             None => format!("file://{}/.weir", self.folder.display()),
         }
+    }
+}
+
+fn absolute_uri(uri: &str) -> String {
+    let relative = uri.strip_prefix("file://").filter(|path| path.starts_with('.'));
+    match relative.map(std::path::absolute) {
+        Some(Ok(path)) => format!("file://{}", path.display()),
+        // Without a current directory: the storage refuses it, and says why.
+        Some(Err(_)) | None => uri.to_owned(),
     }
 }
 

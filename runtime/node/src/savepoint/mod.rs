@@ -3,7 +3,7 @@
 mod read;
 mod write;
 
-pub(crate) use read::{SavedStates, open};
+pub(crate) use read::{NotOpened, SavedStates, open};
 pub(crate) use write::write;
 
 use crate::job::Job;
@@ -11,7 +11,12 @@ use std::path::Path;
 use weir_model::CheckpointId;
 
 pub(crate) fn default_target(job: &Job, checkpoint: CheckpointId) -> String {
-    format!("{}/savepoints/{}-{checkpoint}", job.storage_uri(), job.name)
+    target_named(job, &format!("{}-{checkpoint}", job.name))
+}
+
+/// Where a savepoint of this name stands, of those beside the checkpoints.
+pub(crate) fn target_named(job: &Job, name: &str) -> String {
+    format!("{}/savepoints/{name}", job.storage_uri().trim_end_matches('/'))
 }
 
 /// The address of a folder that a user named: an address already, or a path.

@@ -16,6 +16,21 @@ pub(crate) struct SavedStates {
     runtime: Handle,
 }
 
+/// Why a job cannot begin with a savepoint.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotOpened {
+    #[error("{0}")]
+    Missing(String),
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl From<String> for NotOpened {
+    fn from(reason: String) -> Self {
+        NotOpened::Unusable(reason)
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FillError {
     #[error(transparent)]
@@ -31,6 +46,10 @@ impl FillError {
 }
 
 impl SavedStates {
+    pub(crate) fn schemas(&self) -> &[StateSchema] {
+        &self.schemas
+    }
+
     /// Puts the owned key groups of all states where the operator finds them when it registers its own.
     pub(crate) fn fill(&self, state: &mut KeyedState) -> Result<(), FillError> {
         for schema in &self.schemas {
@@ -50,16 +69,19 @@ impl SavedStates {
 pub(crate) fn open(
     uri: &str,
     runtime: &Handle,
-) -> Result<(Durable<CheckpointId>, RestoreState, FolderSegments), String> {
+) -> Result<(Durable<CheckpointId>, RestoreState, FolderSegments), NotOpened> {
     let address = address(uri)?;
     if let Some(path) = address.strip_prefix("file://")
         && !std::path::Path::new(path).is_dir()
     {
-        return Err(format!("there is no savepoint `{address}`: no such folder"));
+        return Err(NotOpened::Missing(format!("there is no savepoint `{address}`: no such folder")));
     }
     let storage = open_storage(&address).map_err(|error| error.to_string())?;
     let reader = SavepointReader::open(storage.clone(), ObjectPath::root());
-    let reader = runtime.block_on(reader).map_err(|error| format!("savepoint `{address}`: {error}"))?;
+    let reader = runtime.block_on(reader).map_err(|error| match error {
+        SavepointError::NotASavepoint { .. } => NotOpened::Missing(format!("savepoint `{address}`: {error}")),
+        other => NotOpened::Unusable(format!("savepoint `{address}`: {other}")),
+    })?;
     let operators = reader.manifest().operators.iter().map(|operator| {
         let restored = restored_operator(&reader, operator, runtime)
             .map_err(|error| format!("savepoint `{address}`, operator `{}`: {error}", operator.uid))?;

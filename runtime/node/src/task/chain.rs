@@ -5,7 +5,7 @@ use crate::metrics::NodeMetrics;
 use arrow::record_batch::RecordBatch;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use weir_connectors::api::SinkWriter;
+use weir_connectors::api::{ConnectorError, SinkWriter};
 use weir_dataflow::operator::{Collector, Operator, OperatorContext, OperatorError, OperatorMetrics};
 use weir_model::{OperatorUid, StreamElement, Watermark};
 use weir_state::KeyedState;
@@ -52,9 +52,7 @@ impl Downstream<'_> {
                 node.metrics.late_records.set(counts.late_records_dropped);
                 state.between_batches(now_us).map_err(OperatorError::from).and(result)
             }
-            ChainNodeKind::Sink(writer) => {
-                writer.write(&batch).map_err(|error| OperatorError::Failed(error.to_string()))
-            }
+            ChainNodeKind::Sink(writer) => writer.write(&batch).map_err(of_connector),
         };
         note(self.failed_in, &node.uid, result)
     }
@@ -72,7 +70,8 @@ impl Downstream<'_> {
             writer.end_of_input();
         }
         if let ChainNodeKind::Operator { operator, state, counts } = &mut node.kind {
-            let mut context = OperatorContext { state, processing_time_us: now_us(), metrics: counts };
+            let now_us = now_us();
+            let mut context = OperatorContext { state, processing_time_us: now_us, metrics: counts };
             let mut rest = Counted {
                 metrics: &node.metrics,
                 rest: Downstream { nodes: rest, outputs: self.outputs, failed_in: self.failed_in },
@@ -83,6 +82,7 @@ impl Downstream<'_> {
             }
             passed_on = operator.output_watermark(watermark);
             node.metrics.late_records.set(counts.late_records_dropped);
+            let result = result.and_then(|()| state.between_batches(now_us).map_err(OperatorError::from));
             note(self.failed_in, &node.uid, result)?;
         }
         Downstream { nodes: rest, outputs: self.outputs, failed_in: self.failed_in }.watermark(passed_on)
@@ -100,9 +100,18 @@ impl Downstream<'_> {
                 rest: Downstream { nodes: rest, outputs: self.outputs, failed_in: self.failed_in },
             };
             let result = operator.on_processing_time(&mut context, &mut rest);
+            let result = result.and_then(|()| state.between_batches(now_us).map_err(OperatorError::from));
             note(self.failed_in, &node.uid, result)?;
         }
         Downstream { nodes: rest, outputs: self.outputs, failed_in: self.failed_in }.processing_time(now_us)
+    }
+}
+
+/// What a connector says will fail again is the data's fault, as far as can be told.
+pub(crate) fn of_connector(error: ConnectorError) -> OperatorError {
+    match error {
+        ConnectorError::Permanent(reason) => OperatorError::Failed(reason),
+        ConnectorError::Transient(reason) => OperatorError::Outside(reason),
     }
 }
 

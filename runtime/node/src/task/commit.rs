@@ -86,7 +86,12 @@ fn run(
             Err(error) => {
                 let is_fatal = matches!(error, ConnectorError::Permanent(_));
                 let reason = format!("commit of checkpoint {}: {error}", permit.checkpoint());
-                return reporter.report(TaskEventKind::Failed(TaskFailure { node: Some(uid), reason, is_fatal }));
+                return reporter.report(TaskEventKind::Failed(TaskFailure {
+                    node: Some(uid),
+                    reason,
+                    is_fatal,
+                    is_of_data: false,
+                }));
             }
         }
     }

@@ -54,6 +54,8 @@ pub(crate) struct TaskFailure {
     pub(crate) reason: String,
     /// No restart can help: a commit that can never succeed.
     pub(crate) is_fatal: bool,
+    /// The data fails it, so that it will again; nothing outside was away.
+    pub(crate) is_of_data: bool,
 }
 
 /// A task's line to the coordinator's side. Once that is gone, nobody needs to hear anything.

@@ -44,7 +44,7 @@ impl TaskCore {
                 ChainNodeKind::Sink(writer) => {
                     let mut prepared = writer.pre_commit(barrier.checkpoint).map_err(|error| {
                         self.failed_in.get_or_insert_with(|| node.uid.clone());
-                        OperatorError::Failed(format!("pre-commit of checkpoint {}: {error}", barrier.checkpoint))
+                        OperatorError::Outside(format!("pre-commit of checkpoint {}: {error}", barrier.checkpoint))
                     })?;
                     prepared.committables = self.pending.prepared(barrier.checkpoint, prepared.committables);
                     cut.sink = Some(prepared);
@@ -119,6 +119,7 @@ impl TaskCore {
                 node: self.failed_in.take(),
                 reason: error.to_string(),
                 is_fatal: false,
+                is_of_data: !matches!(error, OperatorError::Outside(_)),
             }),
         });
     }

@@ -236,6 +236,6 @@ impl SourceTask {
 
     fn failed(&mut self, error: ConnectorError) -> OperatorError {
         self.core.failed_in = Some(self.uid.clone());
-        OperatorError::Failed(error.to_string())
+        of_connector(error)
     }
 }

@@ -46,7 +46,8 @@ impl<O: Operator> RowFactory<O> {
         let output = emitted(O::output_schema(&config, Inputs::new(inputs)))?;
         let keys = KeyShape::of(spec, inputs)?;
         let (mut scope, mut schemas) = (Scope::new(keys.fields().to_vec()), vec![]);
-        let mut setup = Setup::new(Inputs::new(inputs), &keys, state, &mut scope, &mut schemas);
+        let ttl_ms = spec.state_ttl_ms;
+        let mut setup = Setup::new(Inputs::new(inputs), &keys, ttl_ms, state, &mut scope, &mut schemas);
         let operator = O::new(config, &mut setup)?;
         Ok((operator, output, keys, scope, schemas))
     }
@@ -95,8 +96,14 @@ impl<O: BatchOperator> BatchFactory<O> {
         let output = emitted(O::output_schema(&config, Inputs::new(inputs)))?;
         let keys = KeyShape::of(spec, inputs)?;
         let mut schemas = vec![];
-        let mut setup =
-            BatchSetup { inputs: Inputs::new(inputs), output: &output, keys: &keys, state, schemas: &mut schemas };
+        let mut setup = BatchSetup {
+            inputs: Inputs::new(inputs),
+            output: &output,
+            keys: &keys,
+            state_ttl_ms: spec.state_ttl_ms,
+            state,
+            schemas: &mut schemas,
+        };
         let operator = O::new(config, &mut setup)?;
         Ok((operator, output, schemas))
     }

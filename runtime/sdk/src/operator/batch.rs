@@ -6,7 +6,7 @@ use arrow::record_batch::RecordBatch;
 use serde::de::DeserializeOwned;
 use weir_dataflow::Collector;
 use weir_model::graph::StreamSchema;
-use weir_model::{StateField, StateSchema, Watermark};
+use weir_model::{StateField, StateKind, StateSchema, Watermark};
 use weir_state::{KeyedState, OrderedStateId, RowStateId, StateOptions};
 
 /// An operator that takes its input batch by batch, as Arrow columns, and uses state by whole batches of keys:
@@ -78,6 +78,8 @@ pub struct BatchSetup<'a> {
     pub(crate) inputs: Inputs<'a>,
     pub(crate) output: &'a StreamSchema,
     pub(crate) keys: &'a KeyShape,
+    /// The step's `stateTtl`.
+    pub(crate) state_ttl_ms: Option<u64>,
     pub(crate) state: &'a mut KeyedState,
     pub(crate) schemas: &'a mut Vec<StateSchema>,
 }
@@ -114,22 +116,28 @@ impl<'a> BatchSetup<'a> {
         self.state.max_parallelism()
     }
 
-    /// Registers a state of kind `Value`.
+    /// Registers a state of kind `Value`. Without a TTL in `options` it has that of the step (`stateTtl`).
     ///
     /// # Errors
     /// A step without `keyBy`, or a schema whose key isn't the step's; what `weir_state` says of the schema.
     pub fn register_rows(&mut self, schema: StateSchema, options: StateOptions) -> Result<RowStateId> {
         self.check(&schema)?;
+        let options = self.with_ttl_of_step(options);
         Ok(self.state.register_rows_with(schema, options)?)
     }
 
-    /// Registers a state of kind `List`, `Map` or `Timer`.
+    /// Registers a state of kind `List`, `Map` or `Timer`. Timers have no TTL.
     ///
     /// # Errors
     /// As `register_rows`.
     pub fn register_ordered(&mut self, schema: StateSchema, options: StateOptions) -> Result<OrderedStateId> {
         self.check(&schema)?;
+        let options = if schema.kind == StateKind::Timer { options } else { self.with_ttl_of_step(options) };
         Ok(self.state.register_ordered_with(schema, options)?)
+    }
+
+    fn with_ttl_of_step(&self, options: StateOptions) -> StateOptions {
+        StateOptions { ttl_ms: options.ttl_ms.or(self.state_ttl_ms) }
     }
 
     fn check(&mut self, schema: &StateSchema) -> Result<()> {

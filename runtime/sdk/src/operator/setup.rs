@@ -16,6 +16,8 @@ use weir_state::KeyedState;
 pub struct Setup<'a> {
     inputs: Inputs<'a>,
     keys: &'a KeyShape,
+    /// The step's `stateTtl`.
+    state_ttl_ms: Option<u64>,
     state: &'a mut KeyedState,
     scope: &'a mut Scope,
     schemas: &'a mut Vec<StateSchema>,
@@ -25,11 +27,12 @@ impl<'a> Setup<'a> {
     pub(crate) fn new(
         inputs: Inputs<'a>,
         keys: &'a KeyShape,
+        state_ttl_ms: Option<u64>,
         state: &'a mut KeyedState,
         scope: &'a mut Scope,
         schemas: &'a mut Vec<StateSchema>,
     ) -> Self {
-        Setup { inputs, keys, state, scope, schemas }
+        Setup { inputs, keys, state_ttl_ms, state, scope, schemas }
     }
 
     pub fn inputs(&self) -> Inputs<'a> {
@@ -76,7 +79,7 @@ impl<'a> Setup<'a> {
     pub fn value_state<T: Record>(&mut self, descriptor: impl Into<StateDescriptor>) -> Result<ValueState<T>> {
         let descriptor = descriptor.into();
         let schema = self.schema(&descriptor, StateKind::Value, vec![], T::fields(), T::semantics())?;
-        let id = self.state.register_rows_with(schema, descriptor.options()?)?;
+        let id = self.state.register_rows_with(schema, descriptor.options(self.state_ttl_ms)?)?;
         self.scope.use_raw_keys();
         self.scope.values.push(ValueSlots::new(id));
         Ok(ValueState::new(self.scope.values.len() - 1))
@@ -90,7 +93,7 @@ impl<'a> Setup<'a> {
         let descriptor = descriptor.into();
         let position = vec![position_field()];
         let schema = self.schema(&descriptor, StateKind::List, position, T::fields(), T::semantics())?;
-        let id = self.state.register_ordered_with(schema, descriptor.options()?)?;
+        let id = self.state.register_ordered_with(schema, descriptor.options(self.state_ttl_ms)?)?;
         self.scope.use_ordered_keys();
         Ok(ListState::new(id))
     }
@@ -106,7 +109,7 @@ impl<'a> Setup<'a> {
         let descriptor = descriptor.into();
         let map_key = map_key_fields::<K>();
         let schema = self.schema(&descriptor, StateKind::Map, map_key, V::fields(), V::semantics())?;
-        let id = self.state.register_ordered_with(schema, descriptor.options()?)?;
+        let id = self.state.register_ordered_with(schema, descriptor.options(self.state_ttl_ms)?)?;
         self.scope.use_ordered_keys();
         Ok(MapState::new(id))
     }

@@ -20,14 +20,17 @@ impl StateDescriptor {
         StateDescriptor { name: name.into(), ttl: None }
     }
 
-    /// What wasn't written for this long (processing time) reads as absent and goes away. In steps of milliseconds.
+    /// What wasn't written for this long (processing time) reads as absent and goes away. In steps of milliseconds. If
+    /// nothing is said here, it is what the step's `stateTtl` says.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    pub(crate) fn options(&self) -> Result<StateOptions> {
+    /// `of_step_ms`: the step's `stateTtl`.
+    pub(crate) fn options(&self, of_step_ms: Option<u64>) -> Result<StateOptions> {
         match self.ttl {
+            None => Ok(StateOptions { ttl_ms: of_step_ms }),
             Some(ttl) if ttl < Duration::from_millis(1) => {
                 Err(Error::new(format!("the TTL of state `{}` is less than a millisecond", self.name)))
             }

@@ -15,6 +15,7 @@ use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
 use serde::Serialize;
+use std::time::Duration;
 use weir_dataflow::{CustomRegistry, OperatorContext, OperatorError, OperatorMetrics};
 use weir_model::graph::{CustomSpec, StreamSchema};
 use weir_model::hash::hash_rows;
@@ -30,6 +31,7 @@ pub struct HarnessBuilder {
     parallelism: u32,
     max_parallelism: u32,
     processing_time: Timestamp,
+    state_ttl: Option<Duration>,
     restored: Option<Snapshot>,
 }
 
@@ -292,6 +294,7 @@ impl HarnessBuilder {
             parallelism: 1,
             max_parallelism: 128,
             processing_time: Timestamp::from_micros(0),
+            state_ttl: None,
             restored: None,
         }
     }
@@ -331,6 +334,12 @@ impl HarnessBuilder {
         self
     }
 
+    /// The step's `stateTtl`; none if nothing is said.
+    pub fn state_ttl(mut self, ttl: Duration) -> Self {
+        self.state_ttl = Some(ttl);
+        self
+    }
+
     /// Starts from a snapshot, at whatever parallelism. As in a job, event time starts before everything.
     pub fn restore(mut self, snapshot: &Snapshot) -> Self {
         self.restored = Some(snapshot.clone());
@@ -351,7 +360,13 @@ impl HarnessBuilder {
         let key_types = keys.first().map_or(vec![], |columns| {
             columns.iter().map(|column| inputs[0].fields.field(*column).data_type().clone()).collect()
         });
-        let spec = CustomSpec { operator_type: TYPE.to_owned(), config: config?, keys: keys.clone(), key_types };
+        let spec = CustomSpec {
+            operator_type: TYPE.to_owned(),
+            config: config?,
+            keys: keys.clone(),
+            key_types,
+            state_ttl_ms: self.state_ttl.map(|ttl| ttl.as_millis() as u64),
+        };
         let output = operators.output_schema(&spec, &inputs)?;
         let schemas = operators.state_schemas(&spec, &inputs)?;
         let (handles, segments, checkpoint) = match self.restored {

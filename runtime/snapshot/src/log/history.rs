@@ -54,6 +54,26 @@ impl JobHistory {
         })?
     }
 
+    /// The checkpoint before `id` in the history that led to it: an older one of the same run, or one that the run was
+    /// restored from. `None`: the run began empty or from elsewhere, or no older one is retained.
+    pub fn checkpoint_before(&self, id: CheckpointId) -> Option<&CheckpointManifest> {
+        let live = self.live();
+        let mut at =
+            live.iter().position(|entry| entry.manifest().is_some_and(|manifest| manifest.checkpoint == id))?;
+        while at > 0 {
+            at -= 1;
+            match &live[at].record {
+                LogRecord::CheckpointCompleted(manifest) => return Some(manifest),
+                LogRecord::Opened(Opened { restored_from: Some(RestorePoint::Checkpoint { checkpoint }), .. }) => {
+                    return self.checkpoint(*checkpoint);
+                }
+                LogRecord::Opened(_) => return None,
+                LogRecord::Closed(_) => {}
+            }
+        }
+        None
+    }
+
     /// The last opening.
     pub fn opened(&self) -> Option<&Opened> {
         self.entries.iter().rev().find_map(|entry| match &entry.record {

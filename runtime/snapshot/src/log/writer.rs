@@ -134,6 +134,18 @@ impl CommitLog {
         Ok(Durable::attest(checkpoint))
     }
 
+    /// The job goes on from an older checkpoint than the log would have it, from now on: the newer ones cannot be read.
+    /// Their entries stay, as what they made visible does.
+    pub async fn fall_back(&mut self, checkpoint: CheckpointId, now_ms: u64) -> Result<(), LogError> {
+        let refused = |reason: &str| LogError::Refused(format!("going back to checkpoint {checkpoint}: {reason}"));
+        if self.history.checkpoint(checkpoint).is_none() {
+            return Err(refused("it is not retained"));
+        }
+        let opened = self.history.opened().ok_or_else(|| refused("the log was never opened"))?;
+        let opened = Opened { restored_from: Some(RestorePoint::Checkpoint { checkpoint }), ..opened.clone() };
+        self.append(LogRecord::Opened(opened), self.history.low_water_mark(), now_ms).await
+    }
+
     /// Proof that a retained checkpoint is complete: for committing again, after a restore, what it holds.
     pub fn proof(&self, checkpoint: CheckpointId) -> Option<Durable<CheckpointId>> {
         self.history.checkpoint(checkpoint).map(|manifest| Durable::attest(manifest.checkpoint))

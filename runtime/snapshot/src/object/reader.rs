@@ -75,6 +75,29 @@ impl ObjectReader {
         Ok(bytes)
     }
 
+    /// Reads a segment and checks it, piece by piece: it may be larger than memory.
+    pub async fn verify_segment(&self, segment: &SegmentLocation) -> Result<(), SegmentError> {
+        let path = self.folder.path(&segment.object);
+        let (mut actual, mut done) = (0, 0);
+        while done < segment.length {
+            let length = MAX_RANGE_BYTES.min(segment.length - done);
+            let offset = segment.offset.saturating_add(done);
+            let part = self.folder.storage().get_range(&path, offset, length).await?;
+            actual = crc32c::crc32c_append(actual, &part);
+            done += length;
+        }
+        if actual != segment.crc32c {
+            return Err(SegmentError::Checksum {
+                object: self.folder.describe(&segment.object),
+                offset: segment.offset,
+                length: segment.length,
+                stated: segment.crc32c,
+                actual,
+            });
+        }
+        Ok(())
+    }
+
     /// The range that covers the segment, if one was planned. With its last segment the range is let go.
     fn take_planned(&self, segment: &SegmentLocation) -> Option<(u64, u64, Arc<OnceCell<Bytes>>)> {
         let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);

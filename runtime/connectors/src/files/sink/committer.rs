@@ -1,7 +1,7 @@
 //! The second phase: renaming pending files, and removing what no checkpoint knows.
 
 use super::names::hidden_prefix;
-use super::part::Sealed;
+use super::part::{self, Sealed};
 use super::sync_directory;
 use super::writer::{Commit, WriterState};
 use crate::api::{Committable, Committer, CommitterContext, ConnectorError};
@@ -109,7 +109,11 @@ impl Committer for FilesCommitter {
         }
         for state in writers {
             let state: WriterState = self.parse(state)?;
-            kept.extend(state.in_progress.into_iter().map(|file| file.hidden));
+            for file in state.in_progress {
+                // Before anything is removed: it may be the only copy of what this one held.
+                part::find_valid(&file)?;
+                kept.insert(file.hidden);
+            }
         }
         self.remove_others(&self.root, 0, &kept)
     }

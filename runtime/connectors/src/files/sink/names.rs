@@ -1,6 +1,7 @@
 //! Names of a sink's files, hidden and finished.
 
 use crate::api::CommitterContext;
+use std::path::{Path, PathBuf};
 
 /// What the hidden files of one job's sink begin with. The parts are escaped and end with `~`, so that no
 /// sink's prefix is the beginning of another's.
@@ -10,6 +11,13 @@ pub(super) fn hidden_prefix(context: &CommitterContext) -> String {
 
 pub(super) fn hidden(prefix: &str, finished: &str) -> String {
     format!("{prefix}{finished}.inprogress")
+}
+
+/// What a hidden file is called once it is finished. None: it is no hidden file of a sink.
+pub(super) fn finished_of_hidden(hidden: &Path) -> Option<PathBuf> {
+    let name = hidden.file_name()?.to_str()?.strip_prefix(".weir~")?.strip_suffix(".inprogress")?;
+    let [_job, _sink, finished] = name.split('~').collect::<Vec<_>>()[..] else { return None };
+    Some(hidden.with_file_name(finished))
 }
 
 /// Unique over all attempts, because the attempt is part of it.
@@ -67,6 +75,9 @@ mod tests {
         let prefix =
             |uid: &str, name: &str| hidden_prefix(&CommitterContext { job_uid: uid.into(), name: name.into() });
         assert_eq!(prefix("u-1", "out"), ".weir~u-1~out~");
+        let finished_name = finished(3, "2-1", 7, "jsonl");
+        let path = Path::new("/out").join(hidden(&prefix("u-1", "out"), &finished_name));
+        assert_eq!(finished_of_hidden(&path), Some(Path::new("/out").join(&finished_name)));
         assert!(!prefix("u", "out-2").starts_with(&prefix("u", "out")));
         assert!(!prefix("u", "a~b").starts_with(&prefix("u", "a")));
         assert_eq!(finished(3, "2-1", 7, "jsonl"), "part-00003-2-1-00007.jsonl");

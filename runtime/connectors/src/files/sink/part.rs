@@ -1,6 +1,6 @@
 //! One file being written.
 
-use super::{FilesSinkConfig, ParquetCompression, ParquetFormat, SinkCompression, SinkFileFormat};
+use super::{FilesSinkConfig, ParquetCompression, ParquetFormat, SinkCompression, SinkFileFormat, names};
 use crate::api::ConnectorError;
 use crate::files::io_error;
 use crate::formats::{Encoder, Rows, encoder};
@@ -199,17 +199,51 @@ impl Write for Counted {
     }
 }
 
+/// Where the records stand that a checkpoint held of a file in progress.
+pub(super) enum Valid {
+    /// At the begin of the hidden file.
+    Hidden,
+    /// In the finished file that it has become since: the job goes back behind that.
+    Visible,
+}
+
+/// Finds them.
+///
+/// # Errors
+/// They are nowhere, or only in part; no later try will find them.
+pub(super) fn find_valid(earlier: &InProgress) -> Result<Valid, ConnectorError> {
+    let length = |path: &Path| match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("read", path, &error)),
+    };
+    let InProgress { hidden, folder: _, valid_length } = earlier;
+    let found = length(hidden)?;
+    if found.is_some_and(|found| found >= *valid_length) {
+        return Ok(Valid::Hidden);
+    }
+    if found.is_none()
+        && let Some(finished) = names::finished_of_hidden(hidden)
+        && length(&finished)?.is_some_and(|finished| finished >= *valid_length)
+    {
+        return Ok(Valid::Visible);
+    }
+    let found = found.map_or_else(|| "is gone".to_owned(), |found| format!("has {found} bytes"));
+    Err(ConnectorError::Permanent(format!(
+        "{} {found}, but the checkpoint holds {valid_length} bytes of it: records that were written would be lost. \
+         Restore the file, or start from another checkpoint: a newer one, if this one is not the newest.",
+        hidden.display(),
+    )))
+}
+
 fn copy_valid(earlier: &InProgress, file: &mut Counted) -> Result<(), ConnectorError> {
+    if let Valid::Visible = find_valid(earlier)? {
+        return Ok(());
+    }
     let path = &earlier.hidden;
     let copied = File::open(path).and_then(|from| io::copy(&mut from.take(earlier.valid_length), file));
     match copied {
-        Ok(copied) if copied == earlier.valid_length => Ok(()),
-        Ok(copied) => Err(ConnectorError::Permanent(format!(
-            "{} has {copied} bytes, but the checkpoint holds {} of it: records that were written are lost. \
-             Restore the file, or start from an older checkpoint.",
-            path.display(),
-            earlier.valid_length
-        ))),
+        Ok(_) => Ok(()),
         Err(error) => Err(io_error("go on with the restored checkpoint's", path, &error)),
     }
 }

@@ -20,13 +20,13 @@ pub(super) fn set_up(source: &crd::Source, registry: &Registry) -> Result<Arc<dy
         Some(SourceConnector::Files(files)) => {
             let config = FilesSourceConfig {
                 path: resolve(&files.path).display().to_string(),
+                split_size_bytes: split_size_bytes(source, files),
                 format: file_format(source)?,
                 schema,
                 compression: compression(files.compression())?,
                 on_bad_record: on_bad_record(source),
                 follow: files.follow(),
                 poll_interval: files.poll_interval(),
-                split_size_bytes: files.split_size.map(|size| size.bytes()),
             };
             FilesSource::new(config).map(|source| Arc::new(source) as _)
         }
@@ -85,6 +85,14 @@ pub(super) fn set_up(source: &crd::Source, registry: &Registry) -> Result<Arc<dy
     };
     let field = source.connector().map_or("", |connector| connector.field());
     made.map_err(|error| Fault::of_connector(field, &error))
+}
+
+/// By default only what can be cut anywhere is cut: a growing file cannot, nor CSV, whose quoted values may hold line
+/// breaks. Who sets a size for CSV says that they don't.
+fn split_size_bytes(source: &crd::Source, files: &crd::FilesSource) -> Option<u64> {
+    let kind = source.format.as_ref().and_then(|format| format.kind());
+    let by_default = !files.follow() && matches!(kind, Some(SourceFormatKind::Json(_) | SourceFormatKind::Raw));
+    (by_default || files.split_size.is_some()).then(|| files.split_size().bytes())
 }
 
 fn schema(source: &crd::Source) -> Result<SchemaRef, Fault> {
