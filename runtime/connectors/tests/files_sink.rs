@@ -268,6 +268,47 @@ fn a_commit_that_can_t_be_is_said_loudly() {
 }
 
 #[test]
+fn going_back_behind_a_file_that_was_in_progress_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out");
+    let config = FilesSinkConfig { at_checkpoint: AtCheckpoint::Continue, ..FilesSinkConfig::json(&path) };
+    let sink = FilesSink::new(config).unwrap();
+    let mut first = writer(&sink, 1, 0, 1, &[]);
+    first.write(&rows(0, 5)).unwrap();
+    let older = first.pre_commit(CheckpointId(1)).unwrap();
+    assert!(older.committables.is_empty() && older.writer.is_some(), "{older:?}");
+    first.write(&rows(5, 5)).unwrap();
+    first.end_of_input();
+    let newer = first.pre_commit(CheckpointId(2)).unwrap();
+    committer(&sink).commit(permit(2), &newer.committables).unwrap();
+
+    // The job goes back to checkpoint 1, whose file has been finished since, with what came after it.
+    let kept = older.writer.clone().unwrap();
+    committer(&sink).abort_others(&older.committables, std::slice::from_ref(&kept)).unwrap();
+    let mut second = writer(&sink, 2, 0, 1, &[(0, kept.clone())]);
+    second.write(&rows(5, 5)).unwrap();
+    second.end_of_input();
+    let last = second.pre_commit(CheckpointId(3)).unwrap();
+    committer(&sink).commit(permit(3), &last.committables).unwrap();
+    let visible: Vec<usize> =
+        files(&path, false).iter().map(|file| fs::read_to_string(file).unwrap().lines().count()).collect();
+    assert_eq!(visible, [10, 5], "all rows, and those after checkpoint 1 once more");
+
+    // Where its rows are nowhere, nothing is removed and the error names the file.
+    for file in files(&path, false) {
+        fs::remove_file(file).unwrap();
+    }
+    let bystander = path.join(".weir~uid-1~out~part-00000-9-9-00000.jsonl.inprogress");
+    fs::write(&bystander, "{}").unwrap();
+    let refused = committer(&sink).abort_others(&older.committables, std::slice::from_ref(&kept)).unwrap_err();
+    assert!(matches!(refused, ConnectorError::Permanent(_)), "{refused}");
+    for part in ["part-00000-1-1-00000.jsonl", "is gone", "start from another checkpoint"] {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    assert!(bystander.exists(), "something was removed before the mistake was found");
+}
+
+#[test]
 fn partitions_become_folders() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("out");

@@ -111,7 +111,7 @@ fn twice_while_it_restores() {
     for backend in backends() {
         let restore = Death::Failpoint { name: RESTORE_FAILPOINT, nth: 1 };
         let starts = vec![
-            Start { parallelism: 1, death: Death::Failpoint { name: "after-manifest", nth: 4 } },
+            Start { parallelism: 1, death: Death::Failpoint { name: "after-manifest", nth: 2 } },
             Start { parallelism: 3, death: restore.clone() },
             Start { parallelism: 2, death: restore },
         ];

@@ -1,5 +1,5 @@
-//! A job for tests that disturb it: windows, an updating aggregate and a copy, from a generator whose rate makes a
-//! run last two seconds, and from files.
+//! A job for tests that disturb it: windows, sessions, an updating aggregate and a copy, from a generator whose rate
+//! makes a run last two seconds, and from files.
 
 use super::{Check, Mode, Oracle, Rows, Run, Scratch, Table, Weir, finished_files, finished_lines};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ const CLICKS_PER_SECOND: u64 = 30_000;
 const PAYMENTS: u64 = 120_000;
 const PAYMENT_FILES: u64 = 5;
 const CHANGE_COLUMN: &str = "op";
-const TRANSFORMS: [&str; 3] = ["copy", "windows", "totals"];
+const TRANSFORMS: [&str; 4] = ["copy", "windows", "sessions", "totals"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guarantee {
@@ -66,6 +66,12 @@ pub fn write(scratch: &Scratch, guarantee: Guarantee, checkpoints: Checkpoints) 
                             FROM TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(clicked_at), INTERVAL '10' SECOND)) \
                             GROUP BY usr, window_start, window_end",
                 },
+                {
+                    "name": "sessions",
+                    "sql": "SELECT usr, window_start, window_end, COUNT(*) AS n, SUM(cents) AS cents \
+                            FROM TABLE(SESSION(TABLE clicks PARTITION BY usr, DESCRIPTOR(clicked_at), \
+                            INTERVAL '3' SECOND)) GROUP BY usr, window_start, window_end",
+                },
                 {"name": "both", "sql": "SELECT usr, cents FROM clicks UNION ALL SELECT usr, cents FROM payments"},
                 {
                     "name": "totals",
@@ -113,6 +119,16 @@ pub fn verify(scratch: &Scratch, guarantee: Guarantee) -> Result<(), String> {
                 mode(Mode::AtLeast(vec!["n", "cents", "last_id"])),
                 "SELECT usr, tumble(clicked_at, INTERVAL 10 SECOND) AS window_start, COUNT(*) AS n, \
                  SUM(cents)::BIGINT AS cents, MAX(id) AS last_id FROM clicks GROUP BY ALL",
+            ),
+            check(
+                "sessions",
+                mode(Mode::AtLeast(vec!["n", "cents"])),
+                "SELECT usr, MIN(clicked_at) AS window_start, MAX(clicked_at) + INTERVAL 3 SECOND AS window_end, \
+                 COUNT(*) AS n, SUM(cents)::BIGINT AS cents FROM ( \
+                   SELECT *, SUM(is_new) OVER (PARTITION BY usr ORDER BY clicked_at) AS session FROM ( \
+                     SELECT *, CASE WHEN clicked_at - LAG(clicked_at) OVER (PARTITION BY usr ORDER BY clicked_at) \
+                       <= INTERVAL 3 SECOND THEN 0 ELSE 1 END AS is_new FROM clicks) \
+                 ) GROUP BY usr, session",
             ),
             check(
                 "totals",

@@ -242,3 +242,55 @@ async fn a_job_started_from_an_older_checkpoint_stays_on_that_branch() {
         RestorePoint::Checkpoint { checkpoint: CheckpointId(4) }
     );
 }
+
+#[tokio::test]
+async fn going_back_follows_the_history_that_led_to_a_checkpoint() {
+    let storage = memory();
+    let mut first = open_log(&storage, "a").await.unwrap();
+    for _ in 1..=3 {
+        complete_next(&mut first, &keep(9)).await.unwrap();
+    }
+    // Begun anew, empty: what stands before is another history.
+    let empty = |_: &JobHistory| {
+        Ok::<_, std::convert::Infallible>(Opened { restored_from: None, job_fingerprint: "v1".into() })
+    };
+    let folder = job_folder(storage.clone());
+    let opened = CommitLog::open(folder, WriterId::named("b"), no_retries(), 0, empty).await;
+    let mut second = opened.unwrap();
+    complete_next(&mut second, &keep(9)).await.unwrap();
+    complete_next(&mut second, &keep(9)).await.unwrap();
+    let before =
+        |log: &CommitLog, id| log.history().checkpoint_before(CheckpointId(id)).map(|found| found.checkpoint.0);
+    assert_eq!([3, 2, 1].map(|id| before(&second, id)), [Some(2), Some(1), None]);
+    assert_eq!([5, 4].map(|id| before(&second, id)), [Some(4), None]);
+
+    second.fall_back(CheckpointId(4), 0).await.unwrap();
+    let at_4 = Some(RestorePoint::Checkpoint { checkpoint: CheckpointId(4) });
+    assert_eq!(second.history().restore_point(), at_4);
+    assert_eq!(read_history(&job_folder(storage.clone())).await.unwrap().restore_point(), at_4);
+    // What was passed over keeps its number, and nothing later is built on it.
+    assert_eq!(complete_next(&mut second, &keep(9)).await.unwrap(), CheckpointId(6));
+    assert_eq!(before(&second, 6), Some(4));
+    assert_eq!(shown(&storage).await[6..], ["8 epoch 2 opened from 4".to_owned(), "9 epoch 2 completed 6".to_owned()]);
+    let refused = second.fall_back(CheckpointId(99), 0).await.unwrap_err();
+    assert_eq!(refused.to_string(), "refused: going back to checkpoint 99: it is not retained");
+    // Another coordinator took over: the one that goes back is fenced as with any entry.
+    let _third = open_log(&storage, "c").await.unwrap();
+    let fenced = second.fall_back(CheckpointId(4), 0).await.unwrap_err();
+    assert!(matches!(fenced, LogError::Fenced { .. }), "{fenced}");
+}
+
+#[tokio::test]
+async fn what_the_job_went_back_to_is_kept_until_it_has_a_checkpoint_of_its_own() {
+    let storage = memory();
+    let mut log = open_log(&storage, "a").await.unwrap();
+    for _ in 1..=3 {
+        complete_next(&mut log, &keep(3)).await.unwrap();
+    }
+    log.fall_back(CheckpointId(1), 0).await.unwrap();
+    complete_next(&mut log, &keep(1)).await.unwrap();
+    assert!(log.history().checkpoint(CheckpointId(1)).is_some(), "the tasks still build on it");
+    complete_next(&mut log, &keep(1)).await.unwrap();
+    complete_next(&mut log, &keep(1)).await.unwrap();
+    assert!(log.history().checkpoint(CheckpointId(1)).is_none(), "nobody needs it any more");
+}
