@@ -169,6 +169,21 @@ fn one_change_one_violation() {
             "error spec.checkpoint.storage.uri: the scheme `s4` is unknown",
         ),
         (
+            "/spec/checkpoint/storage".into(),
+            json!({"uri": "abfss://container/x"}),
+            "error spec.checkpoint.storage.uri: an abfss URI names container and account",
+        ),
+        (
+            "/spec/checkpoint/storage".into(),
+            json!({"uri": "hdfs://namenode:8020/x", "credentials": {"env": "HDFS"}}),
+            "error spec.checkpoint.storage.credentials: hdfs:// takes no credentials",
+        ),
+        (
+            "/spec/checkpoint/storage".into(),
+            json!({"uri": "gs://bucket/x", "pathStyle": true}),
+            "warning spec.checkpoint.storage.pathStyle: only s3:// knows it",
+        ),
+        (
             "/spec/stateBackend/rocksdb/memory".into(),
             json!("4Gi"),
             "error spec.stateBackend.rocksdb.memory: RocksDB may use 4Gi, and a worker pod has 4Gi for everything",

@@ -6,7 +6,7 @@ use crate::build_env::BuildEnv;
 use crate::failure::{Failure, Result};
 use crate::layout::Layout;
 use crate::process::{replace, run, run_aside, say, succeeds};
-use crate::{data, python, tidy};
+use crate::{data, python, servers, tidy};
 
 /// The test target that kills processes. It reads the number of runs and the seed from WEIR_KILL_RUNS and
 /// WEIR_KILL_SEED.
@@ -38,7 +38,7 @@ pub fn bench(layout: &Layout, arguments: &[String]) -> Result<()> {
 pub fn test(layout: &Layout, arguments: &[String]) -> Result<()> {
     data::fetch_all(layout)?;
     let env = BuildEnv::prepare_for_tests(layout)?;
-    run(cargo_test(&env, arguments).current_dir(&layout.checkout))
+    run_tests(&env, layout, arguments)
 }
 
 /// Quick checks first, tests last: their result lines end the output.
@@ -57,7 +57,17 @@ pub fn check(layout: &Layout) -> Result<()> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     run(env.cargo(&clippy).current_dir(&layout.checkout))?;
     step("tests: cargo test");
-    run(cargo_test(&env, &[]).current_dir(&layout.checkout))
+    run_tests(&env, layout, &[])
+}
+
+/// With an S3 server beside them.
+fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()> {
+    let s3 = servers::light_for_tests(layout)?;
+    let mut cargo = cargo_test(env, arguments);
+    if let Some(s3) = &s3 {
+        s3.announce(&mut cargo);
+    }
+    run(cargo.current_dir(&layout.checkout))
 }
 
 pub fn kill_test(layout: &Layout, arguments: &[String]) -> Result<()> {

@@ -12,6 +12,7 @@ mod libclang;
 mod process;
 mod python;
 mod rocksdb;
+mod servers;
 mod system;
 mod tidy;
 
@@ -34,7 +35,11 @@ Test
   check                    Everything that continuous integration checks: tidy, formatting, generated
                            files, lints, all tests.
   tidy                     Check file sizes, whitespace and words that do not belong in the repository.
+  test-storage [STORE...]  Run the storage tests against real servers: s3, s3-light, azure, hdfs, or all.
   kill-test [RUNS] [SEED]  Kill real processes at random moments and compare their output.
+
+Try
+  server STORE             Run one of these servers until Ctrl-C, and say how a job reaches it.
 
 Prepare
   setup                    Put everything in place: compiler, libclang, RocksDB, test oracle, example data.
@@ -81,6 +86,8 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "test" => commands::test(&layout, rest),
         "check" => no_arguments(command, rest).and_then(|()| commands::check(&layout)),
         "tidy" => no_arguments(command, rest).and_then(|()| tidy::check(&layout)),
+        "test-storage" => servers::test_storage(&layout, rest),
+        "server" => servers::foreground(&layout, rest),
         "kill-test" => commands::kill_test(&layout, rest),
         "setup" => no_arguments(command, rest).and_then(|()| commands::setup(&layout)),
         "data" => no_arguments(command, rest).and_then(|()| data::fetch_all(&layout)),

@@ -39,16 +39,21 @@ pub fn ensure(layout: &Layout) -> Result<PathBuf> {
 
 /// The interpreter with the packages of the test oracle. Tests find it in WEIR_ORACLE_PYTHON.
 pub fn ensure_oracle(layout: &Layout) -> Result<PathBuf> {
+    ensure_packages(layout, "tools/oracle/requirements.txt", "the SQL engine that tests compare with")
+}
+
+/// The interpreter with the packages that a file of the checkout lists.
+pub fn ensure_packages(layout: &Layout, requirements: &str, purpose: &str) -> Result<PathBuf> {
     let python = ensure(layout)?;
-    let requirements = layout.checkout.join("tools/oracle/requirements.txt");
+    // Inside the environment, so that it goes with it.
+    let stamp = layout.tools().join("python").join(requirements.replace('/', "-"));
+    let requirements = layout.checkout.join(requirements);
     let wanted =
         std::fs::read_to_string(&requirements).map_err(Failure::io(format!("read {}", requirements.display())))?;
-    // Inside the environment, so that it goes with it.
-    let stamp = layout.tools().join("python/oracle-requirements.txt");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
-    say(&format!("installing the SQL engine that tests compare with ({})", wanted.trim().replace('\n', ", ")));
+    say(&format!("installing {purpose} ({})", wanted.trim().replace('\n', ", ")));
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "--disable-pip-version-check", "install", "--only-binary", ":all:", "-r"])
         .arg(&requirements);

@@ -82,15 +82,16 @@ pub struct UnalignedPolicy {
 }
 
 /// The schemes a storage URI may have.
-pub const STORAGE_SCHEMES: [&str; 6] = ["file", "s3", "gs", "az", "hdfs", "memory"];
+pub const STORAGE_SCHEMES: [&str; 7] = ["file", "s3", "gs", "az", "abfss", "hdfs", "memory"];
 
 /// Where checkpoints go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckpointStorage {
     /// `file:///path` (`file://./path` from where a local job is started), `s3://bucket/prefix`, `gs://bucket/prefix`,
-    /// `az://container/prefix`, `hdfs://namenode:port/path`, or `memory://` (development only: gone with the process).
-    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH), regex(pattern = "^(file|s3|gs|az|hdfs|memory)://.*$"))]
+    /// `az://container/prefix`, `abfss://container@account.dfs.core.windows.net/prefix`, `hdfs://namenode:port/path`, or
+    /// `memory://` (development only: gone with the process).
+    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH), regex(pattern = "^(file|s3|gs|az|abfss|hdfs|memory)://.*$"))]
     pub uri: String,
     /// Another service address, for S3-compatible and other services: `http://minio:9000`.
     #[schemars(length(min = 1, max = MAX_TEXT_LENGTH), regex(pattern = "^https?://.+$"))]
@@ -100,6 +101,9 @@ pub struct CheckpointStorage {
     #[schemars(length(min = 1, max = 64))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
+    /// S3: the bucket stands in the path instead of the host name. With an endpoint `true` if nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_style: Option<bool>,
     /// Of the service account and the environment if nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials: Option<StorageCredentials>,
@@ -110,10 +114,11 @@ pub struct CheckpointStorage {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = at_most_one(&["secretRef", "env"]))]
 pub struct StorageCredentials {
-    /// A Secret with the keys `accessKeyId` and `secretAccessKey` (S3), `serviceAccountKey` (GCS) or `accountKey` (Azure).
+    /// A Secret with the keys `accessKeyId` and `secretAccessKey` (S3; `sessionToken` if there is one),
+    /// `serviceAccountKey` (GCS), or `accountKey` (Azure; `accountName` if the address names none).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
-    /// Prefix of environment variables with the same, for local runs: `AWS` for `AWS_ACCESS_KEY_ID`.
+    /// Prefix of environment variables with the same, for local runs: `BACKUP` for `BACKUP_ACCESS_KEY_ID`.
     #[schemars(length(min = 1, max = 128))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<String>,

@@ -92,13 +92,18 @@ fn storage(storage: &CheckpointStorage, findings: &mut Findings) {
             format!("`{}` names a host, not a directory", storage.uri),
             format!("write file:///{rest}, or file://./{rest} from where the job is started"),
         ),
-        "s3" | "gs" | "az" | "hdfs" if rest.split('/').next().unwrap_or_default().is_empty() => {
+        "s3" | "gs" | "az" | "abfss" | "hdfs" if rest.split('/').next().unwrap_or_default().is_empty() => {
             findings.error(
                 path,
                 format!("the URI names no {}", place(scheme)),
                 format!("write {scheme}://{}/prefix", place(scheme)),
             );
         }
+        "abfss" if !rest.split('/').next().unwrap_or_default().contains('@') => findings.error(
+            path,
+            "an abfss URI names container and account",
+            "write abfss://container@account.dfs.core.windows.net/prefix",
+        ),
         scheme if STORAGE_SCHEMES.contains(&scheme) => {}
         scheme => {
             let remedy = match nearest(scheme, STORAGE_SCHEMES) {
@@ -111,11 +116,18 @@ fn storage(storage: &CheckpointStorage, findings: &mut Findings) {
     if storage.endpoint.is_some() && matches!(scheme, "file" | "memory" | "hdfs") {
         findings.warning("spec.checkpoint.storage.endpoint", format!("{scheme}:// has no endpoint"), "remove it");
     }
+    if storage.credentials.is_some() && matches!(scheme, "file" | "memory" | "hdfs") {
+        let remedy = "remove them; HDFS takes HADOOP_USER_NAME or a Kerberos ticket";
+        findings.error("spec.checkpoint.storage.credentials", format!("{scheme}:// takes no credentials"), remedy);
+    }
+    if storage.path_style.is_some() && scheme != "s3" {
+        findings.warning("spec.checkpoint.storage.pathStyle", "only s3:// knows it", "remove it");
+    }
 }
 
 fn place(scheme: &str) -> &'static str {
     match scheme {
-        "az" => "container",
+        "az" | "abfss" => "container",
         "hdfs" => "namenode",
         _ => "bucket",
     }

@@ -10,6 +10,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 use weir_node::Registry;
+use weir_snapshot::storage::StorageProviders;
+use weir_storage_hdfs::HdfsProvider;
+use weir_storage_object_store::ObjectStoreProvider;
+use weir_storage_s3::S3Provider;
 
 /// A stream processor with the fault tolerance of Flink: exactly once, from a YAML file.
 #[derive(Parser)]
@@ -40,10 +44,14 @@ enum Command {
 }
 
 /// Runs the command that the process's arguments name.
-pub fn main(registry: Registry) -> ExitCode {
+pub fn main(mut registry: Registry) -> ExitCode {
+    // Where two crates of a binary bring a crypto library each, TLS wants to be told which one is meant; whoever set
+    // one before keeps it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let Arguments { command } = Arguments::parse();
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    registry.storages = storages(registry.storages);
     let registry = Arc::new(registry);
     let result = match command {
         Command::Run(arguments) => command::run::run(&arguments, registry),
@@ -53,7 +61,7 @@ pub fn main(registry: Registry) -> ExitCode {
         Command::Savepoint(arguments) => command::savepoint::run(&arguments, registry),
         Command::Stop(arguments) => command::stop::run(&arguments, registry),
         Command::Cancel(arguments) => command::cancel::run(&arguments, registry),
-        Command::State(arguments) => command::state::run(&arguments),
+        Command::State(arguments) => command::state::run(&arguments, &registry),
     };
     match result {
         Ok(code) => code,
@@ -62,4 +70,9 @@ pub fn main(registry: Registry) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Every storage that `weir` reaches, beside those of the binary's own.
+fn storages(own: StorageProviders) -> StorageProviders {
+    own.with(Arc::new(S3Provider)).with(Arc::new(ObjectStoreProvider)).with(Arc::new(HdfsProvider))
 }

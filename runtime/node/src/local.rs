@@ -8,6 +8,7 @@ use crate::start::{self, StartError, StartFrom};
 use crate::status::StatusHandle;
 use crate::worker::{self, EventSink, Worker};
 use std::sync::Arc;
+use tokio::runtime::Runtime;
 use weir_coordinator::Outcome;
 use weir_model::WorkerId;
 use weir_snapshot::{JobFolder, Storage};
@@ -21,7 +22,7 @@ pub struct LocalJob {
     runner: Runner,
     status: StatusHandle,
     /// Storage requests run here; dropped last.
-    _runtime: tokio::runtime::Runtime,
+    _runtime: Runtime,
 }
 
 impl LocalJob {
@@ -30,8 +31,9 @@ impl LocalJob {
     /// # Errors
     /// `AlreadyFinished`: the job's input had come to its end; there is nothing to go on with.
     pub fn start(job: Arc<Job>, from: &StartFrom) -> Result<Self, StartError> {
-        let folder = start::job_folder(&job)?;
-        Self::start_in(job, from, folder)
+        let runtime = storage_runtime()?;
+        let folder = runtime.block_on(start::own_folder(&job))?;
+        Self::start_in(job, from, folder, runtime)
     }
 
     /// As `start`, with the checkpoints on this storage instead of where the spec says.
@@ -40,16 +42,10 @@ impl LocalJob {
     /// As `start`.
     pub fn start_on(job: Arc<Job>, from: &StartFrom, storage: Arc<dyn Storage>) -> Result<Self, StartError> {
         let folder = JobFolder::of_job(storage, &job.uid).map_err(StartError::storage)?;
-        Self::start_in(job, from, folder)
+        Self::start_in(job, from, folder, storage_runtime()?)
     }
 
-    fn start_in(job: Arc<Job>, from: &StartFrom, folder: JobFolder) -> Result<Self, StartError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(STORAGE_THREADS)
-            .thread_name("storage-io")
-            .enable_all()
-            .build()
-            .map_err(StartError::thread)?;
+    fn start_in(job: Arc<Job>, from: &StartFrom, folder: JobFolder, runtime: Runtime) -> Result<Self, StartError> {
         let opened = start::open(&job, from, folder, runtime.handle())?;
         let status = StatusHandle::default();
         let backends = Arc::new(Backends::of(&job)?);
@@ -94,4 +90,13 @@ impl LocalJob {
     pub fn run(self) -> Outcome {
         self.runner.run()
     }
+}
+
+fn storage_runtime() -> Result<Runtime, StartError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(STORAGE_THREADS)
+        .thread_name("storage-io")
+        .enable_all()
+        .build()
+        .map_err(StartError::thread)
 }

@@ -4,14 +4,14 @@ use crate::attempt::check_fit;
 use crate::job::Job;
 use crate::restore::{OperatorRestore, operator_restore};
 use crate::savepoint;
-use crate::start::{StartError, StartFrom, resolve, restore_point};
+use crate::start::{StartError, StartFrom, job_folder, resolve, restore_point};
 use std::collections::BTreeMap;
 use tokio::runtime::Handle;
 use weir_dataflow::factory::state_schemas;
 use weir_model::graph::{NodeKind, StreamSchema};
 use weir_model::{OperatorUid, StateSchema};
 use weir_snapshot::log::{CloseReason, RestorePoint};
-use weir_snapshot::{CheckpointManifest, JobFolder, JobHistory, open_storage, read_history};
+use weir_snapshot::{CheckpointManifest, JobHistory, read_history};
 use weir_state::{Verdict, compatibility};
 
 /// What came of the comparison.
@@ -82,7 +82,7 @@ pub(crate) fn of_restore_point(
         None => Ok(Preflight::default()),
         Some(RestorePoint::Location { uri }) => {
             let (_, restore, _) =
-                savepoint::open(uri, runtime).map_err(|error| StartError::Refused(error.to_string()))?;
+                savepoint::open(job, uri, runtime).map_err(|error| StartError::Refused(error.to_string()))?;
             compare(job, uri.clone(), restore.max_parallelism, &restore.operators)
         }
         Some(RestorePoint::Checkpoint { checkpoint }) => {
@@ -109,8 +109,7 @@ fn existing_history(job: &Job, runtime: &Handle) -> Result<JobHistory, StartErro
     if uri.strip_prefix("file://").is_some_and(|path| !std::path::Path::new(path).is_dir()) {
         return Ok(JobHistory::default());
     }
-    let storage = open_storage(&uri).map_err(StartError::storage)?;
-    let folder = JobFolder::of_job(storage, &job.uid).map_err(StartError::storage)?;
+    let folder = runtime.block_on(job_folder(job))?;
     runtime.block_on(read_history(&folder)).map_err(StartError::storage)
 }
 

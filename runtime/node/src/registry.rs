@@ -1,4 +1,4 @@
-//! The operators and connectors of the user's own that this binary was built with.
+//! What this binary was built with: operators and connectors of the user's own, and the storages it can reach.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use weir_dataflow::custom::{CustomRegistry, NoCustomOperators};
 use weir_dataflow::operator::{Operator, OperatorError};
 use weir_model::StateSchema;
 use weir_model::graph::{CustomSpec, StreamSchema};
+use weir_snapshot::storage::StorageProviders;
 use weir_sql::CustomOperators;
 use weir_state::KeyedState;
 
@@ -15,16 +16,22 @@ pub type SourceFactory = dyn Fn(&str, &serde_json::Value) -> Result<Arc<dyn Sour
 /// Makes a sink of one's own from its step's name and config.
 pub type SinkFactory = dyn Fn(&str, &serde_json::Value) -> Result<Arc<dyn Sink>, ConnectorError> + Send + Sync;
 
-/// Empty for the plain `weir` binary.
+/// Without operators and connectors for the plain `weir` binary.
 pub struct Registry {
     pub operators: Arc<dyn CustomRegistry>,
     pub sources: BTreeMap<String, Arc<SourceFactory>>,
     pub sinks: BTreeMap<String, Arc<SinkFactory>>,
+    pub storages: StorageProviders,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Registry { operators: Arc::new(NoCustomOperators), sources: BTreeMap::new(), sinks: BTreeMap::new() }
+        Registry {
+            operators: Arc::new(NoCustomOperators),
+            sources: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            storages: StorageProviders::default(),
+        }
     }
 }
 

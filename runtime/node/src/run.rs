@@ -410,9 +410,10 @@ impl Runner {
     fn write_savepoint(&mut self, request: RequestId, checkpoint: CheckpointId) {
         let folder = self.requests.get(&request).and_then(|wish| wish.folder.clone());
         let target = folder.unwrap_or_else(|| savepoint::default_target(&self.job, checkpoint));
-        let (source, runtime, events) = (self.folder.clone(), self.runtime.clone(), self.events.clone());
+        let (job, source) = (Arc::clone(&self.job), self.folder.clone());
+        let (runtime, events) = (self.runtime.clone(), self.events.clone());
         std::thread::spawn(move || {
-            let result = savepoint::write(&source, checkpoint, &target, &runtime);
+            let result = savepoint::write(&job, &source, checkpoint, &target, &runtime);
             events.send(ControlEvent::SavepointWritten { request, result }).ok();
         });
     }

@@ -7,7 +7,6 @@ use crate::savepoint::{self, NotOpened};
 use crate::storage_thread::now_ms;
 use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use weir_coordinator::{CheckpointConfig, CheckpointMode, Config, RestartStrategy};
@@ -17,9 +16,9 @@ use weir_crds::streamjob::{
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::CheckpointId;
 use weir_snapshot::log::{CloseReason, Opened as OpenedRecord, RestorePoint};
+use weir_snapshot::storage::require_put_if_absent;
 use weir_snapshot::{
-    CommitLog, JobFolder, JobHistory, LogError, LogOptions, OpenError, Retention, Storage, WriterId, open_storage,
-    read_history,
+    CommitLog, JobFolder, JobHistory, LogError, LogOptions, OpenError, Retention, WriterId, read_history,
 };
 
 /// The timeout of the final checkpoint of a job that takes no others.
@@ -88,13 +87,17 @@ impl FallBack {
 }
 
 /// The job's folder on its storage.
-pub fn job_folder(job: &Job) -> Result<JobFolder, StartError> {
-    let uri = job.storage_uri();
-    if let Some(path) = uri.strip_prefix("file://") {
-        std::fs::create_dir_all(path).map_err(|error| StartError::Storage(format!("`{path}`: {error}")))?;
-    }
-    let storage: Arc<dyn Storage> = open_storage(&uri).map_err(StartError::storage)?;
+pub async fn job_folder(job: &Job) -> Result<JobFolder, StartError> {
+    let storage = job.open_storage(&job.storage_uri()).await.map_err(StartError::storage)?;
     JobFolder::of_job(storage, &job.uid).map_err(StartError::storage)
+}
+
+/// As `job_folder`, for a coordinator: on a store without put-if-absent two of them could each believe that they
+/// completed a checkpoint.
+pub(crate) async fn own_folder(job: &Job) -> Result<JobFolder, StartError> {
+    let folder = job_folder(job).await?;
+    require_put_if_absent(&**folder.storage(), folder.folder()).await.map_err(StartError::storage)?;
+    Ok(folder)
 }
 
 /// Opens the log; whoever ran the job before is fenced from here on.
@@ -171,7 +174,7 @@ pub(crate) fn resolve(job: &Job, history: &JobHistory, from: &StartFrom) -> Resu
 fn checked(job: &Job, from: StartFrom, asked: &StartFrom, runtime: &Handle) -> Result<StartFrom, StartError> {
     let StartFrom::Savepoint(uri) = &from else { return Ok(from) };
     let by_spec = *asked == StartFrom::Spec;
-    match savepoint::open(uri, runtime) {
+    match savepoint::open(job, uri, runtime) {
         Ok(_) => {}
         Err(NotOpened::Missing(reason))
             if by_spec && job.resource.spec.restore_if_missing() == IfMissing::StartEmpty =>

@@ -116,7 +116,7 @@ impl StorageThread {
             }
             Some(RestorePoint::Location { uri }) => {
                 let (proof, restore, _) =
-                    savepoint::open(&uri, &self.runtime).map_err(|error| fatal(error.to_string()))?;
+                    savepoint::open(&self.job, &uri, &self.runtime).map_err(|error| fatal(error.to_string()))?;
                 let from = RestoreFrom::Savepoint(uri.clone());
                 (Settled { restore: Some(from), words: Some(uri) }, Some((proof, restore)))
             }

@@ -191,7 +191,8 @@ impl Running {
             None => (None, own()),
             Some(RestoreFrom::Checkpoint(manifest)) => (Some(RestoreState::of(manifest).map_err(fatal)?), own()),
             Some(RestoreFrom::Savepoint(uri)) => {
-                let (_, restore, segments) = savepoint::open(uri, runtime).map_err(|error| fatal(error.to_string()))?;
+                let (_, restore, segments) =
+                    savepoint::open(job, uri, runtime).map_err(|error| fatal(error.to_string()))?;
                 (Some(restore), segments)
             }
         };

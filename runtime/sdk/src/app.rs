@@ -92,7 +92,7 @@ impl Weir {
         let Weir { operators, sources, sinks, mistake } = self;
         match mistake {
             Some(mistake) => Err(mistake),
-            None => Ok(Registry { operators: Arc::new(operators), sources, sinks }),
+            None => Ok(Registry { operators: Arc::new(operators), sources, sinks, ..Registry::default() }),
         }
     }
 

@@ -18,8 +18,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
     let job = arguments.job.job(registry)?;
-    let folder = job_folder(&job)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let folder = runtime.block_on(job_folder(&job))?;
     let list = runtime.block_on(list_checkpoints(&folder)).context("cannot read the commit log")?;
     if arguments.output == "json" {
         let all: Vec<_> = list.checkpoints.iter().map(as_json).collect();

@@ -5,8 +5,10 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use clap::Args;
 use std::process::ExitCode;
 use weir_model::{KeyGroupRange, OperatorUid};
+use weir_node::Registry;
+use weir_snapshot::ObjectPath;
 use weir_snapshot::savepoint::{SavepointManifest, SavepointReader};
-use weir_snapshot::{ObjectPath, open_storage};
+use weir_snapshot::storage::StorageOptions;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -23,10 +25,11 @@ pub(crate) struct Arguments {
     limit: usize,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     let uri = address(&arguments.savepoint)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let storage = open_storage(&uri)?;
+    // Endpoint, region and credentials are the environment's: there is no job here that names others.
+    let storage = runtime.block_on(registry.storages.open(&uri, &StorageOptions::default()))?;
     let opened = runtime.block_on(SavepointReader::open(storage, ObjectPath::root()));
     let reader = opened.with_context(|| format!("`{uri}` is not a savepoint that can be read"))?;
     match (&arguments.operator, &arguments.state) {

@@ -2,6 +2,7 @@
 
 mod connectors;
 mod pipeline;
+mod storage;
 
 use crate::registry::Registry;
 use connectors::Connectors;

@@ -1,11 +1,12 @@
 //! What a job that starts from a savepoint begins with.
 
 use super::address;
+use crate::job::Job;
 use crate::restore::{FolderSegments, OperatorRestore, RestoreState, operator_restore};
 use tokio::runtime::Handle;
 use weir_model::{CheckpointId, Durable, OperatorUid, StateSchema};
 use weir_snapshot::savepoint::{SavepointError, SavepointOperator, SavepointReader};
-use weir_snapshot::{JobFolder, ObjectPath, open_storage};
+use weir_snapshot::{JobFolder, ObjectPath};
 use weir_state::{KeyedState, StateError};
 
 /// The keyed states of one operator, as they stand in a savepoint.
@@ -67,6 +68,7 @@ impl SavedStates {
 ///
 /// With the proof that the checkpoint it was written from was complete.
 pub(crate) fn open(
+    job: &Job,
     uri: &str,
     runtime: &Handle,
 ) -> Result<(Durable<CheckpointId>, RestoreState, FolderSegments), NotOpened> {
@@ -76,7 +78,7 @@ pub(crate) fn open(
     {
         return Err(NotOpened::Missing(format!("there is no savepoint `{address}`: no such folder")));
     }
-    let storage = open_storage(&address).map_err(|error| error.to_string())?;
+    let storage = runtime.block_on(job.open_storage(&address)).map_err(|error| error.to_string())?;
     let reader = SavepointReader::open(storage.clone(), ObjectPath::root());
     let reader = runtime.block_on(reader).map_err(|error| match error {
         SavepointError::NotASavepoint { .. } => NotOpened::Missing(format!("savepoint `{address}`: {error}")),

@@ -2,17 +2,18 @@
 
 use super::address;
 use crate::failpoint::failpoint;
+use crate::job::Job;
 use crate::restore::FolderSegments;
 use crate::storage_thread::now_ms;
 use arrow::array::{ArrayRef, RecordBatch};
 use std::collections::HashMap;
 use tokio::runtime::Handle;
 use weir_model::{CheckpointId, OperatorUid, StateSchema};
+use weir_snapshot::read_history;
 use weir_snapshot::savepoint::{
     SavepointError, SavepointManifest, SavepointOperator, SavepointWriter, StateWriter, state_columns,
 };
 use weir_snapshot::{CheckpointManifest, JobFolder, ObjectPath, OperatorManifest, SubtaskManifest};
-use weir_snapshot::{open_storage, read_history};
 use weir_state::{KeyedStateHandle, StateError};
 
 #[derive(Debug, thiserror::Error)]
@@ -30,25 +31,29 @@ enum WriteError {
 /// Writes the checkpoint as a savepoint into the folder `target`, a path or an address, and returns its address.
 /// The checkpoint must stay for as long as this takes.
 pub(crate) fn write(
+    job: &Job,
     source: &JobFolder,
     checkpoint: CheckpointId,
     target: &str,
     runtime: &Handle,
 ) -> Result<String, String> {
     let address = address(target)?;
-    write_to(source, checkpoint, &address, runtime)
+    write_to(job, source, checkpoint, &address, runtime)
         .map_err(|reason| format!("the savepoint `{address}` could not be written: {reason}"))?;
     Ok(address)
 }
 
-fn write_to(source: &JobFolder, checkpoint: CheckpointId, address: &str, runtime: &Handle) -> Result<(), String> {
+fn write_to(
+    job: &Job,
+    source: &JobFolder,
+    checkpoint: CheckpointId,
+    address: &str,
+    runtime: &Handle,
+) -> Result<(), String> {
     let history = runtime.block_on(read_history(source)).map_err(|error| error.to_string())?;
     let checkpoint = history.checkpoint(checkpoint);
     let checkpoint = checkpoint.ok_or("its checkpoint is not in the job's log any more")?;
-    if let Some(path) = address.strip_prefix("file://") {
-        std::fs::create_dir_all(path).map_err(|error| format!("`{path}`: {error}"))?;
-    }
-    let storage = open_storage(address).map_err(|error| error.to_string())?;
+    let storage = runtime.block_on(job.open_storage(address)).map_err(|error| error.to_string())?;
     let begun = SavepointWriter::begin(storage, ObjectPath::root(), checkpoint.max_parallelism);
     let savepoint = runtime.block_on(begun).map_err(|error| error.to_string())?;
     let segments = FolderSegments::new(source.clone(), runtime.clone());

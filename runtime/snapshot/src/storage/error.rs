@@ -57,6 +57,17 @@ impl StorageError {
         StorageError::new(operation, object, StorageErrorKind::Corrupt, message)
     }
 
+    /// An address that can't be opened as it is.
+    pub fn refused(uri: &str, reason: impl fmt::Display) -> Self {
+        StorageError::new(Operation::Open, uri, StorageErrorKind::Permanent, reason)
+    }
+
+    /// A range was asked for of an object that ends, at byte `actual`, before it does.
+    pub fn too_short(object: impl fmt::Display, offset: u64, length: u64, actual: u64) -> Self {
+        let wanted = format!("it ends at byte {actual}, and {length} bytes from {offset} were asked for");
+        StorageError::corrupt(Operation::GetRange, object, wanted)
+    }
+
     pub fn is_not_found(&self) -> bool {
         self.kind == StorageErrorKind::NotFound
     }

@@ -4,7 +4,6 @@
 //! or `link` (only if absent); then the folder is fsync'd. A crash leaves at most a temporary file, which no
 //! listing shows and `sweep_unfinished` removes.
 
-use super::memory::too_short;
 use super::path::TEMPORARY_PREFIX;
 use super::{ObjectInfo, ObjectPath, Operation, PutOutcome, Storage, StorageError, StorageErrorKind, Upload};
 use async_trait::async_trait;
@@ -106,7 +105,7 @@ impl Storage for LocalStorage {
         };
         match self.blocking(Operation::GetRange, path, read).await? {
             Ok(content) => Ok(content),
-            Err(actual) => Err(too_short(self.address(path), offset, length, actual)),
+            Err(actual) => Err(StorageError::too_short(self.address(path), offset, length, actual)),
         }
     }
 
@@ -334,7 +333,9 @@ mod tests {
     #[tokio::test]
     async fn conforms() {
         let folder = tempfile::tempdir().unwrap();
-        super::super::conformance::check(Arc::new(LocalStorage::open(folder.path()).unwrap())).await;
+        let storage = Arc::new(LocalStorage::open(folder.path()).unwrap());
+        super::super::conformance::check(storage.clone()).await;
+        super::super::conformance::check_sizes(storage).await;
     }
 
     #[tokio::test]

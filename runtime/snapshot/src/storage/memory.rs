@@ -61,7 +61,7 @@ impl Storage for MemoryStorage {
         let object = found.ok_or_else(|| StorageError::not_found(Operation::GetRange, self.address(path)))?;
         match offset.checked_add(length) {
             Some(end) if end <= object.len() as u64 => Ok(object.slice(offset as usize..end as usize)),
-            _ => Err(too_short(self.address(path), offset, length, object.len() as u64)),
+            _ => Err(StorageError::too_short(self.address(path), offset, length, object.len() as u64)),
         }
     }
 
@@ -111,18 +111,14 @@ impl Upload for MemoryUpload {
     }
 }
 
-/// The error of a range read beyond an object's end.
-pub(super) fn too_short(object: String, offset: u64, length: u64, actual: u64) -> StorageError {
-    let wanted = format!("it ends at byte {actual}, and {length} bytes from {offset} were asked for");
-    StorageError::corrupt(Operation::GetRange, object, wanted)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn conforms() {
-        super::super::conformance::check(Arc::new(MemoryStorage::new())).await;
+        let storage = Arc::new(MemoryStorage::new());
+        super::super::conformance::check(storage.clone()).await;
+        super::super::conformance::check_sizes(storage).await;
     }
 }

@@ -1,22 +1,31 @@
 //! The one way to durable storage: a narrow trait, which object stores and file systems alike can fulfil.
 
 pub mod conformance;
+mod counting;
 mod error;
 mod faulty;
+mod key;
 mod local;
+mod lossy;
 mod memory;
+mod open;
 mod path;
+mod probe;
 
+pub use counting::{CountingStorage, WriteCounts};
 pub use error::{Operation, StorageError, StorageErrorKind};
 pub use faulty::{Call, DelayHook, Fault, FaultChoice, FaultPlan, FaultRates, FaultyStorage, ScriptedFault};
+pub use key::KeyPrefix;
 pub use local::LocalStorage;
+pub use lossy::LossyProxy;
 pub use memory::MemoryStorage;
-pub use path::{InvalidPath, ObjectPath};
+pub use open::{Credentials, StorageAddress, StorageOptions, StorageProvider, StorageProviders, open_storage};
+pub use path::{InvalidPath, ObjectPath, TEMPORARY_PREFIX};
+pub use probe::require_put_if_absent;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Objects under one root. `&self` is shared by everyone who uses the storage.
@@ -101,26 +110,6 @@ pub const UPLOAD_PART_BYTES: usize = 8 << 20;
 /// Objects per call when everything is listed.
 const LIST_PAGE: usize = 1000;
 
-/// Schemes that `open_storage` knows.
-pub const KNOWN_SCHEMES: [&str; 2] = ["file", "memory"];
-
-/// Opens the storage behind `file:///path` or `memory://` (a new, empty one, gone with the process).
-pub fn open_storage(uri: &str) -> Result<Arc<dyn Storage>, StorageError> {
-    let refuse = |reason: String| StorageError::new(Operation::Open, uri, StorageErrorKind::Permanent, reason);
-    let known = || KNOWN_SCHEMES.map(|scheme| format!("`{scheme}://`")).join(" and ");
-    let Some((scheme, rest)) = uri.split_once("://") else {
-        return Err(refuse(format!("a storage address begins with its scheme: {} are known", known())));
-    };
-    match scheme {
-        "file" if rest.starts_with('/') => Ok(Arc::new(LocalStorage::open(rest)?)),
-        "file" => Err(refuse(format!(
-            "a file address holds an absolute path: `file:///{rest}` (three slashes), if that is meant"
-        ))),
-        "memory" => Ok(Arc::new(MemoryStorage::new())),
-        other => Err(refuse(format!("`{other}` is not a scheme that this build knows; {} are", known()))),
-    }
-}
-
 /// Everything inside `folder`, in order.
 pub async fn list_all(storage: &dyn Storage, folder: &ObjectPath) -> Result<Vec<ObjectInfo>, StorageError> {
     let mut all: Vec<ObjectInfo> = Vec::new();
@@ -132,22 +121,5 @@ pub async fn list_all(storage: &dyn Storage, folder: &ObjectPath) -> Result<Vec<
         if is_last {
             return Ok(all);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unknown_schemes_name_the_known_ones() {
-        let refused = |uri| open_storage(uri).unwrap_err().to_string();
-        assert_eq!(
-            refused("ftp://x"),
-            "opening `ftp://x`: `ftp` is not a scheme that this build knows; `file://` and `memory://` are"
-        );
-        assert!(refused("/tmp/x").contains("begins with its scheme"));
-        assert!(refused("file://tmp/x").contains("`file:///tmp/x`"));
-        assert!(open_storage("memory://").is_ok());
     }
 }

@@ -10,7 +10,7 @@ const MAX_PATH_BYTES: usize = 800;
 const MAX_SEGMENT_BYTES: usize = 200;
 
 /// What names of files in the making begin with (local storage); no object is called so.
-pub(crate) const TEMPORARY_PREFIX: &str = ".weir-tmp-";
+pub const TEMPORARY_PREFIX: &str = ".weir-tmp-";
 
 /// Path of an object, or of a folder of objects, relative to a storage's root: `a/b/c`.
 ///

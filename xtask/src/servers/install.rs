@@ -1,0 +1,88 @@
+//! Getting the servers, each once.
+
+use super::Server;
+use crate::failure::{Failure, Result};
+use crate::layout::Layout;
+use crate::process::{create_folder, output_of, remove_folder, run_aside, say, succeeds};
+use crate::python;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
+const AZURITE: &str = "azurite@3.35.0";
+
+/// What runs the server: a program, or for Python and Java the interpreter or the folder of its libraries.
+pub fn ensure(layout: &Layout, server: Server) -> Result<PathBuf> {
+    let folder = layout.tools().join("servers");
+    match server {
+        Server::S3 => built_by_go(&folder.join("minio"), "minio", MINIO, "5 minutes on 2 cores"),
+        Server::S3Light => python::ensure_packages(layout, "tools/servers/s3-light.txt", "the S3 server of the tests"),
+        Server::Azure => azurite(&folder.join("azurite")),
+        Server::Hdfs => hadoop(layout, &folder.join("hdfs")),
+    }
+}
+
+fn built_by_go(folder: &Path, program: &str, module: &str, duration: &str) -> Result<PathBuf> {
+    let binary = folder.join("bin").join(program);
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    require("go", &["version"], &format!("{program} is built from source by Go 1.24 or newer"))?;
+    say(&format!("building {program} (about {duration}, once)"));
+    create_folder(folder)?;
+    let mut go = Command::new("go");
+    go.args(["install", "-ldflags", "-s -w", module]).env("GOBIN", folder.join("bin"));
+    run_aside(&mut go).map_err(|_| {
+        Failure::new(format!("`go install {module}` failed; it needs access to a Go module proxy (see GOPROXY)"))
+    })?;
+    Ok(binary)
+}
+
+fn azurite(folder: &Path) -> Result<PathBuf> {
+    let program = folder.join("node_modules/.bin/azurite-blob");
+    if program.exists() {
+        return Ok(program);
+    }
+    require("npm", &["--version"], "the Azure emulator is an npm package and needs Node 20 or newer")?;
+    say("installing the Azure emulator (half a minute, once)");
+    create_folder(folder)?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(AZURITE);
+    run_aside(&mut npm)
+        .map_err(|_| Failure::new(format!("`npm install {AZURITE}` failed; it needs access to an npm registry")))?;
+    Ok(program)
+}
+
+/// The folder of the libraries.
+fn hadoop(layout: &Layout, folder: &Path) -> Result<PathBuf> {
+    let libraries = folder.join("lib");
+    require("java", &["-version"], "HDFS needs Java 17 or newer")?;
+    if libraries.is_dir() {
+        return Ok(libraries);
+    }
+    require("mvn", &["--version"], "the libraries of HDFS are fetched by Maven")?;
+    say("fetching the libraries of HDFS (half a minute, once)");
+    // Under another name first: what an interruption leaves isn't taken for all.
+    let partial = folder.join("partial");
+    remove_folder(&partial)?;
+    create_folder(&partial)?;
+    let mut maven = Command::new("mvn");
+    maven
+        .args(["-q", "-B", "dependency:copy-dependencies", "-f"])
+        .arg(layout.checkout.join("tools/servers/hdfs/pom.xml"));
+    maven.arg(format!("-DoutputDirectory={}", partial.display()));
+    run_aside(&mut maven).map_err(|_| {
+        Failure::new("Maven could not fetch the libraries of HDFS; it needs access to a Maven repository")
+    })?;
+    std::fs::rename(&partial, &libraries).map_err(Failure::io(format!("create {}", libraries.display())))?;
+    Ok(libraries)
+}
+
+fn require(program: &str, version: &[&str], why: &str) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(version);
+    if succeeds(&mut command) || output_of(&mut command).is_some() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{why}; `{program}` is not here. Install it, or leave this store out")))
+}

@@ -1,0 +1,175 @@
+//! Real stores on this machine: what the storage tests run against, and what a user can try a job with.
+//!
+//! Each is installed into the cache by its own ecosystem's ordinary tool, listens on the loopback interface only, on a
+//! port that is free, and ends with this process.
+
+mod install;
+mod running;
+
+use crate::failure::{Failure, Result};
+use crate::layout::Layout;
+use crate::process::say;
+use std::path::Path;
+
+pub use running::Running;
+
+/// The bucket, or what its store calls so, that every server has from its start.
+pub const BUCKET: &str = "weir-test";
+/// Of the S3 servers; nothing secret.
+const ACCESS_KEY: (&str, &str) = ("testkey", "testsecret");
+/// The account that every Azurite has, with its published key.
+const AZURE_ACCOUNT: &str = "devstoreaccount1";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// MinIO: durable, quick, and five minutes to build once.
+    S3,
+    /// moto: in memory, and installed in half a minute.
+    S3Light,
+    Azure,
+    Hdfs,
+}
+
+impl Server {
+    pub const ALL: [Server; 4] = [Server::S3, Server::S3Light, Server::Azure, Server::Hdfs];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Server::S3 => "s3",
+            Server::S3Light => "s3-light",
+            Server::Azure => "azure",
+            Server::Hdfs => "hdfs",
+        }
+    }
+
+    pub fn named(name: &str) -> Result<Server> {
+        Server::ALL.into_iter().find(|server| server.name() == name).ok_or_else(|| {
+            let all = Server::ALL.map(Server::name).join(", ");
+            Failure::new(format!("there is no server `{name}`; there are {all}"))
+        })
+    }
+
+    /// Where tests look for it.
+    pub fn variable(self) -> &'static str {
+        match self {
+            Server::S3 | Server::S3Light => "WEIR_TEST_S3",
+            Server::Azure => "WEIR_TEST_AZURE",
+            Server::Hdfs => "WEIR_TEST_HDFS",
+        }
+    }
+
+    /// The value of that variable.
+    pub fn endpoint(self, port: u16) -> String {
+        match self {
+            Server::Hdfs => format!("hdfs://127.0.0.1:{port}"),
+            Server::Azure => format!("http://127.0.0.1:{port}/{AZURE_ACCOUNT}"),
+            _ => format!("http://127.0.0.1:{port}"),
+        }
+    }
+
+    /// What a shell needs so that `weir` finds it, and an address to try.
+    fn instructions(self, port: u16) -> String {
+        let endpoint = self.endpoint(port);
+        let (variables, uri) = match self {
+            Server::S3 | Server::S3Light => (
+                format!(
+                    "export AWS_ENDPOINT_URL={endpoint} AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}",
+                    ACCESS_KEY.0, ACCESS_KEY.1
+                ),
+                format!("s3://{BUCKET}/weir"),
+            ),
+            Server::Azure => (
+                format!(
+                    "checkpoint.storage.endpoint: {endpoint}, with AZURE_STORAGE_ACCOUNT_NAME={AZURE_ACCOUNT} and its published key in AZURE_STORAGE_ACCOUNT_KEY"
+                ),
+                "az://CONTAINER/weir (make the container first)".to_owned(),
+            ),
+            Server::Hdfs => (String::new(), format!("{endpoint}/weir")),
+        };
+        format!("{variables}\ncheckpoint.storage.uri: {uri}")
+    }
+}
+
+/// `cargo xtask server NAME`: runs it until it is interrupted. Its data stays for the next time.
+pub fn foreground(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let [name] = arguments else {
+        let all = Server::ALL.map(Server::name).join(" | ");
+        return Err(Failure::new(format!("usage: cargo xtask server {all}")));
+    };
+    let server = Server::named(name)?;
+    let data = layout.cache.join("servers").join(server.name());
+    let running = Running::start(layout, server, &data)?;
+    println!("{}", server.instructions(running.port));
+    say(&format!("{} serves; Ctrl-C ends it, its data stays in {}", server.name(), data.display()));
+    running.wait()
+}
+
+/// `cargo xtask test-storage [NAME...]`: the storage tests against real servers, one after the other.
+pub fn test_storage(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let chosen = match arguments {
+        [] => Server::ALL.to_vec(),
+        names => names.iter().map(|name| Server::named(name)).collect::<Result<_>>()?,
+    };
+    let env = crate::build_env::BuildEnv::prepare_for_tests(layout)?;
+    let mut failed = Vec::new();
+    for server in chosen {
+        say(&format!("storage tests against {}", server.name()));
+        let data = scratch(layout, server)?;
+        let running = Running::start(layout, server, data.path())?;
+        let mut cargo = env.cargo(&["test", "--workspace", "--no-fail-fast"]);
+        cargo.args(["--test", test_target(server)]);
+        if matches!(server, Server::S3 | Server::S3Light) {
+            cargo.args(["--test", "storage"]);
+        }
+        cargo.args(["--", "--nocapture"]).current_dir(&layout.checkout);
+        running.announce(&mut cargo);
+        if crate::process::run(&mut cargo).is_err() {
+            failed.push(server.name());
+        }
+    }
+    if failed.is_empty() {
+        say("storage tests: all stores conform");
+        return Ok(());
+    }
+    Err(Failure::new(format!("storage tests failed against {}; their output is above", failed.join(", "))))
+}
+
+/// The quick S3 server, for test runs that no one has given another to.
+pub fn light_for_tests(layout: &Layout) -> Result<Option<Running>> {
+    if crate::layout::variable(Server::S3Light.variable()).is_some() {
+        return Ok(None);
+    }
+    let data = scratch(layout, Server::S3Light)?;
+    Running::start(layout, Server::S3Light, data.path()).map(Some)
+}
+
+fn test_target(server: Server) -> &'static str {
+    match server {
+        Server::S3 | Server::S3Light => "s3",
+        Server::Azure => "azure",
+        Server::Hdfs => "hdfs",
+    }
+}
+
+/// A folder for one run, empty.
+fn scratch(layout: &Layout, server: Server) -> Result<Scratch> {
+    let folder = layout.target.join("servers").join(format!("{}-{}", server.name(), std::process::id()));
+    crate::process::remove_folder(&folder)?;
+    crate::process::create_folder(&folder)?;
+    Ok(Scratch(folder))
+}
+
+/// Removed when it goes out of scope.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = crate::process::remove_folder(&self.0);
+    }
+}
