@@ -1,6 +1,6 @@
 //! Keyed state in front of a cold store.
 
-use crate::cold::{ColdBatch, ColdConfig, ColdHandle, ColdShared, ColdStore, QueuedPart};
+use crate::cold::{CacheShare, ColdBatch, ColdConfig, ColdHandle, ColdShared, ColdStore, QueuedPart};
 use crate::cut::ColdCut;
 use crate::export::{export_ordered, export_rows};
 use crate::handle::{KeyedStateHandle, StateHandle};
@@ -22,6 +22,8 @@ pub(crate) struct Cold {
     next_state: u16,
     /// Until the cache is looked at again.
     batches: u32,
+    /// Taken with the first state: subtasks without any leave it to the others.
+    cache: Option<CacheShare>,
 }
 
 /// The cache is measured once in so many batches: that takes a look at every table.
@@ -45,8 +47,9 @@ impl KeyedState {
         let StateConfig { key_groups, max_parallelism } = config;
         check(handles, key_groups, max_parallelism)?;
         let mut state = KeyedState::new(key_groups, max_parallelism);
-        let mut cold = Cold { shared: ColdShared::new(cold), next_state: 0, batches: 0 };
+        let mut cold = Cold { shared: ColdShared::new(cold), next_state: 0, batches: 0, cache: None };
         for (of, number) in numbered(handles, &mut cold.next_state)? {
+            cold.claim_cache();
             let mut content = Content::new(&of.schema, of.has_ttl, key_groups, max_parallelism)?;
             if of.cold_state.is_none() {
                 load_runs(handles, of, number, &config, &*cold.shared.store, source)?;
@@ -105,7 +108,7 @@ impl KeyedState {
         }
         if !self.flush(&shared)? {
             // A checkpoint is being written, and its files may hold nothing that came later.
-            if self.excess_bytes(&shared) < shared.cache_bytes / 4 {
+            if self.excess_bytes(&shared) < shared.cache().share_bytes() / 4 {
                 return Ok(());
             }
             shared.wait_until_unwanted()?;
@@ -118,8 +121,9 @@ impl KeyedState {
     /// What the rows and entries here are more than they may be.
     fn excess_bytes(&self, shared: &ColdShared) -> usize {
         let bytes: usize = self.states.iter().map(|tracked| tracked.state.live_bytes()).sum();
+        let allowed = shared.cache().share_bytes();
         // A tenth less than allowed, so that not every batch has to make room.
-        if bytes > shared.cache_bytes { bytes - shared.cache_bytes / 10 * 9 } else { 0 }
+        if bytes > allowed { bytes - allowed / 10 * 9 } else { 0 }
     }
 
     /// Lets go of so many bytes of clean rows; what is missing.
@@ -147,6 +151,17 @@ impl KeyedState {
         Ok(applied)
     }
 
+    /// Takes the states that nothing registered out of the store: a later state would be given their number.
+    pub(crate) fn delete_unmatched(&mut self) -> Result<(), StateError> {
+        if self.cold.is_none() {
+            return Ok(());
+        }
+        self.restored.drain(..).try_for_each(|state| match state.content {
+            Content::Rows(mut rows) => rows.delete_cold(),
+            Content::Ordered(mut entries) => entries.delete_cold(),
+        })
+    }
+
     /// A state that is being imported, in front of the store if there is one.
     pub(crate) fn stored(&mut self, mut state: RestoredState) -> Result<RestoredState, StateError> {
         if let Some(cold) = &mut self.cold {
@@ -169,8 +184,13 @@ impl KeyedState {
 
 impl Cold {
     fn next(&mut self) -> u16 {
+        self.claim_cache();
         self.next_state += 1;
         self.next_state - 1
+    }
+
+    fn claim_cache(&mut self) {
+        self.cache.get_or_insert_with(|| CacheShare::of(self.shared.cache().clone()));
     }
 
     pub(crate) fn attach_rows(&mut self, rows: &mut RowState) -> Result<(), StateError> {
@@ -273,19 +293,21 @@ fn load_runs(
             KeyedStateHandle { states: states.cloned().collect(), ..handle.clone() }
         })
         .collect();
+    let (mut batch, mut writer) = (ColdBatch::default(), store.writer()?);
+    let mut write = |batch: &ColdBatch| writer.write(batch);
     for part in parts(config.key_groups) {
         for state in restore_runs(&of_state, part, config.max_parallelism, source)? {
             match state.content {
                 Content::Rows(mut rows) => {
                     if let Some(cut) = rows.cut(&[], false, &BufferPool::default()) {
-                        cut.write_cold(number, &mut ColdBatch::default(), &mut |batch| store.write(batch))?;
+                        cut.write_cold(number, &mut batch, &mut write)?;
                     }
                 }
-                Content::Ordered(entries) => entries.write_all_to(store, number)?,
+                Content::Ordered(entries) => entries.write_all_to(number, &mut batch, &mut write)?,
             }
         }
     }
-    Ok(())
+    writer.finish()
 }
 
 /// The owned key groups, a few at a time.

@@ -241,6 +241,7 @@ impl KeyedState {
     /// Cuts all states at a barrier: the synchronous part of a checkpoint. What the cut holds is what changed
     /// since the last confirmed checkpoint, so an aborted one loses nothing.
     pub fn cut(&mut self, checkpoint: CheckpointId) -> Result<StateCut, StateError> {
+        self.delete_unmatched()?;
         let written = Written::default();
         let mut parts = Vec::with_capacity(self.states.len());
         let mut queued = vec![];

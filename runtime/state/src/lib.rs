@@ -30,7 +30,10 @@ mod segment;
 mod word;
 
 pub use codec::{EncodedRows, KeyCodec, ValueCodec};
-pub use cold::{ColdBatch, ColdChange, ColdConfig, ColdFile, ColdHandle, ColdStore};
+pub use cold::{
+    CacheBudget, ColdBatch, ColdChange, ColdConfig, ColdFile, ColdHandle, ColdKeys, ColdSnapshot, ColdStore,
+    ColdWriter, cold_prefix,
+};
 pub use compatibility::{Verdict, compatibility};
 pub use cut::StateCut;
 pub use error::StateError;

@@ -26,7 +26,7 @@ fn schema(kind: StateKind) -> StateSchema {
 }
 
 fn open(cache_bytes: usize) -> KeyedState {
-    let cold = ColdConfig { store: Arc::new(MemoryStore::default()), cache_bytes };
+    let cold = ColdConfig { store: Arc::new(MemoryStore::default()), cache: CacheBudget::new(cache_bytes) };
     KeyedState::open_cold(CONFIG, cold, &[], &MemorySegments::default()).unwrap()
 }
 
@@ -186,7 +186,7 @@ fn a_full_cache_waits_for_the_checkpoint() {
 #[test]
 fn golden() {
     let store = Arc::new(MemoryStore::default());
-    let cold = ColdConfig { store: store.clone(), cache_bytes: 0 };
+    let cold = ColdConfig { store: store.clone(), cache: CacheBudget::new(0) };
     let mut state = KeyedState::open_cold(CONFIG, cold, &[], &MemorySegments::default()).unwrap();
     let mut of_rows = schema(StateKind::Value);
     of_rows.value.push(StateField::new("s", DataType::Utf8, true));

@@ -51,8 +51,8 @@ impl ColdBatch {
         self.bytes.len()
     }
 
-    /// The changes in the order in which they apply. Between two range deletes, puts and deletes ascend by key,
-    /// and no key is in there twice.
+    /// The changes. Puts and deletes ascend by key, and no key is in there twice; a range delete comes before the puts
+    /// in its range.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = ColdChange<'_>> {
         self.changes.iter().map(|change| {
             let bytes = &self.bytes[change.begin..][..change.key_length as usize + change.value_length as usize];

@@ -8,9 +8,12 @@
 //! Numbers in keys are big-endian, so that the entries of a key group lie together and a namespace's rows in it.
 
 mod batch;
+mod budget;
 mod queue;
 
 pub use batch::{ColdBatch, ColdChange};
+pub use budget::CacheBudget;
+pub(crate) use budget::CacheShare;
 pub(crate) use queue::{ColdShared, QueuedPart, write_all, write_if_large};
 
 use crate::{SegmentRef, SegmentSink, StateError};
@@ -32,8 +35,8 @@ pub trait ColdStore: Send + Sync {
         found: &mut dyn FnMut(usize, &[u8]) -> Result<(), StateError>,
     ) -> Result<(), StateError>;
 
-    /// Applies the changes in their order. Reads see them once this returns.
-    fn write(&self, batch: &ColdBatch) -> Result<(), StateError>;
+    /// Begins to bring in changes that together are one ascending sequence.
+    fn writer(&self) -> Result<Box<dyn ColdWriter + '_>, StateError>;
 
     /// Visits the entries with `from <= key` (and `key < to`, if given) in ascending order until told to stop.
     fn scan(
@@ -43,16 +46,28 @@ pub trait ColdStore: Send + Sync {
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StateError>;
 
-    /// Makes what was written so far a set of files. Those that no confirmed checkpoint holds are appended to
-    /// the sink; the handle names all of them. No `write` happens meanwhile.
-    fn checkpoint(&self, sink: &mut dyn SegmentSink) -> Result<ColdHandle, StateError>;
+    /// Takes hold of what was written so far; nothing is written meanwhile. Later writes don't change what was frozen.
+    fn freeze(&self) -> Result<Box<dyn ColdSnapshot + '_>, StateError>;
 
     /// The checkpoint with this handle is durable; every segment has its object's name now. Files in it needn't
     /// be written again as long as later handles name them.
     fn confirm(&self, handle: &ColdHandle);
+}
 
-    /// Bytes of memory that the store holds on to.
-    fn memory_bytes(&self) -> usize;
+/// One cut, or a part of one, on its way into a store.
+pub trait ColdWriter {
+    /// Adds changes. Over all batches of a writer, puts and deletes ascend by key and no key is in there twice. Range
+    /// deletes take out what was in the store before, and leave alone what this writer puts.
+    fn write(&mut self, batch: &ColdBatch) -> Result<(), StateError>;
+
+    /// Reads see all of it once this returns. Without it, they see none of it or a part.
+    fn finish(self: Box<Self>) -> Result<(), StateError>;
+}
+
+/// A store as it was when it was frozen.
+pub trait ColdSnapshot {
+    /// Files of it that no confirmed checkpoint holds are appended to the sink; the handle names all of them.
+    fn write(self: Box<Self>, sink: &mut dyn SegmentSink) -> Result<ColdHandle, StateError>;
 }
 
 /// The files of a store at a checkpoint.
@@ -71,19 +86,32 @@ pub struct ColdFile {
     pub name: String,
     /// A file that is larger than a segment may be is in several, one after the other.
     pub segments: Vec<SegmentRef>,
+    /// Which keys are in it, if a restore may do without it where none of them is wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<ColdKeys>,
+}
+
+/// The keys in a file, by their first four bytes: state and key group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ColdKeys {
+    /// Files of one level hold ranges of keys that don't overlap.
+    pub level: u8,
+    pub first: u32,
+    pub last: u32,
 }
 
 /// A store, and how much of it is kept in memory.
 #[derive(Clone)]
 pub struct ColdConfig {
     pub store: Arc<dyn ColdStore>,
-    /// Bytes of rows and entries that all states of the subtask together keep in memory.
-    pub cache_bytes: usize,
+    /// Of which the states of this subtask keep a share in memory.
+    pub cache: Arc<CacheBudget>,
 }
 
 impl std::fmt::Debug for ColdConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ColdConfig").field("cache_bytes", &self.cache_bytes).finish_non_exhaustive()
+        f.debug_struct("ColdConfig").field("cache", &self.cache).finish_non_exhaustive()
     }
 }
 

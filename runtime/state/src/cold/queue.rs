@@ -1,6 +1,6 @@
 //! Cuts on their way into the store, in order: a checkpoint's files hold its cut, and nothing later.
 
-use super::{ColdBatch, ColdConfig, ColdHandle, ColdStore};
+use super::{CacheBudget, ColdBatch, ColdConfig, ColdHandle, ColdStore};
 use crate::ordered::cold::OrderedColdCut;
 use crate::rows::cut::RowCut;
 use crate::{SegmentSink, StateError};
@@ -12,8 +12,11 @@ use std::time::Duration;
 /// What a subtask and the writers of its cuts share.
 pub(crate) struct ColdShared {
     pub(crate) store: Arc<dyn ColdStore>,
-    pub(crate) cache_bytes: usize,
+    cache: Arc<CacheBudget>,
     queue: Mutex<Queue>,
+    /// Held by whoever brings cuts into the store, or freezes it. The queue is free meanwhile: a subtask doesn't wait
+    /// here for its next cut.
+    writing: Mutex<()>,
     /// Cuts up to this interval's are in the store.
     applied: AtomicU32,
     progress: Condvar,
@@ -22,6 +25,8 @@ pub(crate) struct ColdShared {
 #[derive(Default)]
 struct Queue {
     cuts: VecDeque<QueuedCut>,
+    /// A wanted cut is on its way into the store, or there and not frozen yet.
+    is_freezing: bool,
     /// The store failed in the middle of a cut: what it holds is unknown.
     broken: Option<String>,
 }
@@ -45,11 +50,16 @@ impl ColdShared {
     pub(crate) fn new(config: ColdConfig) -> Arc<Self> {
         Arc::new(ColdShared {
             store: config.store,
-            cache_bytes: config.cache_bytes,
+            cache: config.cache,
             queue: Mutex::default(),
+            writing: Mutex::default(),
             applied: AtomicU32::new(0),
             progress: Condvar::new(),
         })
+    }
+
+    pub(crate) fn cache(&self) -> &Arc<CacheBudget> {
+        &self.cache
     }
 
     /// Cuts up to this interval's are in the store.
@@ -58,7 +68,9 @@ impl ColdShared {
     }
 
     /// Adds a cut that goes into the store when its checkpoint is written, or when nobody wants one of it.
-    pub(crate) fn push(&self, interval: u32, parts: Vec<QueuedPart>, wanted: bool) {
+    pub(crate) fn push(&self, interval: u32, mut parts: Vec<QueuedPart>, wanted: bool) {
+        // All of a cut goes into the store as one ascending sequence.
+        parts.sort_unstable_by_key(QueuedPart::state);
         self.lock().cuts.push_back(QueuedCut { interval, parts, wanted });
     }
 
@@ -69,37 +81,45 @@ impl ColdShared {
         self.progress.notify_all();
     }
 
-    /// Brings the cut and those before it into the store and makes files of it.
+    /// Brings the cut and those before it into the store and makes files of it. Only the first half of that keeps
+    /// later changes out of the store.
     pub(crate) fn checkpoint(&self, interval: u32, sink: &mut dyn SegmentSink) -> Result<ColdHandle, StateError> {
-        let mut queue = self.lock();
+        let writing = self.start_writing();
         if self.applied() >= interval {
             let reason = "a later checkpoint of the subtask has been written already".into();
             return Err(StateError::ColdStore { action: "checkpoint", reason });
         }
-        self.apply(&mut queue, interval)?;
-        let handle = self.store.checkpoint(sink);
+        self.lock().is_freezing = true;
+        let frozen = self.apply(interval).and_then(|()| self.store.freeze());
+        self.lock().is_freezing = false;
         self.progress.notify_all();
-        handle
+        drop(writing);
+        frozen?.write(sink)
     }
 
     /// Brings all cuts into the store, if no checkpoint is to be made of any; whether it did.
     pub(crate) fn apply_unwanted(&self) -> Result<bool, StateError> {
-        let mut queue = self.lock();
-        if queue.cuts.iter().any(|cut| cut.wanted) {
+        let is_wanted = |queue: &Queue| queue.is_freezing || queue.cuts.iter().any(|cut| cut.wanted);
+        if is_wanted(&self.lock()) {
+            return Ok(false);
+        }
+        let _writing = self.start_writing();
+        let queue = self.lock();
+        if is_wanted(&queue) {
             return Ok(false);
         }
         let Some(last) = queue.cuts.back().map(|cut| cut.interval) else { return Ok(true) };
-        self.apply(&mut queue, last)?;
+        drop(queue);
+        self.apply(last)?;
         Ok(true)
     }
 
-    /// Waits until a checkpoint is made of every cut that is wanted for one.
+    /// Waits until every cut that is wanted for a checkpoint is in the store and frozen there.
     pub(crate) fn wait_until_unwanted(&self) -> Result<(), StateError> {
         let queue = self.lock();
-        let waited = self
-            .progress
-            .wait_timeout_while(queue, MAX_WAIT, |queue| queue.cuts.iter().any(|cut| cut.wanted))
-            .unwrap_or_else(PoisonError::into_inner);
+        let is_wanted = |queue: &mut Queue| queue.is_freezing || queue.cuts.iter().any(|cut| cut.wanted);
+        let waited =
+            self.progress.wait_timeout_while(queue, MAX_WAIT, is_wanted).unwrap_or_else(PoisonError::into_inner);
         match waited.1.timed_out() {
             false => Ok(()),
             true => Err(StateError::ColdStore {
@@ -109,28 +129,28 @@ impl ColdShared {
         }
     }
 
-    fn apply(&self, queue: &mut Queue, upto: u32) -> Result<(), StateError> {
-        if let Some(reason) = &queue.broken {
-            return Err(StateError::ColdStore { action: "go on after a failure", reason: reason.clone() });
-        }
-        let mut batch = ColdBatch::default();
-        while let Some(cut) = queue.cuts.front().filter(|cut| cut.interval <= upto) {
-            let interval = cut.interval;
-            for part in &cut.parts {
-                let mut write = |batch: &ColdBatch| self.store.write(batch);
-                let written = match part {
-                    QueuedPart::Rows { state, cut } => cut.write_cold(*state, &mut batch, &mut write),
-                    QueuedPart::Ordered { state, cut } => cut.write_cold(*state, &mut batch, &mut write),
-                };
-                if let Err(error) = written {
-                    queue.broken = Some(error.to_string());
-                    return Err(error);
-                }
+    /// Brings cuts up to this interval's into the store; whoever calls it is writing.
+    fn apply(&self, upto: u32) -> Result<(), StateError> {
+        loop {
+            let mut queue = self.lock();
+            if let Some(reason) = &queue.broken {
+                return Err(StateError::ColdStore { action: "go on after a failure", reason: reason.clone() });
             }
-            queue.cuts.pop_front();
-            self.applied.store(interval, Ordering::Release);
+            if queue.cuts.front().is_none_or(|cut| cut.interval > upto) {
+                return Ok(());
+            }
+            let cut = queue.cuts.pop_front().expect("just looked at");
+            drop(queue);
+            if let Err(error) = cut.write(&*self.store) {
+                self.lock().broken = Some(error.to_string());
+                return Err(error);
+            }
+            self.applied.store(cut.interval, Ordering::Release);
         }
-        Ok(())
+    }
+
+    fn start_writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -138,8 +158,33 @@ impl ColdShared {
     }
 }
 
+impl QueuedCut {
+    fn write(&self, store: &dyn ColdStore) -> Result<(), StateError> {
+        if self.parts.is_empty() {
+            return Ok(());
+        }
+        let (mut batch, mut writer) = (ColdBatch::default(), store.writer()?);
+        let mut write = |batch: &ColdBatch| writer.write(batch);
+        for part in &self.parts {
+            match part {
+                QueuedPart::Rows { state, cut } => cut.write_cold(*state, &mut batch, &mut write)?,
+                QueuedPart::Ordered { state, cut } => cut.write_cold(*state, &mut batch, &mut write)?,
+            }
+        }
+        writer.finish()
+    }
+}
+
+impl QueuedPart {
+    fn state(&self) -> u16 {
+        match self {
+            QueuedPart::Rows { state, .. } | QueuedPart::Ordered { state, .. } => *state,
+        }
+    }
+}
+
 /// Bytes of a batch, about.
-const BATCH_BYTES: usize = 1 << 22;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Hands the batch on once it is large.
 pub(crate) fn write_if_large(

@@ -85,17 +85,21 @@ impl OrderedState {
         Ok(())
     }
 
-    /// Writes all entries, which aren't in front of a store, into one.
-    pub(crate) fn write_all_to(&self, store: &dyn ColdStore, state: u16) -> Result<(), StateError> {
-        let (mut batch, mut write) = (ColdBatch::default(), |batch: &ColdBatch| store.write(batch));
+    /// Writes all entries, which aren't in front of a store, for one.
+    pub(crate) fn write_all_to(
+        &self,
+        state: u16,
+        batch: &mut ColdBatch,
+        write: &mut dyn FnMut(&ColdBatch) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
         for (group, tree) in self.owned.iter().zip(&self.trees) {
             let prefix = cold_prefix(state, group);
             for (place, value) in tree.entries_from(&[]) {
                 batch.put(&[&prefix, place], |out| out.extend_from_slice(value));
-                write_if_large(&mut batch, &mut write)?;
+                write_if_large(batch, write)?;
             }
         }
-        write_all(&mut batch, &mut write)
+        write_all(batch, write)
     }
 
     /// Brings what changed into the store if it is more than `cache_bytes`; no cut is in the works.
@@ -114,7 +118,9 @@ impl OrderedState {
         let Some(cold) = &self.cold else { return Ok(()) };
         let (store, state) = (cold.shared.store.clone(), cold.state);
         if let Some(cut) = self.cut_cold(0) {
-            cut.write_cold(state, &mut ColdBatch::default(), &mut |batch| store.write(batch))?;
+            let mut writer = store.writer()?;
+            cut.write_cold(state, &mut ColdBatch::default(), &mut |batch| writer.write(batch))?;
+            writer.finish()?;
         }
         self.applied_cold(0);
         Ok(())

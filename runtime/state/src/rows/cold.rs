@@ -366,7 +366,9 @@ impl RowState {
         let Some(cold) = &self.cold else { return Ok(()) };
         let (store, state) = (cold.shared.store.clone(), cold.state);
         if let Some(cut) = self.cut_changed(&BufferPool::default()) {
-            cut.write_cold(state, &mut ColdBatch::default(), &mut |batch| store.write(batch))?;
+            let mut writer = store.writer()?;
+            cut.write_cold(state, &mut ColdBatch::default(), &mut |batch| writer.write(batch))?;
+            writer.finish()?;
         }
         self.confirm(self.changes.interval - 1);
         Ok(())
@@ -418,7 +420,9 @@ pub(crate) fn delete_state(store: &dyn ColdStore, state: u16, owned: KeyGroupRan
             batch.delete_range(&from, &to);
         }
     }
-    store.write(&batch)
+    let mut writer = store.writer()?;
+    writer.write(&batch)?;
+    writer.finish()
 }
 
 /// The words that are handles: a byte key's, and those of strings.

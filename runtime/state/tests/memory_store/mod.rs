@@ -56,26 +56,8 @@ impl ColdStore for MemoryStore {
         Ok(())
     }
 
-    fn write(&self, batch: &ColdBatch) -> Result<(), StateError> {
-        let mut entries = self.entries.lock().unwrap();
-        let mut last: Option<&[u8]> = None;
-        for change in batch.iter() {
-            match change {
-                ColdChange::Put { key, value } => {
-                    assert!(last.replace(key) < Some(key), "puts and deletes ascend");
-                    entries.insert(key.to_vec(), value.to_vec());
-                }
-                ColdChange::Delete { key } => {
-                    assert!(last.replace(key) < Some(key), "puts and deletes ascend");
-                    entries.remove(key);
-                }
-                ColdChange::DeleteRange { from, to } => {
-                    last = None;
-                    entries.retain(|key, _| &key[..] < from || &key[..] >= to);
-                }
-            }
-        }
-        Ok(())
+    fn writer(&self) -> Result<Box<dyn ColdWriter + '_>, StateError> {
+        Ok(Box::new(MemoryWriter { store: self, ranges: vec![], last: vec![], puts: vec![] }))
     }
 
     fn scan(
@@ -90,23 +72,66 @@ impl ColdStore for MemoryStore {
         Ok(())
     }
 
-    fn checkpoint(&self, sink: &mut dyn SegmentSink) -> Result<ColdHandle, StateError> {
+    fn freeze(&self) -> Result<Box<dyn ColdSnapshot + '_>, StateError> {
+        Ok(Box::new(Frozen(self.entries.lock().unwrap().clone())))
+    }
+
+    fn confirm(&self, handle: &ColdHandle) {
+        assert!(handle.files.iter().flat_map(|file| &file.segments).all(|segment| !segment.object.is_empty()));
+    }
+}
+
+/// Everything comes in with `finish`.
+struct MemoryWriter<'s> {
+    store: &'s MemoryStore,
+    ranges: Vec<(Vec<u8>, Vec<u8>)>,
+    last: Vec<u8>,
+    puts: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl ColdWriter for MemoryWriter<'_> {
+    fn write(&mut self, batch: &ColdBatch) -> Result<(), StateError> {
+        for change in batch.iter() {
+            let (key, value) = match change {
+                ColdChange::Put { key, value } => (key, Some(value.to_vec())),
+                ColdChange::Delete { key } => (key, None),
+                ColdChange::DeleteRange { from, to } => {
+                    self.ranges.push((from.to_vec(), to.to_vec()));
+                    continue;
+                }
+            };
+            assert!(&self.last[..] < key, "puts and deletes ascend");
+            self.last = key.to_vec();
+            self.puts.push((key.to_vec(), value));
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), StateError> {
+        let mut entries = self.store.entries.lock().unwrap();
+        entries.retain(|key, _| self.ranges.iter().all(|(from, to)| key < from || key >= to));
+        for (key, value) in self.puts {
+            match value {
+                Some(value) => entries.insert(key, value),
+                None => entries.remove(&key),
+            };
+        }
+        Ok(())
+    }
+}
+
+struct Frozen(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl ColdSnapshot for Frozen {
+    fn write(self: Box<Self>, sink: &mut dyn SegmentSink) -> Result<ColdHandle, StateError> {
         let mut bytes = vec![];
-        for (key, value) in self.entries.lock().unwrap().iter() {
+        for (key, value) in &self.0 {
             for part in [key, value] {
                 bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
                 bytes.extend_from_slice(part);
             }
         }
         let segments = vec![sink.append(&bytes)?];
-        Ok(ColdHandle { store: "memory".into(), files: vec![ColdFile { name: "all".into(), segments }] })
-    }
-
-    fn confirm(&self, handle: &ColdHandle) {
-        assert!(handle.files.iter().flat_map(|file| &file.segments).all(|segment| !segment.object.is_empty()));
-    }
-
-    fn memory_bytes(&self) -> usize {
-        0
+        Ok(ColdHandle { store: "memory".into(), files: vec![ColdFile { name: "all".into(), segments, keys: None }] })
     }
 }

@@ -1,0 +1,249 @@
+//! A store from the files of a checkpoint: the files themselves, where a subtask has the key groups that it had; else
+//! its key groups of them, copied.
+
+use crate::STORE_NAME;
+use crate::changes::replay;
+use crate::failure::failed;
+use crate::files::{download, is_table, needed};
+use crate::options;
+use crate::scratch::{Folder, Scratch};
+use crate::shared::RocksDb;
+use crate::store::{RocksDbStore, get_many, open, scan};
+use crate::writer::Writer;
+use rocksdb::{Cache, DB, Env, ReadOptions};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use weir_model::{KeyGroup, KeyGroupRange};
+use weir_state::{
+    ColdFile, ColdHandle, ColdSnapshot, ColdStore, ColdWriter, EncodedRows, KeyedStateHandle, SegmentSource,
+    StateConfig, StateError, cold_prefix,
+};
+
+/// Read at once by an iterator that goes over all.
+const READAHEAD_BYTES: usize = 1 << 21;
+
+/// A store that holds the owned key groups of the files that the handles name.
+pub(crate) fn open_store(
+    shared: &Arc<RocksDb>,
+    name: &str,
+    config: &StateConfig,
+    handles: &[KeyedStateHandle],
+    source: &dyn SegmentSource,
+) -> Result<RocksDbStore, StateError> {
+    let mut store = RocksDbStore::new(shared, shared.scratch.folder(name)?);
+    let mut donors = vec![];
+    for handle in handles {
+        donors.extend(files_of(handle)?.map(|files| (handle, files)));
+    }
+    match donors[..] {
+        [(handle, files)] if handle.key_groups == config.key_groups => {
+            download(&files.files.iter().collect::<Vec<_>>(), &store.path("db"), source)?;
+            store.open_restored(files, source)?;
+        }
+        _ => {
+            donors.into_iter().try_for_each(|(handle, files)| copy(&store, handle, files, config.key_groups, source))?
+        }
+    }
+    Ok(store)
+}
+
+/// The files of a checkpoint to read from, for state that is kept elsewhere from now on, and for savepoints. `folder`
+/// is where they are put meanwhile (that for temporary files if none is named). Only key groups that are `owned` are to
+/// be read.
+///
+/// # Errors
+/// What the source says of a file, and what RocksDB says.
+pub fn open_files(
+    folder: Option<&Path>,
+    handles: &[KeyedStateHandle],
+    owned: KeyGroupRange,
+    source: &dyn SegmentSource,
+) -> Result<impl ColdStore + use<>, StateError> {
+    let scratch = Scratch::new(folder)?;
+    let mut donors = vec![];
+    for handle in handles {
+        let Some(files) = files_of(handle)? else { continue };
+        let Some(groups) = handle.key_groups.intersect(&owned) else { continue };
+        let all: Vec<&ColdFile> = files.files.iter().collect();
+        donors.push(Donor::open(&scratch, None, files, &all, groups, source)?);
+    }
+    Ok(Donors(donors))
+}
+
+/// The files behind the handle, if there are any.
+fn files_of(handle: &KeyedStateHandle) -> Result<Option<&ColdHandle>, StateError> {
+    match &handle.cold {
+        None => Ok(None),
+        Some(files) if files.store != STORE_NAME => {
+            let reason = format!("the checkpoint was taken with the state backend `{}`", files.store);
+            Err(StateError::ColdStore { action: "restore", reason })
+        }
+        Some(files) => Ok(Some(files).filter(|files| !files.files.is_empty())),
+    }
+}
+
+/// Copies the key groups of all states, state by state: so each becomes a sorted run of files that overlap no others.
+///
+/// To open the donor's files and delete what isn't owned would be quicker once; but the foreign keys would go into
+/// each subtask's checkpoints until compaction has met all of them, and several donors can't be opened as one.
+fn copy(
+    store: &RocksDbStore,
+    handle: &KeyedStateHandle,
+    files: &ColdHandle,
+    owned: KeyGroupRange,
+    source: &dyn SegmentSource,
+) -> Result<(), StateError> {
+    let Some(groups) = handle.key_groups.intersect(&owned) else { return Ok(()) };
+    let states = states_of(handle);
+    let needed = needed(&files.files, &states, groups);
+    let are_all = needed.len() == files.files.len();
+    match copy_from(store, files, &needed, &states, groups, source) {
+        // RocksDB may want to see a file that holds none of the keys; then all are there. Keys that were copied
+        // already are written over with what they are.
+        Err(error @ StateError::ColdStore { .. }) if !are_all => {
+            tracing::warn!(%error, "copying key groups once more, from all files of the checkpoint");
+            copy_from(store, files, &files.files.iter().collect::<Vec<_>>(), &states, groups, source)
+        }
+        copied => copied,
+    }
+}
+
+fn copy_from(
+    store: &RocksDbStore,
+    handle: &ColdHandle,
+    files: &[&ColdFile],
+    states: &[u16],
+    groups: KeyGroupRange,
+    source: &dyn SegmentSource,
+) -> Result<(), StateError> {
+    let donor = Donor::open(&store.shared.scratch, Some(&store.shared.cache), handle, files, groups, source)?;
+    for state in states {
+        let from = cold_prefix(*state, KeyGroup(groups.first));
+        let to = behind(*state, groups);
+        // Made with the first entry: a store without any stays closed.
+        let mut writer: Option<Writer<'_>> = None;
+        let mut written = Ok(());
+        scan(&donor.db, copying(), &from, Some(&to), &mut |key, value| {
+            written = writer_of(store, &mut writer).and_then(|writer| writer.put(key, value));
+            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        written?;
+        writer.map_or(Ok(()), Writer::commit)?;
+    }
+    Ok(())
+}
+
+/// The numbers of the states that the handle keeps in files.
+fn states_of(handle: &KeyedStateHandle) -> Vec<u16> {
+    handle.states.iter().filter_map(|state| state.cold_state).collect()
+}
+
+fn writer_of<'w, 's>(
+    store: &'s RocksDbStore,
+    writer: &'w mut Option<Writer<'s>>,
+) -> Result<&'w mut Writer<'s>, StateError> {
+    if writer.is_none() {
+        *writer = Some(Writer::new(store, store.db()?));
+    }
+    Ok(writer.as_mut().expect("just made"))
+}
+
+/// The least key behind all of the state's in these groups.
+fn behind(state: u16, groups: KeyGroupRange) -> Vec<u8> {
+    let first = u32::from_be_bytes(cold_prefix(state, KeyGroup(groups.first)));
+    (first + groups.len() as u32).to_be_bytes().to_vec()
+}
+
+fn copying() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_readahead_size(READAHEAD_BYTES);
+    options.fill_cache(false);
+    options
+}
+
+/// Files of one subtask of a checkpoint, opened to read some key groups. What came after
+/// them is written into them.
+struct Donor {
+    db: DB,
+    groups: KeyGroupRange,
+    /// After the database.
+    _folder: Folder,
+}
+
+impl Donor {
+    fn open(
+        scratch: &Arc<Scratch>,
+        cache: Option<&Cache>,
+        handle: &ColdHandle,
+        files: &[&ColdFile],
+        groups: KeyGroupRange,
+        source: &dyn SegmentSource,
+    ) -> Result<Self, StateError> {
+        let folder = scratch.folder("donor")?;
+        let path = folder.path().join("db");
+        let mut options = options::of_donor(cache);
+        if files.iter().any(|file| is_table(&file.name)) {
+            download(files, &path, source)?;
+        } else {
+            // All there is came after the files: a small state needs no disk to be read.
+            options.set_env(&Env::mem_env().map_err(failed("make a database in memory"))?);
+            options.create_if_missing(true);
+        }
+        let db = open(&options, &path).map_err(failed("open the files of a checkpoint"))?;
+        replay(&db, handle, source)?;
+        Ok(Donor { db, groups, _folder: folder })
+    }
+}
+
+/// Several as one store. A key group is in one of them.
+struct Donors(Vec<Donor>);
+
+impl Donors {
+    /// The donor whose key group begins the key.
+    fn of_key(&self, key: &[u8]) -> Option<&Donor> {
+        let group = u16::from_be_bytes(*key.get(2..)?.first_chunk::<2>()?);
+        self.0.iter().find(|donor| donor.groups.contains(KeyGroup(group)))
+    }
+}
+
+impl ColdStore for Donors {
+    fn get_many(
+        &self,
+        keys: &EncodedRows,
+        found: &mut dyn FnMut(usize, &[u8]) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        for donor in &self.0 {
+            let of_donor = |at: &usize| self.of_key(keys.row(*at)).is_some_and(|other| std::ptr::eq(other, donor));
+            let positions: Vec<usize> = (0..keys.len()).filter(of_donor).collect();
+            let mut asked = EncodedRows::default();
+            positions.iter().for_each(|at| asked.push(keys.row(*at)));
+            get_many(&donor.db, &asked, &mut |at, value| found(positions[at], value))?;
+        }
+        Ok(())
+    }
+
+    fn writer(&self) -> Result<Box<dyn ColdWriter + '_>, StateError> {
+        Err(only_read())
+    }
+
+    /// Within one key group only.
+    fn scan(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        self.of_key(from).map_or(Ok(()), |donor| scan(&donor.db, copying(), from, to, visit))
+    }
+
+    fn freeze(&self) -> Result<Box<dyn ColdSnapshot + '_>, StateError> {
+        Err(only_read())
+    }
+
+    fn confirm(&self, _handle: &ColdHandle) {}
+}
+
+fn only_read() -> StateError {
+    StateError::ColdStore { action: "change", reason: "the files of a checkpoint are opened to be read".into() }
+}

@@ -1,0 +1,186 @@
+use crate::changes::{Changes, replay};
+use crate::failure::failed;
+use crate::scratch::Folder;
+use crate::shared::RocksDb;
+use crate::snapshot::{Frozen, Held};
+use crate::writer::Writer;
+use rocksdb::{DB, DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use weir_state::{ColdHandle, ColdSnapshot, ColdStore, ColdWriter, EncodedRows, SegmentSource, StateError};
+
+/// Values that are pinned at once.
+const KEYS_AT_ONCE: usize = 1024;
+
+/// One database, of one operator subtask; its folder goes with it.
+///
+/// All states are in one column family: each would add a file to every checkpoint.
+pub struct RocksDbStore {
+    /// Made with the first write: an operator without state has none.
+    db: OnceLock<DB>,
+    /// Which files need not be uploaded again.
+    held: Mutex<Held>,
+    changes: Mutex<Changes>,
+    next_file: AtomicU64,
+    pub(crate) shared: Arc<RocksDb>,
+    /// After the database.
+    folder: Folder,
+}
+
+impl RocksDbStore {
+    /// An empty store in this folder.
+    pub(crate) fn new(shared: &Arc<RocksDb>, folder: Folder) -> Self {
+        RocksDbStore {
+            db: OnceLock::new(),
+            held: Mutex::default(),
+            changes: Mutex::default(),
+            next_file: AtomicU64::new(0),
+            shared: shared.clone(),
+            folder,
+        }
+    }
+
+    /// Opens what stands in the store's folder: the files that the handle names.
+    pub(crate) fn open_restored(&mut self, handle: &ColdHandle, source: &dyn SegmentSource) -> Result<(), StateError> {
+        let db = open(&self.shared.options, &self.path("db")).map_err(failed("open the files of a checkpoint"))?;
+        replay(&db, handle, source)?;
+        self.held = Mutex::new(Held::of(handle));
+        self.changes = Mutex::new(Changes::of(handle));
+        self.db = OnceLock::from(db);
+        Ok(())
+    }
+
+    pub(crate) fn opened(&self) -> Option<&DB> {
+        self.db.get()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A path in the store's folder that no other call gets.
+    pub(crate) fn new_path(&self, kind: &str) -> PathBuf {
+        self.path(&format!("{kind}-{}", self.next_file.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub(crate) fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a file of what is in the write buffer. Cuts come in one after the other, and none does meanwhile.
+    pub(crate) fn flush(&self, db: &DB) -> Result<(), StateError> {
+        if !self.changes().is_empty() {
+            db.flush().map_err(failed("flush"))?;
+            self.changes().clear();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn db(&self) -> Result<&DB, StateError> {
+        if let Some(db) = self.db.get() {
+            return Ok(db);
+        }
+        // Cuts come one after the other; were there two, the second would fail on RocksDB's own lock.
+        let db = open(&self.shared.options, &self.path("db")).map_err(failed("open a new database"))?;
+        Ok(self.db.get_or_init(|| db))
+    }
+}
+
+impl ColdStore for RocksDbStore {
+    fn get_many(
+        &self,
+        keys: &EncodedRows,
+        found: &mut dyn FnMut(usize, &[u8]) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let Some(db) = self.opened().filter(|_| keys.len() > 0) else { return Ok(()) };
+        get_many(db, keys, found)
+    }
+
+    fn writer(&self) -> Result<Box<dyn ColdWriter + '_>, StateError> {
+        Ok(Box::new(Writer::new(self, self.db()?)))
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StateError> {
+        self.opened().map_or(Ok(()), |db| scan(db, ReadOptions::default(), from, to, visit))
+    }
+
+    fn freeze(&self) -> Result<Box<dyn ColdSnapshot + '_>, StateError> {
+        Ok(Box::new(Frozen::of(self)?))
+    }
+
+    fn confirm(&self, handle: &ColdHandle) {
+        *self.held() = Held::of(handle);
+        self.changes().confirm(handle);
+    }
+}
+
+impl Drop for RocksDbStore {
+    fn drop(&mut self) {
+        if let Some(db) = self.opened() {
+            // A compaction of files that are about to be removed isn't waited for.
+            db.cancel_all_background_work(true);
+        }
+    }
+}
+
+impl fmt::Debug for RocksDbStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RocksDbStore").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// With its only column family by name: lookups of many keys ask for one.
+pub(crate) fn open(options: &Options, path: &Path) -> Result<DB, rocksdb::Error> {
+    DB::open_cf_with_opts(options, path, [(DEFAULT_COLUMN_FAMILY_NAME, options.clone())])
+}
+
+pub(crate) fn get_many(
+    db: &DB,
+    keys: &EncodedRows,
+    found: &mut dyn FnMut(usize, &[u8]) -> Result<(), StateError>,
+) -> Result<(), StateError> {
+    let family = db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).expect("every database has it");
+    for first in (0..keys.len()).step_by(KEYS_AT_ONCE) {
+        let rows = first..keys.len().min(first + KEYS_AT_ONCE);
+        let values = db.batched_multi_get_cf(&family, rows.map(|row| keys.row(row)), true);
+        for (at, value) in values.into_iter().enumerate() {
+            if let Some(value) = value.map_err(failed("look up keys"))? {
+                found(first + at, &value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn scan(
+    db: &DB,
+    mut options: ReadOptions,
+    from: &[u8],
+    to: Option<&[u8]>,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+) -> Result<(), StateError> {
+    if let Some(to) = to {
+        options.set_iterate_upper_bound(to);
+    }
+    let mut entries = db.raw_iterator_opt(options);
+    entries.seek(from);
+    while let Some((key, value)) = entries.item() {
+        if visit(key, value).is_break() {
+            return Ok(());
+        }
+        entries.next();
+    }
+    entries.status().map_err(failed("scan"))
+}
