@@ -31,16 +31,16 @@ pub struct RocksDbOptions {
     #[schemars(extend("default" = defaults::ROCKSDB_PROFILE))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<RocksDbProfile>,
-    /// Block cache, write buffers, indexes and filters of all subtasks of a process, together.
+    /// Rows in front of RocksDB, write buffers, block cache, indexes and filters of all subtasks of a process, together.
     #[schemars(extend("default" = defaults::ROCKSDB_MEMORY))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
-    /// The part of the memory for write buffers, 0 to 1.
+    /// The part of the memory for state that is not in files yet, 0 to 1: rows in front of RocksDB and write buffers.
     #[schemars(extend("default" = defaults::ROCKSDB_WRITE_BUFFER_RATIO))]
     #[schemars(range(min = 0.0, max = 1.0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_buffer_ratio: Option<f64>,
-    /// The part of the block cache kept for indexes and filters, 0 to 1.
+    /// The part of the block cache kept for indexes and filters, 0 to 1. 0 gives them no preference; anything else is half.
     #[schemars(extend("default" = defaults::ROCKSDB_HIGH_PRIORITY_POOL_RATIO))]
     #[schemars(range(min = 0.0, max = 1.0))]
     #[serde(skip_serializing_if = "Option::is_none")]

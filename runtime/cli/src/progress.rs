@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use weir_node::{Job, NodeStatus, StatusHandle};
+use weir_node::{Job, NodeStatus, RocksDbFigures, StatusHandle};
 
 /// From one table of the steps to the next.
 const TABLE_EVERY: Duration = Duration::from_secs(2);
@@ -119,6 +119,9 @@ impl View {
         if now >= self.table_at || is_last {
             self.table_at = now + TABLE_EVERY;
             out.push_str(&self.table(&status.nodes, now));
+            if let Some(figures) = status.rocksdb().filter(|figures| figures.stores > 0) {
+                writeln!(out, "{}", rocksdb(&figures)).ok();
+            }
         }
         out
     }
@@ -156,4 +159,24 @@ fn notes(node: &NodeStatus) -> String {
     let late = (late > 0).then(|| format!("{} late", text::count(late)));
     let bad = (bad > 0).then(|| format!("{} bad", text::count(bad)));
     [late, bad].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn rocksdb(figures: &RocksDbFigures) -> String {
+    let levels: Vec<String> = figures.files_by_level.iter().map(u64::to_string).collect();
+    let writes = match (figures.stopped_stores, figures.delayed_write_bytes_per_second) {
+        (0, 0) => String::new(),
+        (0, rate) => format!("; writes held back to {}/s", text::bytes(rate)),
+        (stopped, _) => format!("; {stopped} of {} stores take no writes", figures.stores),
+    };
+    format!(
+        "rocksdb: {} in files ({} by level), {} to compact, {} compactions and {} flushes running, block cache {} of \
+         {}{writes}",
+        text::bytes(figures.live_file_bytes),
+        levels.join(" "),
+        text::bytes(figures.pending_compaction_bytes),
+        figures.running_compactions,
+        figures.running_flushes,
+        text::bytes(figures.block_cache_bytes),
+        text::bytes(figures.block_cache_capacity_bytes),
+    )
 }

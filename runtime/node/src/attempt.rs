@@ -1,5 +1,6 @@
 //! Starting all tasks of a job: from the graph, and from what a checkpoint holds, to running threads.
 
+use crate::backends::Backends;
 use crate::checkpoint_objects::CheckpointObjects;
 use crate::job::Job;
 use crate::metrics::NodeMetrics;
@@ -19,7 +20,7 @@ use weir_dataflow::watermark::{WatermarkGenerator, WatermarkMerger, WatermarkStr
 use weir_model::graph::{Exchange, Node, NodeId, NodeKind, OperatorSpec, Port, StreamSchema};
 use weir_model::{CheckpointId, CommitPermit, Durable, Fence, KeyGroupRange, OperatorUid, SubtaskId};
 use weir_snapshot::JobFolder;
-use weir_state::{KeyedState, KeyedStateHandle, SegmentSource, StateConfig};
+use weir_state::{KeyedState, KeyedStateHandle, SegmentSource, StateConfig, StateError};
 
 /// What a task's thread runs.
 type ThreadBody = Box<dyn FnOnce() + Send>;
@@ -107,26 +108,13 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) events: EventSink,
     pub(crate) snapshots: &'a SnapshotPool,
     pub(crate) segments: &'a dyn SegmentSource,
-    pub(crate) backends: &'a dyn StateBackends,
+    pub(crate) backends: &'a Backends,
 }
 
 impl Surroundings<'_> {
     fn is_here(&self, subtask: usize) -> bool {
         self.deployment.slots[subtask] == self.deployment.worker
     }
-}
-
-/// Where keyed state lives.
-pub(crate) trait StateBackends: Send + Sync {
-    /// The configuration of one subtask's state; `uid` and `subtask` tell its local files from others'.
-    fn config(
-        &self,
-        uid: &OperatorUid,
-        subtask: u32,
-        fence: Fence,
-        key_groups: KeyGroupRange,
-        max_parallelism: u32,
-    ) -> Result<StateConfig, String>;
 }
 
 /// Makes every task that is placed on this worker. No thread runs yet: everything that can fail is done first.
@@ -348,16 +336,18 @@ impl<'a> Builder<'a> {
         let graph = &self.around.job.graph;
         let max_parallelism = graph.max_parallelism;
         let key_groups = KeyGroupRange::of_subtask(subtask, node.parallelism, max_parallelism);
-        let config = self
-            .around
-            .backends
-            .config(&node.uid, subtask, self.around.deployment.fence, key_groups, max_parallelism)
-            .map_err(|reason| DeployError { reason: format!("{}: {reason}", node.uid), is_fatal: false })?;
+        let config = StateConfig { key_groups, max_parallelism };
         let restored = self.restored(&node.uid).map_or(&[][..], |restored| &restored.keyed[..]);
         let meets = |handle: &&KeyedStateHandle| handle.key_groups.intersect(&key_groups).is_some();
         let restored: Vec<_> = restored.iter().filter(meets).cloned().collect();
         let failed = |error: &dyn std::fmt::Display| DeployError::fatal(format!("{}: {error}", node.uid));
-        let mut state = KeyedState::open(config, &restored, self.around.segments).map_err(|error| failed(&error))?;
+        let name = format!("{}-{subtask}", node.uid);
+        let opened = self.around.backends.open(&name, config, &restored, self.around.segments);
+        let mut state = opened.map_err(|error| DeployError {
+            reason: format!("{}: {error}", node.uid),
+            // A disk that is full now may not be so later.
+            is_fatal: !matches!(error, StateError::ColdStore { .. }),
+        })?;
         if let Some(saved) = self.restored(&node.uid).and_then(|restored| restored.saved.as_ref()) {
             // Before the operator is made: it reads its states while it opens.
             saved.fill(&mut state).map_err(|error| DeployError {

@@ -49,6 +49,7 @@ impl LocalJob {
         let opened = start::open(&job, from, folder, runtime.handle())?;
         let status = StatusHandle::default();
         let backends = Arc::new(Backends::of(&job)?);
+        status.lock().rocksdb = backends.rocksdb();
         let folder = opened.folder.clone();
         let runner = Runner::new(Arc::clone(&job), opened, 1, runtime.handle().clone(), status.clone())?;
         // One worker, in this process, with a slot for everything.

@@ -1,6 +1,7 @@
 //! Runs a job: the coordinator's commands carried out by workers and on storage.
 
 use crate::attempt::node_status;
+use crate::backends::local_folder;
 use crate::control::{ControlEvent, Request, Settled, WorkerLink};
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
@@ -410,10 +411,10 @@ impl Runner {
     fn write_savepoint(&mut self, request: RequestId, checkpoint: CheckpointId) {
         let folder = self.requests.get(&request).and_then(|wish| wish.folder.clone());
         let target = folder.unwrap_or_else(|| savepoint::default_target(&self.job, checkpoint));
-        let (job, source) = (Arc::clone(&self.job), self.folder.clone());
+        let (job, source, local) = (Arc::clone(&self.job), self.folder.clone(), local_folder(&self.job));
         let (runtime, events) = (self.runtime.clone(), self.events.clone());
         std::thread::spawn(move || {
-            let result = savepoint::write(&job, &source, checkpoint, &target, &runtime);
+            let result = savepoint::write(&job, &source, checkpoint, &target, local.as_deref(), &runtime);
             events.send(ControlEvent::SavepointWritten { request, result }).ok();
         });
     }

@@ -4,6 +4,7 @@ use crate::metrics::NodeMetrics;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use weir_state_rocksdb::{Figures, RocksDb};
 
 /// Checkpoints kept for display.
 const SHOWN_CHECKPOINTS: usize = 100;
@@ -35,9 +36,16 @@ pub struct JobStatus {
     pub checkpoints_before: usize,
     pub restarts: u64,
     pub last_restart: Option<String>,
+    /// The state backend, if it is RocksDB.
+    pub(crate) rocksdb: Option<Arc<RocksDb>>,
 }
 
 impl JobStatus {
+    /// What RocksDB is doing, if state is kept there.
+    pub fn rocksdb(&self) -> Option<Figures> {
+        self.rocksdb.as_ref().map(|rocksdb| rocksdb.figures())
+    }
+
     pub(crate) fn checkpoint(&mut self, line: CheckpointLine) {
         if self.checkpoints.len() == SHOWN_CHECKPOINTS {
             self.checkpoints.pop_front();

@@ -2,7 +2,8 @@
 //! It takes commands and reports events; whether they come and go within this process or over a network is not its
 //! affair.
 
-use crate::attempt::{Attempt, DeployError, Prepared, StateBackends, Surroundings, prepare};
+use crate::attempt::{Attempt, DeployError, Prepared, Surroundings, prepare};
+use crate::backends::Backends;
 use crate::checkpoint_objects::TaskSnapshots;
 use crate::failpoint::failpoint;
 use crate::job::Job;
@@ -17,9 +18,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{Barrier, CheckpointId, CommitPermit, Fence, WorkerId};
 use weir_snapshot::{CheckpointManifest, JobFolder, ObjectRef};
-
-/// Threads that write snapshots in the background.
-const SNAPSHOT_THREADS: usize = 2;
 
 /// What a coordinator tells a worker. One command is carried out after the other.
 pub(crate) enum WorkerCommand {
@@ -107,7 +105,7 @@ impl std::fmt::Debug for EventSink {
 pub(crate) struct Worker {
     pub(crate) job: Arc<Job>,
     pub(crate) folder: JobFolder,
-    pub(crate) backends: Arc<dyn StateBackends>,
+    pub(crate) backends: Arc<Backends>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) events: EventSink,
 }
@@ -116,7 +114,7 @@ pub(crate) struct Worker {
 pub(crate) fn start(worker: Worker) -> std::io::Result<Sender<WorkerCommand>> {
     let (commands, received) = channel();
     let plan = PhysicalPlan::of(&worker.job.graph);
-    let snapshots = SnapshotPool::start(SNAPSHOT_THREADS)?;
+    let snapshots = SnapshotPool::start(worker.backends.snapshot_threads())?;
     let running = Running { worker, plan, snapshots, attempt: None };
     std::thread::Builder::new().name("worker".to_owned()).spawn(move || running.run(received))?;
     Ok(commands)
@@ -205,7 +203,7 @@ impl Running {
             events: events.clone(),
             snapshots: &self.snapshots,
             segments: &segments,
-            backends: &**backends,
+            backends,
         };
         prepare(&around, restore.as_ref()).map_err(|error| match (segments.failure(), &deployment.restore) {
             (Some(ReadFailure::Transient), _) => DeployError { is_fatal: false, ..error },

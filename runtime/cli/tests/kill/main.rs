@@ -21,8 +21,7 @@ use support::{Finished, Scratch, Weir};
 const DEFAULT_RUNS: u64 = 30;
 /// Runs at once: a run mostly waits for its rate-limited source.
 const THREADS: u64 = 4;
-/// RocksDB joins them with its backend.
-const BACKENDS: [&str; 1] = ["heap"];
+const BACKENDS: [&str; 2] = ["heap", "rocksdb"];
 const ONLY_BACKEND: &str = "WEIR_KILL_BACKEND";
 /// Where the engine lets a test end the process; each is passed at every checkpoint.
 const CHECKPOINT_FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "mid-commit", "mid-retention"];

@@ -7,6 +7,7 @@ use crate::restore::FolderSegments;
 use crate::storage_thread::now_ms;
 use arrow::array::{ArrayRef, RecordBatch};
 use std::collections::HashMap;
+use std::path::Path;
 use tokio::runtime::Handle;
 use weir_model::{CheckpointId, OperatorUid, StateSchema};
 use weir_snapshot::read_history;
@@ -14,7 +15,8 @@ use weir_snapshot::savepoint::{
     SavepointError, SavepointManifest, SavepointOperator, SavepointWriter, StateWriter, state_columns,
 };
 use weir_snapshot::{CheckpointManifest, JobFolder, ObjectPath, OperatorManifest, SubtaskManifest};
-use weir_state::{KeyedStateHandle, StateError};
+use weir_state::{KeyedStateHandle, StateError, export_stored};
+use weir_state_rocksdb::open_files;
 
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
@@ -29,16 +31,17 @@ enum WriteError {
 }
 
 /// Writes the checkpoint as a savepoint into the folder `target`, a path or an address, and returns its address.
-/// The checkpoint must stay for as long as this takes.
+/// The checkpoint must stay for as long as this takes. Its files may be put into the folder `local` meanwhile.
 pub(crate) fn write(
     job: &Job,
     source: &JobFolder,
     checkpoint: CheckpointId,
     target: &str,
+    local: Option<&Path>,
     runtime: &Handle,
 ) -> Result<String, String> {
     let address = address(target)?;
-    write_to(job, source, checkpoint, &address, runtime)
+    write_to(job, source, checkpoint, &address, local, runtime)
         .map_err(|reason| format!("the savepoint `{address}` could not be written: {reason}"))?;
     Ok(address)
 }
@@ -48,6 +51,7 @@ fn write_to(
     source: &JobFolder,
     checkpoint: CheckpointId,
     address: &str,
+    local: Option<&Path>,
     runtime: &Handle,
 ) -> Result<(), String> {
     let history = runtime.block_on(read_history(source)).map_err(|error| error.to_string())?;
@@ -60,7 +64,7 @@ fn write_to(
     for operator in &checkpoint.operators {
         let subtasks = operator.subtasks.iter().filter_map(|subtask| Some((subtask.index, subtask.keyed.as_ref()?)));
         for (index, keyed) in subtasks {
-            write_subtask(&savepoint, &operator.uid, keyed, &segments, runtime)
+            write_subtask(&savepoint, &operator.uid, keyed, &segments, local, runtime)
                 .map_err(|error| format!("{}, subtask {index}: {error}", operator.uid))?;
         }
     }
@@ -75,17 +79,24 @@ fn write_subtask(
     uid: &OperatorUid,
     keyed: &serde_json::Value,
     segments: &FolderSegments,
+    local: Option<&Path>,
     runtime: &Handle,
 ) -> Result<(), WriteError> {
     let handle: KeyedStateHandle = serde_json::from_value(keyed.clone())?;
     let writer = |schema: &StateSchema| Ok((schema.name.clone(), savepoint.state(uid, schema)?));
     let schemas = handle.states.iter().map(|state| &state.schema);
     let mut writers: HashMap<String, StateWriter> = schemas.map(writer).collect::<Result<_, SavepointError>>()?;
-    weir_state::export(&handle, segments, |schema, columns: Vec<ArrayRef>| {
+    let visit = |schema: &StateSchema, columns: Vec<ArrayRef>| {
         let batch = RecordBatch::try_new(state_columns(schema), columns)?;
         let writer = writers.get_mut(&schema.name).expect("only states of the handle are exported");
         Ok::<_, WriteError>(runtime.block_on(writer.write(&batch))?)
-    })?;
+    };
+    if handle.cold.is_some() {
+        let files = open_files(local, std::slice::from_ref(&handle), handle.key_groups, segments)?;
+        export_stored(&handle, &files, visit)?;
+    } else {
+        weir_state::export(&handle, segments, visit)?;
+    }
     writers.into_values().try_for_each(|writer| Ok(runtime.block_on(writer.finish())?))
 }
 
