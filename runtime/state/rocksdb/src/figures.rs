@@ -44,7 +44,7 @@ impl RocksDbStore {
         let least = &mut figures.delayed_write_bytes_per_second;
         *least = if *least == 0 || rate == 0 { (*least).max(rate) } else { rate.min(*least) };
         for (level, files) in figures.files_by_level.iter_mut().enumerate() {
-            let count = db.property_value(&properties::num_files_at_level(level)).ok().flatten();
+            let count = db.property_value(properties::num_files_at_level(level)).ok().flatten();
             *files += count.and_then(|count| count.parse().ok()).unwrap_or(0);
         }
     }

@@ -99,7 +99,7 @@ impl ColdStore for RocksDbStore {
         keys: &EncodedRows,
         found: &mut dyn FnMut(usize, &[u8]) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
-        let Some(db) = self.opened().filter(|_| keys.len() > 0) else { return Ok(()) };
+        let Some(db) = self.opened().filter(|_| !keys.is_empty()) else { return Ok(()) };
         get_many(db, keys, found)
     }
 
@@ -146,11 +146,12 @@ pub(crate) fn open(options: &Options, path: &Path) -> Result<DB, rocksdb::Error>
     DB::open_cf_with_opts(options, path, [(DEFAULT_COLUMN_FAMILY_NAME, options.clone())])
 }
 
-pub(crate) fn get_many(
-    db: &DB,
-    keys: &EncodedRows,
-    found: &mut dyn FnMut(usize, &[u8]) -> Result<(), StateError>,
-) -> Result<(), StateError> {
+/// What takes a value that was found, with the position of its key.
+type Found<'f> = dyn FnMut(usize, &[u8]) -> Result<(), StateError> + 'f;
+/// What takes a key and its value, and says whether to go on.
+type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
+pub(crate) fn get_many(db: &DB, keys: &EncodedRows, found: &mut Found<'_>) -> Result<(), StateError> {
     let family = db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).expect("every database has it");
     for first in (0..keys.len()).step_by(KEYS_AT_ONCE) {
         let rows = first..keys.len().min(first + KEYS_AT_ONCE);
@@ -169,7 +170,7 @@ pub(crate) fn scan(
     mut options: ReadOptions,
     from: &[u8],
     to: Option<&[u8]>,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), StateError> {
     if let Some(to) = to {
         options.set_iterate_upper_bound(to);

@@ -144,7 +144,7 @@ impl<'s> Writer<'s> {
     }
 
     fn runs(&self) -> Result<u64, StateError> {
-        let count = self.db.property_value(&properties::num_files_at_level(0)).map_err(failed("count files"))?;
+        let count = self.db.property_value(properties::num_files_at_level(0)).map_err(failed("count files"))?;
         Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
     }
 }
