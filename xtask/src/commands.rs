@@ -29,9 +29,11 @@ pub fn weir(layout: &Layout, arguments: &[String]) -> Result<()> {
 
 pub fn bench(layout: &Layout, arguments: &[String]) -> Result<()> {
     let env = BuildEnv::prepare(layout)?;
-    let mut cargo = env.cargo(&["run", "--release", "--package", "weir-bench", "--bin", "weir-bench", "--"]);
-    cargo.args(arguments);
-    replace_in_checkout(layout, cargo)
+    let build = ["build", "--release", "--workspace", "--bin", "weir", "--bin", "weir-bench"];
+    run_aside(env.cargo(&build).current_dir(&layout.checkout))?;
+    let mut bench = Command::new(layout.target.join("release").join("weir-bench"));
+    bench.args(arguments).env("WEIR_CACHE_DIR", &layout.cache).env("WEIR_BENCH_PYTHON", python::ensure(layout)?);
+    replace_in_checkout(layout, bench)
 }
 
 /// All tests, those that a filter names, or what arguments for `cargo test` select.

@@ -42,15 +42,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let keys = only_keys.map_or(vec![100, 10_000, 100_000, 1_000_000, 10_000_000], |keys| vec![keys]);
     for keys in keys {
         for order in ["sequence", "mixed"] {
-            let seconds = measure(keys as u64, rows, order == "mixed")?;
-            println!("{keys:>9} keys in {order:<8} {:6.1} M rows/s", rows as f64 / seconds / 1e6);
+            let rate = |update_before| -> Result<f64, Box<dyn std::error::Error>> {
+                Ok(rows as f64 / measure(keys as u64, rows, order == "mixed", update_before)? / 1e6)
+            };
+            let (both, after) = (rate(true)?, rate(false)?);
+            println!("{keys:>9} keys in {order:<8} {both:6.1} M rows/s, {after:6.1} without update-before");
         }
     }
     Ok(())
 }
 
 /// Seconds for `rows` rows, after each key was there once.
-fn measure(keys: u64, rows: usize, mixed: bool) -> Result<f64, Box<dyn std::error::Error>> {
+fn measure(keys: u64, rows: usize, mixed: bool, update_before: bool) -> Result<f64, Box<dyn std::error::Error>> {
     let input =
         Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, false), Field::new("v", DataType::Int64, false)]));
     let call = |name: &str, function, argument| AggregateCall {
@@ -67,7 +70,8 @@ fn measure(keys: u64, rows: usize, mixed: bool) -> Result<f64, Box<dyn std::erro
         Field::new("total", DataType::Int64, true),
         weir_model::change::change_kind_field(),
     ]));
-    let spec = OperatorSpec::GroupAggregate(GroupAggregateSpec { keys: vec![0], aggregates, state_ttl_ms: None });
+    let spec = GroupAggregateSpec { keys: vec![0], aggregates, state_ttl_ms: None, update_before };
+    let spec = OperatorSpec::GroupAggregate(spec);
     let (inputs, output) = ([StreamSchema::append_only(input.clone())], StreamSchema::append_only(output));
     let mut state = KeyedState::new(KeyGroupRange { first: 0, last: 127 }, 128);
     let mut operator = factory::create(&spec, &inputs, &output, &mut state, &NoCustomOperators)?;

@@ -108,7 +108,12 @@ mod tests {
         for updating in [false, true] {
             let calls = calls(&[Count, Max, FirstValue]);
             let output = output(&[KEY], &calls, false, true);
-            let spec = GroupAggregateSpec { keys: vec![KEY], aggregates: calls, state_ttl_ms: Some(60_000) };
+            let spec = GroupAggregateSpec {
+                keys: vec![KEY],
+                aggregates: calls,
+                state_ttl_ms: Some(60_000),
+                update_before: true,
+            };
             specs.push((OperatorSpec::GroupAggregate(spec), updating, output));
         }
         for window in [

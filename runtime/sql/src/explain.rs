@@ -57,7 +57,8 @@ fn kind(graph: &JobGraph, node: &Node) -> String {
             OperatorSpec::WindowAssign(spec) => format!("WindowAssign {}", window(spec.window, spec.time, of(0))),
             OperatorSpec::GroupAggregate(spec) => {
                 let ttl = ttl(spec.state_ttl_ms);
-                format!("GroupAggregate{}{}{ttl}", keyed(of(0), &spec.keys), calls(&spec.aggregates))
+                let after_only = if spec.update_before { "" } else { " without update-before" };
+                format!("GroupAggregate{}{}{ttl}{after_only}", keyed(of(0), &spec.keys), calls(&spec.aggregates))
             }
             OperatorSpec::WindowAggregate(spec) => {
                 let over = match spec.assigned {

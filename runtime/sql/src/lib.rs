@@ -25,6 +25,7 @@ mod parse;
 mod plan;
 mod references;
 mod relation;
+mod retractions;
 mod spelling;
 mod time_liveness;
 mod window_tvf;
@@ -33,6 +34,7 @@ pub use definition::*;
 pub use error::PlanError;
 pub use explain::explain;
 pub use plan::plan;
+pub use retractions::leave_out_unread_retractions;
 
 #[cfg(test)]
 mod tests;

@@ -84,6 +84,14 @@ impl RowLayout {
     }
 }
 
+impl RowLayout {
+    /// Length of a row as `RowState::read_words` gives it: the first null bits take a word of their own.
+    #[inline]
+    pub fn row_words(&self) -> usize {
+        (self.bytes + 4) / 8
+    }
+}
+
 impl FieldLayout {
     pub fn kind(&self) -> FieldKind {
         self.kind

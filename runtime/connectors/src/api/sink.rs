@@ -13,6 +13,11 @@ pub trait Sink: Send + Sync {
 
     fn guarantee(&self) -> Guarantee;
 
+    /// Whether the sink does anything with update-before rows (`-U`). Where no reader does, they aren't made.
+    fn reads_update_before(&self) -> bool {
+        true
+    }
+
     /// The writer of one subtask. `restored` is what this sink's writers (all of them, at the old parallelism)
     /// returned as `SinkSnapshot::writer` for the restored checkpoint, each with its old subtask index.
     fn writer(

@@ -17,6 +17,11 @@ impl Sink for BlackholeSink {
         Guarantee::ExactlyOnce
     }
 
+    /// As Flink's blackhole: it stands for a sink that goes by the latest row of a key.
+    fn reads_update_before(&self) -> bool {
+        false
+    }
+
     fn writer(
         &self,
         _context: SinkContext,

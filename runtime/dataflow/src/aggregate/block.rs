@@ -112,16 +112,8 @@ impl RowBlock {
     pub fn load(&mut self, state: &RowState, slots: &[Slot]) {
         self.rows = slots.len();
         self.words.resize(slots.len() * self.stride, 0);
-        let mut into = self.words.chunks_exact_mut(self.stride);
-        state.for_each(slots, |_, row| {
-            // Little in this loop, so that the processor waits for several rows at once.
-            let (Some(into), Some((head, rest))) = (into.next(), row.split_first_chunk::<4>()) else { return };
-            into[0] = u32::from_le_bytes(*head) as u64;
-            for (word, bytes) in into[1..].iter_mut().zip(rest.as_chunks::<8>().0) {
-                *word = u64::from_le_bytes(*bytes);
-            }
-        });
-        assert_eq!(state.layout().row_bytes(), self.stride * 8 - 4, "the state's rows have another layout");
+        assert_eq!(state.layout().row_words(), self.stride, "the state's rows have another layout");
+        state.read_words(slots, &mut self.words);
         for (null_word, counters) in self.layout.counters.iter().enumerate().filter(|(_, counters)| **counters != 0) {
             self.words.iter_mut().skip(null_word).step_by(self.stride).for_each(|word| *word &= !counters);
         }
@@ -138,13 +130,7 @@ impl RowBlock {
     /// # Errors
     /// If the state has no room for a string.
     pub fn store(&self, state: &mut RowState, slots: &[Slot]) -> Result<(), OperatorError> {
-        state.for_each_mut(slots, |row, into| {
-            let words = &self.words[row * self.stride..][..self.stride];
-            into[..4].copy_from_slice(&(words[0] as u32).to_le_bytes());
-            for (bytes, word) in into[4..].chunks_exact_mut(8).zip(&words[1..]) {
-                bytes.copy_from_slice(&word.to_le_bytes());
-            }
-        });
+        state.write_words(slots, &self.words);
         self.layout.bytes_places().try_for_each(|place| self.store_bytes(state, slots, place))
     }
 

@@ -36,9 +36,23 @@ pub struct Changelog {
     picks: Vec<u32>,
     kinds: Vec<i8>,
     changed: Vec<bool>,
+    /// Each group has one row, its result after the batch: then the columns are there already, and nothing is picked.
+    is_each_after: bool,
 }
 
 impl Changelog {
+    /// A row for each group, with its new result: for groups whose results all change, where nobody reads what
+    /// they were before.
+    pub fn write_each_after(&mut self, fates: &[Fate]) {
+        self.is_each_after = true;
+        self.kinds.clear();
+        self.kinds.extend(fates.iter().map(|fate| match fate {
+            Fate::Inserted => ChangeKind::Insert as i8,
+            Fate::Updated => ChangeKind::UpdateAfter as i8,
+            Fate::Silent | Fate::Deleted => unreachable!("{fate:?} has no new result"),
+        }));
+    }
+
     /// One row or two for each group; `before` and `after` have a value for each.
     pub fn write(
         &mut self,
@@ -47,6 +61,7 @@ impl Changelog {
         after: &[ArrayRef],
         mode: ChangelogMode,
     ) -> Result<(), OperatorError> {
+        self.is_each_after = false;
         self.picks.clear();
         self.kinds.clear();
         self.changed.clear();
@@ -76,7 +91,7 @@ impl Changelog {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.picks.is_empty()
+        self.kinds.is_empty()
     }
 
     /// The rows as a batch: key columns (a row of `keys` for each group, at `key_rows[group]`), then results,
@@ -90,6 +105,20 @@ impl Changelog {
         after: &[ArrayRef],
     ) -> Result<RecordBatch, OperatorError> {
         let mut columns = Vec::with_capacity(schema.fields().len());
+        if self.is_each_after {
+            let is_each_key = keys.first().is_none_or(|key| key.len() == key_rows.len());
+            match is_each_key {
+                // Each row of the batch is the first of its key: in ascending order these are all of them.
+                true => columns.extend(keys.iter().cloned()),
+                false => {
+                    let indices = UInt32Array::from(key_rows.to_vec());
+                    keys.iter().try_for_each(|key| take(key, &indices, None).map(|key| columns.push(key)))?;
+                }
+            }
+            columns.extend(after.iter().cloned());
+            columns.push(Arc::new(Int8Array::from(std::mem::take(&mut self.kinds))));
+            return Ok(RecordBatch::try_new(schema.clone(), columns)?);
+        }
         let key_indices = self.picks.iter().map(|pick| key_rows[*pick as usize / 2]);
         let key_indices = UInt32Array::from(key_indices.collect::<Vec<_>>());
         for key in keys {

@@ -215,6 +215,11 @@ impl Aggregate {
         }
     }
 
+    /// COUNT(*) without a filter.
+    pub fn counts_all_rows(&self) -> bool {
+        matches!(self.kind, Kind::Count { .. }) && self.call.argument.is_none() && self.call.filter.is_none()
+    }
+
     /// Where the value of a MIN, MAX, FIRST_VALUE or LAST_VALUE stands.
     pub fn pick(&self) -> Option<(Place, Pick)> {
         match self.kind {

@@ -30,6 +30,8 @@ pub struct GroupAggregate {
     keys: Vec<usize>,
     schema: SchemaRef,
     mode: ChangelogMode,
+    /// Each key that a batch touches gets one row, its new result: what it was before needn't be looked at.
+    only_after: bool,
     /// Rows of a key, where rows can be taken back.
     row_count: Option<Place>,
     has_ttl: bool,
@@ -101,7 +103,10 @@ impl GroupAggregate {
             keys: spec.keys.clone(),
             schema: output.fields.clone(),
             // Flink, too, repeats unchanged results when state has a time to live: it would run out downstream.
-            mode: ChangelogMode { update_before: true, unchanged: spec.state_ttl_ms.is_some() },
+            mode: ChangelogMode { update_before: spec.update_before, unchanged: spec.state_ttl_ms.is_some() },
+            only_after: !spec.update_before
+                && !input.is_updating()
+                && (spec.state_ttl_ms.is_some() || aggregates.always_change()),
             row_count: input.is_updating().then(|| aggregates.place(0)),
             has_ttl: spec.state_ttl_ms.is_some(),
             byte_encoder: aggregates.needs_key_bytes().then(|| KeyEncoder::for_ordered(&key)),
@@ -133,7 +138,7 @@ impl GroupAggregate {
         let keys: Vec<ArrayRef> = self.keys.iter().map(|key| columns[*key].clone()).collect();
         self.find_rows(&keys, rows, state)?;
         let work = &mut self.work;
-        let before = self.aggregates.results(&work.block)?;
+        let before = if self.only_after { vec![] } else { self.aggregates.results(&work.block)? };
 
         let selection = match self.row_count {
             None => Selection::All(rows),
@@ -146,7 +151,10 @@ impl GroupAggregate {
 
         self.settle(state)?;
         let work = &mut self.work;
-        work.changelog.write(&work.fates, &before, &after, self.mode)?;
+        match self.only_after {
+            true => work.changelog.write_each_after(&work.fates),
+            false => work.changelog.write(&work.fates, &before, &after, self.mode)?,
+        }
         if work.changelog.is_empty() {
             return Ok(());
         }

@@ -247,6 +247,11 @@ impl AggregateSet {
         Ok(())
     }
 
+    /// Whether a row more is always another result: some aggregate counts all rows.
+    pub fn always_change(&self) -> bool {
+        self.aggregates.iter().any(|bound| bound.aggregate.counts_all_rows())
+    }
+
     /// Forgets what is kept beside the row of a group, by a batch row of that group.
     pub fn forget(&mut self, batch_row: usize, keys: &KeyBatch, state: &mut KeyedState) -> Result<(), OperatorError> {
         for bound in &mut self.aggregates {

@@ -39,34 +39,39 @@ impl Touched {
     /// # Panics
     /// If there are more than `BATCH_ROWS` of them.
     pub fn assign(&mut self, slots: &[Slot], hashes: impl Iterator<Item = u64>) {
-        assert!(slots.len() <= BATCH_ROWS, "{} rows in one piece of a batch", slots.len());
-        self.of_row.clear();
-        self.slots.clear();
-        self.first_rows.clear();
+        let rows = slots.len();
+        assert!(rows <= BATCH_ROWS, "{rows} rows in one piece of a batch");
+        // Cells for twice the rows, so that a small piece uses few cache lines.
+        let mask = (2 * rows).next_power_of_two() - 1;
+        self.of_row.resize(rows, 0);
+        self.slots.resize(rows, Slot::NONE);
+        self.first_rows.resize(rows, 0);
+        let mut count = 0;
         self.stamp += 1;
         if self.stamp >> (32 - NUMBER_BITS) != 0 {
             self.cells.fill(0);
             self.stamp = 1;
         }
-        for (row, (slot, hash)) in slots.iter().zip(hashes).enumerate() {
+        for (row, ((slot, hash), of_row)) in slots.iter().zip(hashes).zip(&mut self.of_row).enumerate() {
             // The upper bits: the lower ones are alike in all keys of a key group.
-            let mut cell = (hash >> 40) as usize % CELLS;
-            let number = loop {
+            let mut cell = (hash >> 40) as usize & mask;
+            *of_row = loop {
                 let found = self.cells[cell];
                 let number = found & (BATCH_ROWS as u32 - 1);
                 if found >> NUMBER_BITS != self.stamp {
-                    let number = self.slots.len() as u32;
-                    self.cells[cell] = self.stamp << NUMBER_BITS | number;
-                    self.slots.push(*slot);
-                    self.first_rows.push(row as u32);
-                    break number;
+                    self.cells[cell] = self.stamp << NUMBER_BITS | count as u32;
+                    self.slots[count] = *slot;
+                    self.first_rows[count] = row as u32;
+                    count += 1;
+                    break count as u32 - 1;
                 }
                 if self.slots[number as usize] == *slot {
                     break number;
                 }
-                cell = (cell + 1) % CELLS;
+                cell = (cell + 1) & mask;
             };
-            self.of_row.push(number);
         }
+        self.slots.truncate(count);
+        self.first_rows.truncate(count);
     }
 }

@@ -46,6 +46,8 @@ pub struct GroupAggregateSpec {
     pub aggregates: Vec<AggregateCall>,
     /// Idle state may be dropped after this long (processing time).
     pub state_ttl_ms: Option<u64>,
+    /// Whether somebody downstream reads what a result was before it changed.
+    pub update_before: bool,
 }
 
 /// Emits keys, `window_start`, `window_end`, aggregates, once when the watermark passes the window's end;

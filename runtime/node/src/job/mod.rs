@@ -81,7 +81,11 @@ pub fn load_text(
     // A source that could not be set up has no columns: what follows from that is not the SQL's mistake.
     let all_sources = sources.len() == parsed.job.spec.pipeline.sources.len();
     let graph = match weir_sql::plan(&definition, &*registry) {
-        Ok(graph) => Some(graph),
+        Ok(mut graph) => {
+            let reads = |sink: &str| sinks.get(sink).is_none_or(|sink| sink.reads_update_before());
+            weir_sql::leave_out_unread_retractions(&mut graph, reads);
+            Some(graph)
+        }
         Err(errors) => {
             if all_sources {
                 for found in errors.into_iter().map(|error| locate(error, &parsed)) {

@@ -131,7 +131,12 @@ impl Lowering<'_, '_> {
         let key_fields = keys.iter().map(|key| fields.field(*key).clone());
         let outputs = aggregates.iter().map(|aggregate| aggregate.output.as_ref().clone());
         let schema = StreamSchema::append_only(fields_of_stream(key_fields.chain(outputs), true));
-        let spec = GroupAggregateSpec { keys: keys.clone(), aggregates, state_ttl_ms: self.step.state_ttl_ms };
+        let spec = GroupAggregateSpec {
+            keys: keys.clone(),
+            aggregates,
+            state_ttl_ms: self.step.state_ttl_ms,
+            update_before: true,
+        };
         let node = self.graph.add_operator(
             self.step,
             Operator {

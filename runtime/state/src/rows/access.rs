@@ -6,6 +6,9 @@ use crate::StateError;
 use crate::key_batch::KeyForm;
 use crate::layout::{FieldKind, FieldLayout, Physical, Slot};
 
+/// Of a row's header: its marks. The upper half is the first null bits.
+const LOWER_HALF: u64 = u32::MAX as u64;
+
 impl RowState {
     /// The row's bytes, laid out as `RowState::layout` says.
     ///
@@ -59,6 +62,89 @@ impl RowState {
     pub fn for_each(&self, slots: &[Slot], mut read: impl FnMut(usize, &[u8])) {
         for (position, slot) in slots.iter().enumerate().filter(|(_, slot)| !slot.is_none()) {
             read(position, self.row(*slot));
+        }
+    }
+
+    /// Copies the rows, one behind the other, as words: first the null bits (32 of them, then 64 in each further
+    /// word), then the fields as `RowLayout` has them. The fastest way to take the rows of a batch.
+    ///
+    /// # Panics
+    /// If a slot is `Slot::NONE` or no longer good, or if `into` isn't as long as all rows.
+    pub fn read_words(&self, slots: &[Slot], into: &mut [u64]) {
+        match self.layout().row_words() {
+            2 => self.read_rows::<2>(slots, into),
+            3 => self.read_rows::<3>(slots, into),
+            4 => self.read_rows::<4>(slots, into),
+            words => {
+                assert_eq!(into.len(), slots.len() * words, "room for each row");
+                for (into, slot) in into.chunks_exact_mut(words).zip(slots) {
+                    let row = &self.table(*slot).row(&self.physical, slot.row())[self.physical.header()..][..words];
+                    into.copy_from_slice(row);
+                    into[0] >>= 32;
+                }
+            }
+        }
+    }
+
+    /// A loop for one length of rows: the copy is a few instructions.
+    fn read_rows<const WORDS: usize>(&self, slots: &[Slot], into: &mut [u64]) {
+        let (header, stride) = (self.physical.header(), self.physical.stride);
+        let (into, rest) = into.as_chunks_mut::<WORDS>();
+        assert!(rest.is_empty() && into.len() == slots.len(), "room for each row");
+        for (into, slot) in into.iter_mut().zip(slots) {
+            let table = self.table(*slot);
+            assert!(slot.row() < table.used, "a slot of a row that isn't there");
+            // SAFETY: the row has `stride` words, and those of `WORDS` from the header on are among them.
+            *into = unsafe { table.row_ptr(stride, slot.row()).add(header).cast::<[u64; WORDS]>().read() };
+            into[0] >>= 32;
+        }
+    }
+
+    /// Writes rows back that `read_words` has copied, but for those of `Slot::NONE`, and marks them as changed.
+    ///
+    /// # Panics
+    /// If a slot is no longer good, or if `from` isn't as long as all rows.
+    pub fn write_words(&mut self, slots: &[Slot], from: &[u64]) {
+        match self.layout().row_words() {
+            2 => self.write_rows::<2>(slots, from),
+            3 => self.write_rows::<3>(slots, from),
+            4 => self.write_rows::<4>(slots, from),
+            words => {
+                assert_eq!(from.len(), slots.len() * words, "words of each row");
+                for (from, slot) in from.chunks_exact(words).zip(slots).filter(|(_, slot)| !slot.is_none()) {
+                    self.touch(*slot);
+                    let header = self.physical.header();
+                    let table = &mut self.sets[slot.set()].tables[slot.table()];
+                    table.mark(slot.row());
+                    let row = &mut table.row_mut(&self.physical, slot.row())[header..][..words];
+                    row[0] = row[0] & LOWER_HALF | from[0] << 32;
+                    row[1..].copy_from_slice(&from[1..]);
+                }
+            }
+        }
+    }
+
+    fn write_rows<const WORDS: usize>(&mut self, slots: &[Slot], from: &[u64]) {
+        let Physical { stride, last_write, .. } = self.physical;
+        let (header, now_ms) = (self.physical.header(), self.now_ms);
+        let (from, rest) = from.as_chunks::<WORDS>();
+        assert!(rest.is_empty() && from.len() == slots.len(), "words of each row");
+        for (from, slot) in from.iter().zip(slots) {
+            if slot.is_none() {
+                continue;
+            }
+            let row = self.sets[slot.set()].tables[slot.table()].marked_row_ptr(stride, slot.row());
+            // SAFETY: the row has `stride` words; those of `WORDS` from the header on and the last write are among
+            // them.
+            unsafe {
+                if let Some(word) = last_write {
+                    *row.add(word) = now_ms;
+                }
+                let row = &mut *row.add(header).cast::<[u64; WORDS]>();
+                let kept = row[0] & LOWER_HALF;
+                *row = *from;
+                row[0] = kept | from[0] << 32;
+            }
         }
     }
 

@@ -24,7 +24,7 @@ pub(crate) fn keyed_state() -> KeyedState {
 }
 
 fn spec(keys: Vec<usize>, aggregates: Vec<AggregateCall>) -> GroupAggregateSpec {
-    GroupAggregateSpec { keys, aggregates, state_ttl_ms: None }
+    GroupAggregateSpec { keys, aggregates, state_ttl_ms: None, update_before: true }
 }
 
 fn output(input: &StreamSchema, spec: &GroupAggregateSpec) -> StreamSchema {

@@ -1,0 +1,100 @@
+//! Processes under measurement: what they have used, and their end.
+
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+/// How long a process may take to end after a signal that asks it to.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A started process. Dropped, it is killed.
+pub struct Process(Child);
+
+/// What processes have used since their start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    pub cpu: Duration,
+    pub resident_bytes: u64,
+}
+
+impl Process {
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        Ok(Process(command.spawn().with_context(|| format!("cannot start `{program}`"))?))
+    }
+
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.0
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn usage(&self) -> Result<Usage> {
+        usage(self.id())
+    }
+
+    pub fn kill(mut self) {
+        self.end_now();
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(mut self) -> Result<()> {
+        // SAFETY: a signal to a child that has not been waited for, so its id is still its own.
+        unsafe { libc::kill(self.id() as libc::pid_t, libc::SIGTERM) };
+        let deadline = Instant::now() + END_TIMEOUT;
+        while self.0.try_wait().context("cannot wait for a process")?.is_none() {
+            if Instant::now() > deadline {
+                bail!("process {} still runs {} s after SIGTERM", self.id(), END_TIMEOUT.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn end_now(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.end_now();
+        }
+    }
+}
+
+pub fn usage(process: u32) -> Result<Usage> {
+    let folder = Path::new("/proc").join(process.to_string());
+    let read = |name: &str| {
+        std::fs::read_to_string(folder.join(name))
+            .with_context(|| format!("process {process} is gone, or this is no Linux: cannot read its `{name}`"))
+    };
+    let stat = read("stat")?;
+    // The name in the second field may contain anything; fields are counted from behind its closing bracket.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let number = |index: usize| -> Result<u64> {
+        let field = fields.get(index).with_context(|| format!("/proc/{process}/stat is cut short"))?;
+        field.parse().with_context(|| format!("/proc/{process}/stat holds `{field}` where a number should be"))
+    };
+    // utime and stime, the 14th and 15th of all fields.
+    let ticks = number(11)? + number(12)?;
+    // SAFETY: a query without arguments in memory.
+    let ticks_per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as u64;
+    let status = read("status")?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+    let kib: u64 = resident.trim().trim_end_matches("kB").trim().parse().context("VmRSS is not a number")?;
+    Ok(Usage { cpu: Duration::from_millis(ticks * 1000 / ticks_per_second), resident_bytes: kib << 10 })
+}
+
+impl std::ops::Add for Usage {
+    type Output = Usage;
+
+    fn add(self, other: Usage) -> Usage {
+        Usage { cpu: self.cpu + other.cpu, resident_bytes: self.resident_bytes + other.resident_bytes }
+    }
+}

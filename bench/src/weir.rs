@@ -1,0 +1,319 @@
+//! Weir under measurement: the real command with a real job file.
+
+use crate::measure::{CheckpointSample, Measure, Sample};
+use crate::process::Process;
+use crate::settings::{Backend, Order};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The source whose records are counted, in every job here.
+const SOURCE: &str = "numbers";
+/// How long a job may take until it shows what is waited for, beyond what the caller allows for.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Lines of progress that are kept for an error message.
+const KEPT_LINES: usize = 20;
+
+/// A job that counts and sums by key.
+#[derive(Clone, Debug)]
+pub struct WeirJob {
+    pub keys: u64,
+    pub order: Order,
+    pub query: Query,
+    pub parallelism: u32,
+    pub backend: Backend,
+    /// Of the RocksDB backend.
+    pub memory: Option<String>,
+    /// None: no checkpoint while it runs.
+    pub interval: Option<Duration>,
+    pub rows_per_second: Option<u64>,
+    /// Checkpoints that are kept.
+    pub retain: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// The source makes keys; the query groups by them.
+    Keyed,
+    /// The source makes numbers; the query computes keys.
+    Sql,
+}
+
+impl WeirJob {
+    fn yaml(&self, storage: &Path) -> String {
+        let keys = self.keys;
+        let (columns, rules, sql) = match self.query {
+            Query::Keyed => (
+                "{name: k, type: BIGINT}, {name: n, type: BIGINT}",
+                format!(
+                    "{{name: k, sequence: {{cardinality: {keys}, order: {}}}}}, {{name: n, sequence: {{}}}}",
+                    match self.order {
+                        Order::Sequence => "Sequential",
+                        Order::Mixed => "Mixed",
+                    }
+                ),
+                format!("SELECT k, COUNT(*) AS c, SUM(n) AS s FROM {SOURCE} GROUP BY k"),
+            ),
+            Query::Sql => (
+                "{name: n, type: BIGINT}",
+                "{name: n, sequence: {}}".to_owned(),
+                sql_aggregate(keys, self.order),
+            ),
+        };
+        let rate = self.rows_per_second.map_or(String::new(), |rate| format!("rowsPerSecond: {rate}, "));
+        let backend = match (self.backend, &self.memory) {
+            (Backend::Heap, _) => "heap: {}".to_owned(),
+            (Backend::Rocksdb, None) => "rocksdb: {}".to_owned(),
+            (Backend::Rocksdb, Some(memory)) => format!("rocksdb: {{memory: {memory}}}"),
+        };
+        // Longer than any run: a job without checkpoints would take none at its end either.
+        let interval_ms = self.interval.map_or(3_600_000, |interval| interval.as_millis());
+        format!(
+            "apiVersion: weir.dev/v1alpha1
+kind: StreamJob
+metadata: {{name: bench}}
+spec:
+  parallelism: {parallelism}
+  pipeline:
+    sources:
+    - name: {SOURCE}
+      schema: [{columns}]
+      generator: {{{rate}columns: [{rules}]}}
+    transforms:
+    - name: totals
+      sql: {sql}
+    sinks:
+    - {{name: nowhere, from: totals, blackhole: {{}}}}
+  checkpoint:
+    interval: {interval_ms}ms
+    mode: ExactlyOnce
+    minPause: 0s
+    retain: {{count: {retain}}}
+    storage: {{uri: \"file://{storage}\"}}
+  stateBackend: {{{backend}}}
+  restart: {{none: {{}}}}
+",
+            parallelism = self.parallelism,
+            retain = self.retain,
+            storage = storage.display(),
+        )
+    }
+}
+
+/// The query that both engines run, over a table `numbers` with the column `n`.
+pub fn sql_aggregate(keys: u64, order: Order) -> String {
+    let key = match order {
+        Order::Sequence => format!("MOD(n, {keys})"),
+        // A prime that no power of ten has in common: each key once in each round, far from the one before.
+        Order::Mixed => format!("MOD(n * 611953, {keys})"),
+    };
+    format!("SELECT k, COUNT(*) AS c, SUM(n) AS s FROM (SELECT {key} AS k, n FROM numbers) AS keyed GROUP BY k")
+}
+
+/// The `weir` of the same build as this program.
+#[derive(Clone, Debug)]
+pub struct WeirBinary(PathBuf);
+
+impl WeirBinary {
+    pub fn find() -> Result<Self> {
+        let own = std::env::current_exe().context("cannot tell where this program is")?;
+        let path = own.with_file_name(format!("weir{}", std::env::consts::EXE_SUFFIX));
+        if !path.is_file() {
+            bail!("there is no `{}`; run `cargo xtask bench`, which builds it", path.display());
+        }
+        Ok(WeirBinary(path))
+    }
+
+    /// Starts the job, with its file and its checkpoints in `folder`.
+    pub fn start(&self, job: &WeirJob, folder: &Path) -> Result<WeirRun> {
+        let file = folder.join("job.yaml");
+        std::fs::write(&file, job.yaml(&folder.join("checkpoints"))).context("cannot write the job file")?;
+        let started = Instant::now();
+        let mut command = Command::new(&self.0);
+        command.arg("run").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Process::start(&mut command)?;
+        let output = process.child().stderr.take().context("weir has no standard error")?;
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (reader, id) = (Arc::clone(&seen), process.id());
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                lock(&reader).line(&line, id);
+            }
+            lock(&reader).ended = true;
+        });
+        Ok(WeirRun { process, seen, started })
+    }
+
+    /// The job's checkpoints: (state changed and written, all that a restore reads), bytes, oldest first.
+    pub fn checkpoints(&self, folder: &Path) -> Result<Vec<(u64, u64)>> {
+        let mut command = Command::new(&self.0);
+        command.arg("checkpoints").arg(folder.join("job.yaml")).args(["--output", "json"]);
+        let output = command.output().context("cannot run `weir checkpoints`")?;
+        if !output.status.success() {
+            bail!("`weir checkpoints` failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let list: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).context("not a list in JSON")?;
+        let number = |entry: &serde_json::Value, name: &str| entry[name].as_u64().unwrap_or(0);
+        Ok(list.iter().map(|entry| (number(entry, "sizeBytes"), number(entry, "fullSizeBytes"))).collect())
+    }
+
+    pub fn version(&self) -> String {
+        let output = Command::new(&self.0).arg("--version").output();
+        output.map_or("weir".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+/// A running job.
+pub struct WeirRun {
+    process: Process,
+    seen: Arc<Mutex<Seen>>,
+    pub started: Instant,
+}
+
+/// What the job has said.
+#[derive(Default)]
+struct Seen {
+    samples: Vec<Sample>,
+    checkpoints: Vec<CheckpointSample>,
+    running_at: Option<Instant>,
+    failed_checkpoints: usize,
+    last_lines: Vec<String>,
+    ended: bool,
+}
+
+impl WeirRun {
+    /// Lets it run for as long as that, and measures what follows.
+    pub fn measure(&self, warm_up: Duration, window: Duration) -> Result<Measure> {
+        let begin = Instant::now() + warm_up;
+        self.wait_for("the end of the measured window", warm_up + window, |seen| {
+            seen.samples.last().is_some_and(|sample| sample.at >= begin + window).then_some(())
+        })?;
+        let seen = lock(&self.seen);
+        if seen.failed_checkpoints > 0 {
+            bail!("{} checkpoints failed: {}", seen.failed_checkpoints, seen.last_lines.join("\n"));
+        }
+        let within: Vec<Sample> = seen.samples.iter().filter(|sample| sample.at >= begin).copied().collect();
+        Measure::of(&within, &seen.checkpoints)
+    }
+
+    /// From the start of the process until its tasks run.
+    pub fn until_running(&self) -> Result<Duration> {
+        let at = self.wait_for("the tasks to run", Duration::ZERO, |seen| seen.running_at)?;
+        Ok(at - self.started)
+    }
+
+    /// From the start of the process until a checkpoint has completed.
+    pub fn until_checkpoint(&self) -> Result<Duration> {
+        let at =
+            self.wait_for("the first checkpoint", Duration::ZERO, |seen| Some(seen.checkpoints.first()?.at))?;
+        Ok(at - self.started)
+    }
+
+    pub fn wait_for_records(&self, records: u64) -> Result<()> {
+        self.wait_for("records", Duration::from_secs(600), |seen| {
+            seen.samples.last().is_some_and(|sample| sample.records >= records).then_some(())
+        })
+    }
+
+    pub fn samples(&self) -> Vec<Sample> {
+        lock(&self.seen).samples.clone()
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// After a last checkpoint.
+    pub fn stop(self) -> Result<()> {
+        self.process.terminate()
+    }
+
+    pub fn kill(self) {
+        self.process.kill();
+    }
+
+    fn wait_for<T>(&self, what: &str, expected: Duration, look: impl Fn(&Seen) -> Option<T>) -> Result<T> {
+        let deadline = Instant::now() + expected + PATIENCE;
+        loop {
+            let seen = lock(&self.seen);
+            if let Some(found) = look(&seen) {
+                return Ok(found);
+            }
+            if seen.ended || Instant::now() > deadline {
+                let why = if seen.ended { "the job ended" } else { "nothing came" };
+                bail!("waiting for {what}: {why}. Its last lines:\n{}", seen.last_lines.join("\n"));
+            }
+            drop(seen);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Seen {
+    /// One line of `weir run`'s progress.
+    fn line(&mut self, line: &str, process: u32) {
+        let at = Instant::now();
+        if self.last_lines.len() == KEPT_LINES {
+            self.last_lines.remove(0);
+        }
+        self.last_lines.push(line.to_owned());
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            [SOURCE, records, ..] => {
+                let Ok(records) = records.replace(',', "").parse() else { return };
+                // The process may have ended since: then there is nothing to measure either.
+                let Ok(usage) = crate::process::usage(process) else { return };
+                self.samples.push(Sample { at, records, usage });
+            }
+            [_, "Running", ..] => self.running_at = self.running_at.or(Some(at)),
+            [_, "checkpoint", _, "failed:", ..] => self.failed_checkpoints += 1,
+            [_, "checkpoint", _, _, "in", duration, time_unit, bytes, unit, "new", ..] => {
+                let duration_ms = scaled(duration, time_unit.trim_end_matches(','));
+                let written = scaled(bytes, unit);
+                if let (Some(duration_ms), Some(written_bytes)) = (duration_ms, written) {
+                    self.checkpoints.push(CheckpointSample { at, duration_ms, written_bytes });
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `1.2 MiB` in bytes, `2.3 s` in milliseconds.
+fn scaled(number: &str, unit: &str) -> Option<f64> {
+    let scale = match unit {
+        "ms" | "B" => 1.0,
+        "s" => 1000.0,
+        "KiB" => 1024.0,
+        "MiB" => 1_048_576.0,
+        "GiB" => 1_073_741_824.0,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * scale)
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read() {
+        let mut seen = Seen::default();
+        let own = std::process::id();
+        seen.line("bench  Running (epoch 1, attempt 1)", own);
+        seen.line("bench  checkpoint 1 Aligned in 1.5 s, 2.0 MiB new of 3.0 MiB", own);
+        seen.line("bench  checkpoint 2 failed: the disk is full", own);
+        seen.line("numbers            1,234,567   1.0 M/s", own);
+        assert!(seen.running_at.is_some());
+        assert_eq!((seen.checkpoints[0].duration_ms, seen.checkpoints[0].written_bytes), (1500.0, 2_097_152.0));
+        assert_eq!(seen.failed_checkpoints, 1);
+        assert_eq!(seen.samples[0].records, 1_234_567);
+    }
+}
