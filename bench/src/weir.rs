@@ -57,11 +57,9 @@ impl WeirJob {
                 ),
                 format!("SELECT k, COUNT(*) AS c, SUM(n) AS s FROM {SOURCE} GROUP BY k"),
             ),
-            Query::Sql => (
-                "{name: n, type: BIGINT}",
-                "{name: n, sequence: {}}".to_owned(),
-                sql_aggregate(keys, self.order),
-            ),
+            Query::Sql => {
+                ("{name: n, type: BIGINT}", "{name: n, sequence: {}}".to_owned(), sql_aggregate(keys, self.order))
+            }
         };
         let rate = self.rows_per_second.map_or(String::new(), |rate| format!("rowsPerSecond: {rate}, "));
         let backend = match (self.backend, &self.memory) {
@@ -207,8 +205,7 @@ impl WeirRun {
 
     /// From the start of the process until a checkpoint has completed.
     pub fn until_checkpoint(&self) -> Result<Duration> {
-        let at =
-            self.wait_for("the first checkpoint", Duration::ZERO, |seen| Some(seen.checkpoints.first()?.at))?;
+        let at = self.wait_for("the first checkpoint", Duration::ZERO, |seen| Some(seen.checkpoints.first()?.at))?;
         Ok(at - self.started)
     }
 

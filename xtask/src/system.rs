@@ -9,11 +9,22 @@ use crate::process::{output_of, run_aside, say, succeeds};
 
 /// Makes sure of a C and a C++20 compiler: RocksDB and the compression libraries are built from source.
 pub fn ensure_compiler() -> Result<()> {
-    if has_compiler() {
+    // jemalloc is built with make.
+    let has_make = || succeeds(Command::new("make").arg("--version"));
+    if has_compiler() && has_make() {
         return Ok(());
     }
-    if install(&["gcc", "g++", "libc6-dev"], "a C++ compiler is missing")? && has_compiler() {
+    if install(&["gcc", "g++", "libc6-dev", "make"], "a C++ compiler or make is missing")?
+        && has_compiler()
+        && has_make()
+    {
         return Ok(());
+    }
+    if has_compiler() {
+        return Err(Failure::new(
+            "`make` is missing, with which jemalloc is built. Install it (Debian, Ubuntu: apt-get install make; Fedora: \
+             dnf install make; macOS: xcode-select --install)",
+        ));
     }
     Err(Failure::new(format!(
         "no C compiler with C++20 works here (tried `{}` and `{}`). Install one, for instance gcc 11 or newer \

@@ -15,13 +15,8 @@ pub fn run(bench: &Bench) -> Result<()> {
     for backend in &bench.settings.backend {
         for parallelism in &bench.settings.parallelism {
             let case = format!("{}, parallelism {parallelism}, {keys} keys", name(*backend));
-            let job = WeirJob {
-                keys,
-                order: Order::Mixed,
-                backend: *backend,
-                parallelism: *parallelism,
-                ..bench.job()
-            };
+            let job =
+                WeirJob { keys, order: Order::Mixed, backend: *backend, parallelism: *parallelism, ..bench.job() };
             let (restores, starts, size) = weir(bench, &job)?;
             let restore = median(restores.into_iter());
             let ratio = match &bench.flink {

@@ -71,8 +71,7 @@ pub fn checkpoint_cost(bench: &Bench) -> Result<()> {
 }
 
 pub fn checkpoint_interval(bench: &Bench) -> Result<()> {
-    let intervals =
-        [("each second", Some(Duration::from_secs(1))), ("every 100 ms", Some(Duration::from_millis(100)))];
+    let intervals = [("each second", Some(Duration::from_secs(1))), ("every 100 ms", Some(Duration::from_millis(100)))];
     by_interval(bench, Benchmark::CheckpointInterval, &intervals)
 }
 

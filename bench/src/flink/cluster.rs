@@ -37,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// More numbers than any run reads.
 pub const UNBOUNDED: u64 = 1_000_000_000_000_000;
 
+const SQL_SINK: &str = "CREATE TABLE nowhere (k BIGINT, c BIGINT, s BIGINT) WITH ('connector' = 'blackhole')";
+
 #[derive(Clone, Debug)]
 pub struct FlinkSettings {
     pub parallelism: u32,
@@ -98,22 +100,15 @@ impl FlinkCluster {
     /// The same in SQL.
     pub fn run_sql(&self, keys: u64, order: Order) -> Result<FlinkJob<'_>> {
         // A rate that is never reached: the connector has no "as fast as possible".
-        self.run_statements(keys, order, 1_000_000_000)
+        let insert = format!("INSERT INTO nowhere {}", sql_aggregate(keys, order));
+        self.submit("SqlAggregate", &[UNBOUNDED.to_string(), SQL_SINK.to_owned(), insert], None)
     }
 
     /// The same with hardly a row to read.
     pub fn run_idle(&self) -> Result<FlinkJob<'_>> {
-        self.run_statements(1_000_000, Order::Sequence, 10)
-    }
-
-    fn run_statements(&self, keys: u64, order: Order, rows_per_second: u64) -> Result<FlinkJob<'_>> {
-        let source = format!(
-            "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '{rows_per_second}', \
-             'fields.n.kind' = 'sequence', 'fields.n.start' = '0', 'fields.n.end' = '{UNBOUNDED}')"
-        );
-        let sink = "CREATE TABLE nowhere (k BIGINT, c BIGINT, s BIGINT) WITH ('connector' = 'blackhole')";
-        let query = format!("INSERT INTO nowhere {}", sql_aggregate(keys, order));
-        self.submit("SqlAggregate", &[source, sink.to_owned(), query], None)
+        let source = "CREATE TABLE numbers (n BIGINT) WITH ('connector' = 'datagen', 'rows-per-second' = '10')";
+        let insert = format!("INSERT INTO nowhere {}", sql_aggregate(1_000_000, Order::Sequence));
+        self.submit("SqlAggregate", &["0".to_owned(), source.to_owned(), SQL_SINK.to_owned(), insert], None)
     }
 
     fn submit(&self, class: &str, arguments: &[String], restore: Option<&str>) -> Result<FlinkJob<'_>> {
@@ -196,8 +191,10 @@ impl FlinkJob<'_> {
             let job = self.job().ok()?;
             let vertices = job["vertices"].as_array()?;
             let runs = |vertex: &Value| vertex["status"] == "RUNNING" || vertex["status"] == "FINISHED";
-            (!vertices.is_empty() && vertices.iter().all(runs)).then_some(())
+            let all_run = !vertices.is_empty() && vertices.iter().all(runs);
+            (all_run || job["state"] == "FAILED").then_some(())
         })?;
+        self.records()?;
         Ok(self.submitted.elapsed())
     }
 
@@ -237,7 +234,8 @@ impl FlinkJob<'_> {
     fn records(&self) -> Result<u64> {
         let job = self.job()?;
         if job["state"] == "FAILED" {
-            bail!("Flink's job failed; its logs: {}", self.cluster.last_log_lines());
+            let exceptions = self.cluster.rest.get(&format!("/jobs/{}/exceptions", self.id))?;
+            bail!("Flink's job failed: {}", exceptions["root-exception"].as_str().unwrap_or("it doesn't say why"));
         }
         let vertices = job["vertices"].as_array().context("a job without vertices")?;
         Ok(vertices.last().and_then(|vertex| vertex["metrics"]["read-records"].as_u64()).unwrap_or(0))
@@ -362,6 +360,7 @@ io.tmp.dirs: {folder}/tmp
 metrics.fetcher.update-interval: 100
 web.refresh-interval: 100
 web.checkpoints.history: 100
+restart-strategy.type: none
 state.backend.type: {backend_type}
 {checkpointing}
 execution.checkpointing.mode: EXACTLY_ONCE

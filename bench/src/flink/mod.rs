@@ -97,8 +97,7 @@ fn compile(folder: &Path, scratch: &Path) -> Result<PathBuf> {
 /// Runs it to its end; what it said goes into the error.
 fn succeed(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{program}`"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{program}`"))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         bail!("`{program}` failed: {said}{}", String::from_utf8_lossy(&output.stderr));

@@ -115,7 +115,7 @@ impl RowBlock {
         assert_eq!(state.layout().row_words(), self.stride, "the state's rows have another layout");
         state.read_words(slots, &mut self.words);
         for (null_word, counters) in self.layout.counters.iter().enumerate().filter(|(_, counters)| **counters != 0) {
-            self.words.iter_mut().skip(null_word).step_by(self.stride).for_each(|word| *word &= !counters);
+            self.words.chunks_exact_mut(self.stride).for_each(|row| row[null_word] &= !counters);
         }
         for place in self.layout.bytes_places() {
             let field = state.layout().field(place.field);
@@ -185,8 +185,7 @@ impl RowBlock {
     }
 
     pub fn set_all_valid(&mut self, place: Place) {
-        let nulls = self.words.iter_mut().skip(place.null_word).step_by(self.stride);
-        nulls.for_each(|word| *word &= !place.null_bit);
+        self.words.chunks_exact_mut(self.stride).for_each(|row| row[place.null_word] &= !place.null_bit);
     }
 
     /// Makes the field null, its number zero.
@@ -206,8 +205,8 @@ impl RowBlock {
     }
 
     /// The first word of the field in every row.
-    pub fn words(&self, place: Place) -> impl Iterator<Item = u64> + '_ {
-        self.words.iter().skip(place.at).step_by(self.stride).copied()
+    pub fn words(&self, place: Place) -> impl ExactSizeIterator<Item = u64> + '_ {
+        self.words.chunks_exact(self.stride).map(move |row| row[place.at])
     }
 
     #[inline(always)]
@@ -249,7 +248,7 @@ impl RowBlock {
 
     /// Which rows have the field; `None` when all do.
     pub fn validity(&self, place: Place) -> Option<NullBuffer> {
-        let nulls = self.words.iter().skip(place.null_word).step_by(self.stride);
+        let nulls = self.words.chunks_exact(self.stride).map(|row| row[place.null_word]);
         if nulls.fold(0, |any, word| any | word) & place.null_bit == 0 {
             return None;
         }

@@ -60,6 +60,8 @@ impl OutputEdge {
 pub(crate) struct HashPartitioner {
     pub(crate) key_columns: Vec<usize>,
     pub(crate) max_parallelism: u32,
+    /// Of each key group.
+    subtasks: Vec<u32>,
     hashes: Vec<u64>,
     /// Rows of each target subtask.
     rows: Vec<Vec<u32>>,
@@ -67,7 +69,9 @@ pub(crate) struct HashPartitioner {
 
 impl HashPartitioner {
     pub(crate) fn new(key_columns: Vec<usize>, max_parallelism: u32, parallelism: usize) -> Self {
-        HashPartitioner { key_columns, max_parallelism, hashes: vec![], rows: vec![vec![]; parallelism] }
+        let groups = 0..max_parallelism as u16;
+        let subtasks = groups.map(|group| KeyGroup(group).subtask(parallelism as u32, max_parallelism)).collect();
+        HashPartitioner { key_columns, max_parallelism, subtasks, hashes: vec![], rows: vec![vec![]; parallelism] }
     }
 
     fn emit(&mut self, batch: &RecordBatch, writers: &[ChannelWriter]) -> Result<(), OperatorError> {
@@ -75,10 +79,9 @@ impl HashPartitioner {
         hash::hash_rows(&keys, batch.num_rows(), &mut self.hashes)
             .map_err(|error| OperatorError::Failed(error.to_string()))?;
         self.rows.iter_mut().for_each(Vec::clear);
-        let parallelism = writers.len() as u32;
         for (row, hash) in self.hashes.iter().enumerate() {
             let group = KeyGroup::of_hash(*hash, self.max_parallelism);
-            self.rows[group.subtask(parallelism, self.max_parallelism) as usize].push(row as u32);
+            self.rows[self.subtasks[group.0 as usize] as usize].push(row as u32);
         }
         for (rows, writer) in self.rows.iter().zip(writers) {
             if rows.len() == batch.num_rows() {

@@ -1,7 +1,7 @@
 //! Several steps: their order, what they share, sinks, and mistakes across steps.
 
 use super::*;
-use crate::{CustomOperators, CustomTransform, DeadLetterDefinition};
+use crate::{CustomOperators, CustomTransform, DeadLetterDefinition, leave_out_unread_retractions};
 use weir_model::graph::{NodeKind, StreamSchema};
 
 #[track_caller]
@@ -84,6 +84,34 @@ fn ttl_and_lateness_reach_the_operators() {
     assert!(text.contains("GroupAggregate by (customer): COUNT(*) ttl 1h"), "{text}");
     assert!(text.contains("WindowAggregate tumble 1h of ts: COUNT(*) allowed lateness 90s"), "{text}");
     assert!(text.contains("(window_end TIMESTAMP, n BIGINT) updating"), "{text}");
+}
+
+#[test]
+fn update_before_rows_are_made_where_somebody_reads_them() {
+    let plan_with = |reads_step: &str, sink_reads: bool| {
+        let steps = vec![
+            transform("counts", "SELECT customer, COUNT(*) AS n FROM orders GROUP BY customer"),
+            transform("renamed", "SELECT n AS m, customer FROM counts"),
+            transform("large", "SELECT m FROM renamed WHERE m > 5"),
+            transform("again", "SELECT m, COUNT(*) AS k FROM renamed GROUP BY m"),
+        ];
+        let mut definition = definition(steps);
+        definition.sinks = vec![sink("out", reads_step)];
+        // Steps that nobody reads would be readers too.
+        definition.transforms.retain(|step| match reads_step {
+            "large" => step.name != "again",
+            "again" => step.name != "large",
+            _ => step.name != "large" && step.name != "again",
+        });
+        let mut graph = plan(&definition, &NoCustomOperators).unwrap();
+        leave_out_unread_retractions(&mut graph, |_| sink_reads);
+        explain(&graph).lines().filter(|line| line.contains("without update-before")).count()
+    };
+    assert_eq!(plan_with("renamed", true), 0);
+    assert_eq!(plan_with("renamed", false), 1);
+    // The filter goes by them, and the second aggregate by those of the first.
+    assert_eq!(plan_with("large", false), 0);
+    assert_eq!(plan_with("again", false), 1);
 }
 
 #[test]

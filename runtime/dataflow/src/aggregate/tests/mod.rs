@@ -115,7 +115,8 @@ struct Group {
 fn check(seed: u64, updating: bool, keys: Vec<usize>, calls: Vec<AggregateCall>) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let input = stream(updating);
-    let spec = spec(keys.clone(), calls.clone());
+    let update_before = random.random();
+    let spec = GroupAggregateSpec { update_before, ..spec(keys.clone(), calls.clone()) };
     let output = output(&input, &spec);
     let create = |state: &mut KeyedState| -> Result<Box<dyn Operator>, OperatorError> {
         Ok(Box::new(GroupAggregate::new(&spec, &input, &output, state)?))
