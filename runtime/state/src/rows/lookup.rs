@@ -1,4 +1,4 @@
-//! Finding (and making) the rows of a whole batch: index lines are prefetched two blocks ahead, row lines one.
+//! Finding (and making) the rows of a whole batch, with the lines of the keys to come on their way.
 
 use super::set::Set;
 use super::table::{BatchKeys, NO_ROW, Table};
@@ -14,8 +14,11 @@ pub(super) const FIND: u8 = 0;
 pub(super) const INSERT: u8 = 1;
 pub(super) const PEEK: u8 = 2;
 
-/// Keys looked at together: enough to hide a cache miss, few enough to keep the lines in the first-level cache.
-const BLOCK: usize = 32;
+/// How many keys ahead a row is asked for: enough to hide a cache miss, few enough to keep the lines in the
+/// first-level cache.
+const ROWS_AHEAD: usize = 32;
+/// How many keys ahead the line of the index is asked for that says which row it is.
+const LINES_AHEAD: usize = 2 * ROWS_AHEAD;
 /// Below this, rows are looked up without prefetching: they are near.
 const PREFETCH_FROM_BYTES: usize = 1 << 17;
 
@@ -160,51 +163,34 @@ impl View for SetPerKey<'_> {
     }
 }
 
-/// Asks for the places in the index of a block of keys.
+/// Asks for the line of the index that knows the key, if there is a key.
 #[inline(always)]
-fn prefetch_index(view: &impl View, keys: &KeyBatch, block: Range<usize>) {
-    let (hashes, groups) = (&keys.hashes[block.clone()], &keys.groups[block.clone()]);
-    for (at, (hash, group)) in block.zip(hashes.iter().zip(groups)) {
-        prefetch(view.table(at, *group).index.home(*hash));
+fn ask_for_line(view: &impl View, keys: &KeyBatch, at: usize, end: usize) {
+    if at < end {
+        prefetch(view.table(at, keys.groups[at]).index.home(keys.hashes[at]));
     }
 }
 
-/// Finds the candidate rows of a block of keys and asks for them.
+/// Finds the row that may be the key's, and asks for it.
 #[inline(always)]
-fn prefetch_rows(view: &impl View, keys: &KeyBatch, block: Range<usize>, stride: usize, found: &mut [u32; BLOCK]) {
-    let (hashes, groups) = (&keys.hashes[block.clone()], &keys.groups[block.clone()]);
-    for ((at, found), (hash, group)) in block.zip(found).zip(hashes.iter().zip(groups)) {
-        let table = view.table(at, *group);
-        *found = table.index.candidate(*hash).unwrap_or(NO_ROW);
-        prefetch(table.row_ptr(stride, *found));
+fn ask_for_row(view: &impl View, keys: &KeyBatch, at: usize, end: usize, stride: usize) -> u32 {
+    if at >= end {
+        return NO_ROW;
     }
+    let table = view.table(at, keys.groups[at]);
+    let candidate = table.index.candidate(keys.hashes[at]).unwrap_or(NO_ROW);
+    prefetch(table.row_ptr(stride, candidate));
+    candidate
 }
 
-/// Resolves keys up to the first whose candidate (the `known` one, or else the one found now) isn't it; how many.
+/// Whether the candidate is the row of a key of the batch.
+///
+/// # Safety
+/// The candidate is `NO_ROW` or comes from the index of this table.
 #[inline(always)]
-fn resolve<K: BatchKeys>(
-    view: &impl View,
-    batch: &K,
-    keys: &KeyBatch,
-    block: Range<usize>,
-    stride: usize,
-    known: Option<&[u32]>,
-    slots: &mut [Slot],
-) -> usize {
-    let (hashes, groups) = (&keys.hashes[block.clone()], &keys.groups[block.clone()]);
-    for (place, ((at, slot), (hash, group))) in block.zip(&mut *slots).zip(hashes.iter().zip(groups)).enumerate() {
-        let table = view.table(at, *group);
-        let candidate = match known {
-            Some(known) => known[place],
-            None => table.index.candidate(*hash).unwrap_or(NO_ROW),
-        };
-        // SAFETY: a candidate comes from the index of this table.
-        if candidate == NO_ROW || !unsafe { batch.matches(at, table, table.row_ptr(stride, candidate)) } {
-            return place;
-        }
-        *slot = view.slot(at, *group, candidate);
-    }
-    slots.len()
+unsafe fn is_row_of<K: BatchKeys>(batch: &K, at: usize, table: &Table, stride: usize, candidate: u32) -> bool {
+    // SAFETY: the caller's promise.
+    candidate != NO_ROW && unsafe { batch.matches(at, table, table.row_ptr(stride, candidate)) }
 }
 
 impl RowState {
@@ -411,57 +397,101 @@ impl RowState {
         let slots = &mut slots[first..];
         // The few rows of a small set are near anyway.
         if placement.bytes(&self.sets) < PREFETCH_FROM_BYTES {
-            return self.access_block::<MODE, K>(placement, batch, keys, range, None, slots, new);
+            self.access_near::<MODE, K>(placement, batch, keys, range, slots, new)
+        } else {
+            self.access_far::<MODE, K>(placement, batch, keys, range, slots, new)
         }
-        let (first_group, stride) = (self.groups.owned.first, self.physical.stride);
-        let block_of = |number: usize| {
-            let from = (range.start + number * BLOCK).min(range.end);
-            from..(from + BLOCK).min(range.end)
-        };
-        let mut candidates = [[NO_ROW; BLOCK]; 2];
-        for step in 0..range.len().div_ceil(BLOCK) + 2 {
-            let view = placement.view(&self.sets, first_group);
-            prefetch_index(&view, keys, block_of(step));
-            if step >= 1 {
-                prefetch_rows(&view, keys, block_of(step - 1), stride, &mut candidates[(step - 1) % 2]);
+    }
+
+    /// Looks keys up one after the other.
+    #[inline(always)]
+    fn access_near<const MODE: u8, K: BatchKeys>(
+        &mut self,
+        placement: &impl Placement,
+        batch: &K,
+        keys: &KeyBatch,
+        range: Range<usize>,
+        slots: &mut [Slot],
+        new: &mut Vec<u32>,
+    ) -> Result<(), StateError> {
+        let (groups, hashes) = (&keys.groups[range.clone()], &keys.hashes[range.clone()]);
+        let stride = self.physical.stride;
+        let candidates_count = self.candidates_count::<MODE>();
+        let mut done = 0;
+        while done < slots.len() {
+            let view = placement.view(&self.sets, self.groups.owned.first);
+            while done < slots.len() {
+                let (at, group) = (range.start + done, groups[done]);
+                let table = view.table(at, group);
+                let candidate = table.index.candidate(hashes[done]).unwrap_or(NO_ROW);
+                // SAFETY: a candidate comes from the index of this table.
+                if !candidates_count || !unsafe { is_row_of(batch, at, table, stride, candidate) } {
+                    break;
+                }
+                slots[done] = view.slot(at, group, candidate);
+                done += 1;
             }
             drop(view);
-            if step >= 2 {
-                let block = block_of(step - 2);
-                let slots = &mut slots[block.start - range.start..block.end - range.start];
-                let known = Some(&candidates[step % 2][..]);
-                self.access_block::<MODE, K>(placement, batch, keys, block, known, slots, new)?;
+            if done < slots.len() {
+                slots[done] = self.access_slowly::<MODE, K>(placement, batch, keys, range.start + done, new)?;
+                done += 1;
             }
         }
         Ok(())
     }
 
+    /// As `access_near`, and asks for the lines of later keys meanwhile: for the index's line first, and once that
+    /// is near, for the row that it names. One request of each kind a key: the processor has room for few at once.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn access_block<const MODE: u8, K: BatchKeys>(
+    fn access_far<const MODE: u8, K: BatchKeys>(
         &mut self,
         placement: &impl Placement,
         batch: &K,
         keys: &KeyBatch,
-        block: Range<usize>,
-        known: Option<&[u32]>,
+        range: Range<usize>,
         slots: &mut [Slot],
         new: &mut Vec<u32>,
     ) -> Result<(), StateError> {
+        let groups = &keys.groups[range.clone()];
+        let stride = self.physical.stride;
+        let candidates_count = self.candidates_count::<MODE>();
+        // Of the keys from `done` on.
+        let mut candidates = [NO_ROW; ROWS_AHEAD];
+        let view = placement.view(&self.sets, self.groups.owned.first);
+        (range.start..range.start + LINES_AHEAD).for_each(|at| ask_for_line(&view, keys, at, range.end));
+        for (at, candidate) in (range.start..).zip(&mut candidates) {
+            *candidate = ask_for_row(&view, keys, at, range.end, stride);
+        }
+        drop(view);
+
         let mut done = 0;
         while done < slots.len() {
-            if self.ttl_ms.is_none() || MODE == PEEK {
-                let view = placement.view(&self.sets, self.groups.owned.first);
-                let known = known.map(|known| &known[done..]);
-                let rest = block.start + done..block.end;
-                done += resolve(&view, batch, keys, rest, self.physical.stride, known, &mut slots[done..]);
+            let view = placement.view(&self.sets, self.groups.owned.first);
+            while done < slots.len() {
+                let (at, group) = (range.start + done, groups[done]);
+                ask_for_line(&view, keys, at + LINES_AHEAD, range.end);
+                let next = ask_for_row(&view, keys, at + ROWS_AHEAD, range.end, stride);
+                let candidate = std::mem::replace(&mut candidates[done % ROWS_AHEAD], next);
+                let table = view.table(at, group);
+                // SAFETY: a candidate comes from the index of this table.
+                if !candidates_count || !unsafe { is_row_of(batch, at, table, stride, candidate) } {
+                    break;
+                }
+                slots[done] = view.slot(at, group, candidate);
+                done += 1;
             }
+            drop(view);
             if done < slots.len() {
-                slots[done] = self.access_slowly::<MODE, K>(placement, batch, keys, block.start + done, new)?;
+                slots[done] = self.access_slowly::<MODE, K>(placement, batch, keys, range.start + done, new)?;
                 done += 1;
             }
         }
         Ok(())
+    }
+
+    /// Whether a row of the key is what the lookup is for: with a time to live it may be over.
+    fn candidates_count<const MODE: u8>(&self) -> bool {
+        self.ttl_ms.is_none() || MODE == PEEK
     }
 
     /// A key whose first candidate wasn't it, or is absent, or may have expired.
