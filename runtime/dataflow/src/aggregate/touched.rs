@@ -3,7 +3,7 @@
 use weir_model::element::BATCH_ROWS;
 use weir_state::Slot;
 
-/// Cells of the index: at most half of them are taken.
+/// Cells of the index: at most half of them are taken, of the part that a small piece uses a quarter.
 const CELLS: usize = 2 * BATCH_ROWS;
 /// Bits of a cell that hold the number of a touched row; the rest are the batch's stamp.
 const NUMBER_BITS: u32 = BATCH_ROWS.ilog2();
@@ -41,8 +41,8 @@ impl Touched {
     pub fn assign(&mut self, slots: &[Slot], hashes: impl Iterator<Item = u64>) {
         let rows = slots.len();
         assert!(rows <= BATCH_ROWS, "{rows} rows in one piece of a batch");
-        // Cells for twice the rows, so that a small piece uses few cache lines.
-        let mask = (2 * rows).next_power_of_two() - 1;
+        // A small piece uses few cache lines, and still finds most cells free.
+        let mask = (4 * rows).next_power_of_two().min(CELLS) - 1;
         self.of_row.resize(rows, 0);
         self.slots.resize(rows, Slot::NONE);
         self.first_rows.resize(rows, 0);
