@@ -43,13 +43,17 @@ enum Command {
     State(command::state::Arguments),
 }
 
+/// What is logged if nothing is said. The AWS SDK warns of each place that has no credentials before it finds some; if
+/// none has, the error says so.
+const SHOWN: &str = "warn,aws_config=error";
+
 /// Runs the command that the process's arguments name.
 pub fn main(mut registry: Registry) -> ExitCode {
     // Where two crates of a binary bring a crypto library each, TLS wants to be told which one is meant; whoever set
     // one before keeps it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Arguments { command } = Arguments::parse();
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(SHOWN));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     registry.storages = storages(registry.storages);
     let registry = Arc::new(registry);

@@ -15,6 +15,11 @@ use tokio::runtime::Handle;
 use weir_snapshot::storage::{Storage, StorageAddress, StorageOptions, StorageProvider};
 use weir_snapshot::{ObjectPath, StorageError};
 
+/// Unless the user's own configuration is there: the defaults try for more than three minutes to reach a name node that
+/// nobody runs.
+const RETRIES: [(&str, &str); 2] =
+    [("dfs.client.failover.max.attempts", "5"), ("dfs.client.failover.sleep.max.millis", "5000")];
+
 /// Opens `hdfs://`.
 #[derive(Debug, Default)]
 pub struct HdfsProvider;
@@ -45,7 +50,11 @@ pub async fn open(address: &StorageAddress, options: &StorageOptions) -> Result<
     }
     let url = format!("hdfs://{}", address.authority);
     // Its own runtime would be dropped inside ours, which tokio forbids.
-    let client = ClientBuilder::new().with_url(url).with_io_runtime(Handle::current()).build();
+    let mut client = ClientBuilder::new().with_url(url).with_io_runtime(Handle::current());
+    if ["HADOOP_CONF_DIR", "HADOOP_HOME"].iter().all(|variable| std::env::var_os(variable).is_none()) {
+        client = client.with_config(RETRIES);
+    }
+    let client = client.build();
     let client = client.map_err(|error| refuse(error.to_string()))?;
     Ok(HdfsStorage::new(client, &address.path, &address.uri))
 }

@@ -1,5 +1,8 @@
 //! The client: credentials, region, endpoint, time limits, retries.
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -29,9 +32,7 @@ const ANY_REGION: &str = "us-east-1";
 /// `Err`: what is missing.
 pub(crate) async fn connect(options: &StorageOptions) -> Result<Client, String> {
     let loaded = load(options).await?;
-    let is_custom = options.endpoint.is_some()
-        || loaded.endpoint_url().is_some()
-        || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+    let is_custom = names_endpoint(options) || loaded.endpoint_url().is_some();
     let mut config = aws_sdk_s3::config::Builder::from(&loaded)
         // Hosts like `bucket.minio` exist only where somebody made them.
         .force_path_style(options.path_style.unwrap_or(is_custom));
@@ -50,6 +51,12 @@ pub(crate) async fn connect(options: &StorageOptions) -> Result<Client, String> 
         None => return Err("its region isn't known: write checkpoint.storage.region, or set AWS_REGION".to_owned()),
     }
     Ok(Client::from_conf(config.build()))
+}
+
+/// A profile may name one too, which is known only when it has been loaded.
+fn names_endpoint(options: &StorageOptions) -> bool {
+    let variables = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
+    options.endpoint.is_some() || variables.iter().any(|variable| std::env::var_os(variable).is_some())
 }
 
 async fn load(options: &StorageOptions) -> Result<SdkConfig, String> {
@@ -71,6 +78,11 @@ async fn load(options: &StorageOptions) -> Result<SdkConfig, String> {
         );
     if let Some(region) = &options.region {
         loader = loader.region(Region::new(region.clone()));
+    } else if names_endpoint(options) {
+        // Not from the machine's metadata, which only the cloud's own machines have.
+        let chain = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
+        let chain = chain.or_else(ProfileFileRegionProvider::new()).or_else(Region::from_static(ANY_REGION));
+        loader = loader.region(chain);
     }
     if let Some(secrets) = &options.credentials {
         let key = secrets.require("accessKeyId")?;

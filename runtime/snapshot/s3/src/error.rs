@@ -62,18 +62,23 @@ where
                 Failure { kind: StorageErrorKind::Permanent, message: chain(&error), status, code: None }
             }
             _ => {
-                let message = chain(&error);
-                // Nothing to wait for: the chain of providers has been asked and has none.
-                let (kind, message) = if message.contains("credentials provider was not enabled")
-                    || message.contains("no providers in chain provided credentials")
-                {
-                    (StorageErrorKind::Permanent, format!("no credentials were found; {CREDENTIALS_HINT}"))
-                } else {
-                    (StorageErrorKind::Transient, message)
-                };
+                let (kind, message) = unanswered(chain(&error));
                 Failure { kind, message, status, code: None }
             }
         }
+    }
+}
+
+/// No answer came, or no request could be made.
+fn unanswered(message: String) -> (StorageErrorKind, String) {
+    if message.contains("no credentials found in chain") {
+        // Nothing to wait for: all places have been asked.
+        (StorageErrorKind::Permanent, format!("no credentials were found; {CREDENTIALS_HINT}"))
+    } else if message.contains("loading credentials") {
+        // A service that hands them out may be back in a moment; on a machine that has none it never is.
+        (StorageErrorKind::Transient, format!("{message}; {CREDENTIALS_HINT}"))
+    } else {
+        (StorageErrorKind::Transient, message)
     }
 }
 
@@ -149,6 +154,17 @@ mod tests {
         ] {
             assert_eq!(kind_of(Some(status), code), expected, "{status} {code:?}");
         }
+    }
+
+    #[test]
+    fn missing_credentials_are_not_waited_for() {
+        let none =
+            "dispatch failure: the credential provider was not enabled: no credentials found in chain. Attempted: x";
+        let (kind, message) = unanswered(none.to_owned());
+        assert_eq!(kind, StorageErrorKind::Permanent);
+        assert!(message.contains("AWS_ACCESS_KEY_ID"), "{message}");
+        let (kind, _) = unanswered("an error occurred while loading credentials: timeout".to_owned());
+        assert_eq!(kind, StorageErrorKind::Transient);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub async fn check_lost_answers(storage: &dyn Storage, direct: &dyn Storage, pro
 }
 
 async fn clear(storage: &dyn Storage) {
-    for info in list_all(&*storage, &ObjectPath::root()).await.expect("the root lists") {
+    for info in list_all(storage, &ObjectPath::root()).await.expect("the root lists") {
         storage.delete(&info.path).await.expect("objects can be deleted");
     }
 }

@@ -15,8 +15,12 @@ pub async fn require_put_if_absent(storage: &dyn Storage, folder: &ObjectPath) -
     let path = folder.child(&format!("{PROBE_FOLDER}/{}", Uuid::new_v4().simple()));
     let path = path.map_err(|error| StorageError::refused(storage.uri(), error))?;
     let outcome = probe(storage, &path).await;
+    let is_written = match &outcome {
+        Err(error) => error.operation != Operation::PutIfAbsent || error.is_transient(),
+        Ok(()) => true,
+    };
     // Best effort: what stays is one object of five bytes that nothing reads.
-    if let Err(error) = storage.delete(&path).await {
+    if is_written && let Err(error) = storage.delete(&path).await {
         tracing::warn!(%error, "the probe of the storage could not be removed");
     }
     outcome
