@@ -147,13 +147,16 @@ impl RowCut {
         out.extend_from_slice(&(removes.len() as u32).to_le_bytes());
         self.write_namespaces(pieces, removes, out);
         self.write_null_places(pieces, removes, out);
-        let column = |word: usize| {
-            pieces.iter().flat_map(move |piece| {
-                let chunk = &self.chunks[piece.chunk as usize];
-                let stride = self.physical.stride;
-                let words = &self.words[chunk.begin + piece.first as usize * stride..][..piece.rows as usize * stride];
-                words[word..].iter().step_by(stride).copied()
-            })
+        // Side by side first: a column is gone over twice.
+        let mut column: Vec<u64> = Vec::with_capacity(puts as usize + removes.len());
+        let take_column = |word: usize, column: &mut Vec<u64>| {
+            let stride = self.physical.stride;
+            column.clear();
+            for piece in pieces {
+                let begin = self.chunks[piece.chunk as usize].begin + piece.first as usize * stride;
+                let rows = self.words[begin..][..piece.rows as usize * stride].chunks_exact(stride);
+                column.extend(rows.map(|row| row[word]));
+            }
         };
         let strings = |word: usize| {
             pieces.iter().flat_map(move |piece| {
@@ -162,16 +165,25 @@ impl RowCut {
             })
         };
         match self.physical.form {
-            KeyForm::Word => write_words(column(0).chain(removes.iter().map(|remove| remove.key.word())), out),
+            KeyForm::Word => {
+                take_column(0, &mut column);
+                column.extend(removes.iter().map(|remove| remove.key.word()));
+                write_words(&column, out);
+            }
             KeyForm::Bytes => write_bytes(strings(1).chain(removes.iter().map(|remove| remove.key.bytes())), out),
         }
         let header = self.physical.header();
         let null_words = self.physical.fresh_nulls.len();
-        write_words(column(header).map(|word| word >> 32), out);
+        take_column(header, &mut column);
+        column.iter_mut().for_each(|word| *word >>= 32);
+        write_words(&column, out);
         for word in header + 1..self.physical.stride {
             match word >= header + null_words && self.physical.var_words.contains(&word) {
                 true => write_bytes(strings(word), out),
-                false => write_words(column(word), out),
+                false => {
+                    take_column(word, &mut column);
+                    write_words(&column, out);
+                }
             }
         }
     }

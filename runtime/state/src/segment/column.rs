@@ -63,13 +63,10 @@ impl<'a> Reader<'a> {
 }
 
 /// `[least u64][width u8]` and for each word its distance from the least (as signed numbers) in `width` bytes.
-pub(crate) fn write_words(words: impl Iterator<Item = u64> + Clone, out: &mut Vec<u8>) {
-    let (mut least, mut greatest, mut count) = (i64::MAX, i64::MIN, 0);
-    for word in words.clone() {
-        (least, greatest) = (least.min(word as i64), greatest.max(word as i64));
-        count += 1;
-    }
-    let (least, greatest) = if count == 0 { (0, 0) } else { (least as u64, greatest as u64) };
+pub(crate) fn write_words(words: &[u64], out: &mut Vec<u8>) {
+    let count = words.len();
+    let least = words.iter().map(|word| *word as i64).min().unwrap_or(0) as u64;
+    let greatest = words.iter().map(|word| *word as i64).max().unwrap_or(0) as u64;
     let span = greatest.wrapping_sub(least);
     let width = (u64::BITS - span.leading_zeros()).div_ceil(8) as usize;
     out.extend_from_slice(&least.to_le_bytes());
@@ -126,7 +123,8 @@ const MAX_COLUMN_BYTES: usize = 1 << 31;
 
 /// The lengths as words, then `[form u8][bytes u32][stored bytes u32]` and the bytes, LZ4 where that is smaller.
 pub(crate) fn write_bytes<'a>(strings: impl Iterator<Item = &'a [u8]> + Clone, out: &mut Vec<u8>) {
-    write_words(strings.clone().map(|string| string.len() as u64), out);
+    let lengths: Vec<u64> = strings.clone().map(|string| string.len() as u64).collect();
+    write_words(&lengths, out);
     let total: usize = strings.clone().map(<[u8]>::len).sum();
     let mut bytes = Vec::with_capacity(total);
     strings.for_each(|string| bytes.extend_from_slice(string));
@@ -198,7 +196,7 @@ mod tests {
         fn words_there_and_back(words in prop::collection::vec(prop_oneof![any::<u64>(), 1000u64..1300, Just(u64::MAX), Just(i64::MIN as u64)], 0..50), shift in 0u32..64) {
             let words: Vec<u64> = words.into_iter().map(|word| word >> shift).collect();
             let (mut bytes, mut out) = (vec![], vec![]);
-            write_words(words.iter().copied(), &mut bytes);
+            write_words(&words, &mut bytes);
             let mut reader = Reader(&bytes);
             prop_assert!(read_words(&mut reader, words.len(), &mut out).is_ok());
             prop_assert!(reader.finish().is_ok());
