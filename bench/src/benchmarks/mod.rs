@@ -29,8 +29,11 @@ pub struct Bench {
 /// Runs one side once.
 pub struct Contender<'a> {
     pub name: String,
-    pub run: Box<dyn Fn(&Path) -> Result<Measure> + 'a>,
+    pub run: Box<RunOnce<'a>>,
 }
+
+/// Runs with its files in the given folder.
+type RunOnce<'a> = dyn Fn(&Path) -> Result<Measure> + 'a;
 
 impl Bench {
     pub fn new(settings: Settings, scratch: &Path) -> Result<Self> {
