@@ -9,7 +9,7 @@ pub struct Machine {
     pub cores: usize,
     pub memory_gib: u64,
     pub kernel: String,
-    /// Of the last minute, at the start: what else ran.
+    /// Of the last minute of the benchmark: what else ran, too.
     pub load_average: String,
 }
 

@@ -56,7 +56,7 @@ impl Report {
         let mut out = format!("# {}\n", self.benchmark);
         writeln!(
             out,
-            "{}. {cpu}, {cores} cores, {memory_gib} GiB, Linux {kernel}; load average {load_average} at the start. {}. \
+            "{}. {cpu}, {cores} cores, {memory_gib} GiB, Linux {kernel}; load average {load_average} at the end. {}. \
              `cargo xtask bench {}`\n",
             self.date,
             self.versions.join(", "),
