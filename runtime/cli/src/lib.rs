@@ -1,5 +1,6 @@
 //! The `weir` command, as a library: a binary with operators of one's own calls [`main`] with its registry.
 
+mod children;
 mod command;
 mod job_file;
 mod progress;
@@ -27,6 +28,10 @@ struct Arguments {
 enum Command {
     /// Run a job to the end of its input, or until it is stopped. Started again it goes on from its last checkpoint.
     Run(command::run::Arguments),
+    /// Coordinate a job that worker processes run, on this machine and others.
+    Coordinator(command::coordinator::Arguments),
+    /// Work for a coordinator until its job is over.
+    Worker(command::worker::Arguments),
     /// Tell every mistake in a job file.
     Validate(command::validate::Arguments),
     /// Show what would run: operators, exchanges, state, and what it would start from.
@@ -59,6 +64,8 @@ pub fn main(mut registry: Registry) -> ExitCode {
     let registry = Arc::new(registry);
     let result = match command {
         Command::Run(arguments) => command::run::run(&arguments, registry),
+        Command::Coordinator(arguments) => command::coordinator::run(&arguments, registry),
+        Command::Worker(arguments) => command::worker::run(&arguments, &registry),
         Command::Validate(arguments) => command::validate::run(&arguments, registry),
         Command::Plan(arguments) => command::plan::run(&arguments, registry),
         Command::Checkpoints(arguments) => command::checkpoints::run(&arguments, registry),

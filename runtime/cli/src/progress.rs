@@ -55,6 +55,7 @@ struct View {
     shown_phase: String,
     shown_checkpoints: usize,
     shown_restarts: u64,
+    shown_wait: Option<String>,
     table_at: Instant,
     /// Records in and out of each node at the last table.
     before: BTreeMap<String, u64>,
@@ -71,6 +72,7 @@ impl View {
             shown_phase: String::new(),
             shown_checkpoints: 0,
             shown_restarts: 0,
+            shown_wait: None,
             table_at: now + TABLE_EVERY,
             before: BTreeMap::new(),
             before_at: now,
@@ -96,6 +98,12 @@ impl View {
             let why = status.last_restart.as_deref().unwrap_or("of an unknown failure");
             writeln!(out, "{}  restart {} after {why}", self.job, status.restarts).ok();
             self.shown_restarts = status.restarts;
+        }
+        if status.waits_for != self.shown_wait {
+            if let Some(wait) = &status.waits_for {
+                writeln!(out, "{}  has {wait}", self.job).ok();
+            }
+            self.shown_wait = status.waits_for.clone();
         }
         let skip = self.shown_checkpoints.saturating_sub(status.checkpoints_before);
         for line in status.checkpoints.iter().skip(skip) {

@@ -38,6 +38,12 @@ impl CommitPermit {
         CommitPermit { checkpoint: *checkpoint.get(), fence }
     }
 
+    /// On a worker, from its coordinator's word that the checkpoint stands in the log. The coordinator has that word
+    /// from a `Durable` alone.
+    pub fn from_coordinator(checkpoint: CheckpointId, fence: Fence) -> Self {
+        CommitPermit { checkpoint, fence }
+    }
+
     pub fn checkpoint(&self) -> CheckpointId {
         self.checkpoint
     }

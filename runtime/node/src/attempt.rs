@@ -2,6 +2,7 @@
 
 use crate::backends::Backends;
 use crate::checkpoint_objects::CheckpointObjects;
+use crate::exchange::{AttemptExchange, DataServer};
 use crate::job::Job;
 use crate::metrics::NodeMetrics;
 use crate::physical::PhysicalPlan;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use weir_connectors::api::{CommitterContext, ConnectorError, SinkContext, SourceContext};
+use weir_connectors::api::{CommitterContext, ConnectorError, SinkContext, SourceContext, dead_letter_schema};
 use weir_dataflow::alignment::Aligner;
 use weir_dataflow::operator::OperatorMetrics;
 use weir_dataflow::watermark::{WatermarkGenerator, WatermarkMerger, WatermarkStrategy};
@@ -28,6 +29,7 @@ type ThreadBody = Box<dyn FnOnce() + Send>;
 /// The running tasks of one attempt on one worker.
 pub(crate) struct Attempt {
     pub(crate) objects: Arc<CheckpointObjects>,
+    exchange: AttemptExchange,
     gates: Vec<Arc<Gate>>,
     source_gates: Vec<Arc<Gate>>,
     threads: Vec<JoinHandle<()>>,
@@ -45,6 +47,7 @@ impl Attempt {
     /// Lets every task end where it stands.
     pub(crate) fn cancel(&self) {
         self.objects.close();
+        self.exchange.close();
         self.gates.iter().for_each(|gate| gate.cancel());
     }
 
@@ -66,6 +69,7 @@ pub(crate) struct Prepared {
 impl Prepared {
     pub(crate) fn start(self) -> Attempt {
         let Prepared { mut attempt, bodies } = self;
+        attempt.exchange.connect();
         for (reporter, body) in bodies {
             match std::thread::Builder::new().name(reporter.task.to_string()).spawn(body) {
                 Ok(thread) => attempt.threads.push(thread),
@@ -107,6 +111,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) runtime: &'a tokio::runtime::Handle,
     pub(crate) events: EventSink,
     pub(crate) snapshots: &'a SnapshotPool,
+    /// Where other workers reach this one, if there are any.
+    pub(crate) data: Option<&'a Arc<DataServer>>,
     pub(crate) segments: &'a dyn SegmentSource,
     pub(crate) backends: &'a Backends,
 }
@@ -126,9 +132,10 @@ pub(crate) fn prepare(around: &Surroundings<'_>, restore: Option<&RestoreState>)
             bodies.push(builder.thread(task, subtask)?);
         }
     }
-    let Builder { gates, source_gates, objects, .. } = builder;
+    let Builder { gates, source_gates, objects, mut exchange, .. } = builder;
+    exchange.open();
     let gates = gates.into_iter().flatten().flatten().collect();
-    Ok(Prepared { attempt: Attempt { objects, gates, source_gates, threads: vec![] }, bodies })
+    Ok(Prepared { attempt: Attempt { objects, exchange, gates, source_gates, threads: vec![] }, bodies })
 }
 
 /// Makes visible what the restored checkpoint completed, and removes what later ones prepared.
@@ -227,22 +234,34 @@ struct Builder<'a> {
     gates: Vec<Vec<Option<Arc<Gate>>>>,
     source_gates: Vec<Arc<Gate>>,
     objects: Arc<CheckpointObjects>,
+    exchange: AttemptExchange,
 }
 
 impl<'a> Builder<'a> {
     fn new(around: &'a Surroundings<'a>, restore: Option<&'a RestoreState>) -> Self {
         let gates = (0..around.plan.tasks.len()).map(|task| {
-            let channels = channel_bases(around.plan, task).last().copied().unwrap_or(0);
+            let channels = around.plan.channels(task);
             let gate = |subtask| around.is_here(subtask).then(|| Gate::new(channels));
             (0..around.plan.tasks[task].parallelism).map(gate).collect::<Vec<_>>()
         });
         let gates: Vec<_> = gates.collect();
         let tasks = gates.iter().flatten().flatten().count();
-        let Deployment { fence, worker, .. } = around.deployment;
+        let Deployment { fence, worker, peers, .. } = around.deployment;
+        let mut exchange =
+            AttemptExchange::new(*fence, *worker, around.data.cloned(), peers.clone(), around.events.clone());
+        for (task, gates) in gates.iter().enumerate() {
+            for (subtask, gate) in
+                gates.iter().enumerate().filter_map(|(subtask, gate)| Some((subtask, gate.as_ref()?)))
+            {
+                for channel in 0..around.plan.channels(task) {
+                    exchange.listen(around.plan.channel_number(task, subtask, channel), Arc::clone(gate), channel);
+                }
+            }
+        }
         let objects = CheckpointObjects::new(around.folder.clone(), around.runtime.clone(), *fence, *worker, tasks);
         let Fence { epoch, attempt } = fence;
         let attempt_name = format!("e{epoch}-a{attempt}-{:08x}", rand::random::<u32>());
-        Builder { around, restore, attempt_name, gates, source_gates: vec![], objects: Arc::new(objects) }
+        Builder { around, restore, attempt_name, gates, source_gates: vec![], objects: Arc::new(objects), exchange }
     }
 
     /// # Panics
@@ -264,7 +283,7 @@ impl<'a> Builder<'a> {
         let nodes = chained.iter().map(|node| self.chain_node(*node, subtask)).collect::<Result<Vec<_>, _>>()?;
         let core = TaskCore {
             nodes,
-            outputs: self.outputs(task, subtask, Port::Main),
+            outputs: self.outputs(task, subtask, Port::Main)?,
             gate: self.gate(task, subtask),
             reporter: reporter.clone(),
             snapshots: self.around.snapshots.handle(Arc::clone(&self.objects)),
@@ -277,7 +296,7 @@ impl<'a> Builder<'a> {
             let source = self.source_task(task, subtask, core)?;
             return Ok((reporter.clone(), guarded(reporter, move || source.run())));
         }
-        let bases = channel_bases(self.around.plan, task);
+        let bases = self.around.plan.channel_bases(task);
         let channels = bases.last().copied().unwrap_or(0);
         let input_of_channel = bases.windows(2).enumerate().flat_map(|(input, base)| vec![input; base[1] - base[0]]);
         let operator = OperatorTask {
@@ -306,7 +325,7 @@ impl<'a> Builder<'a> {
             reader,
             event_time: self.event_time(node),
             restored_watermark: self.restored(&node.uid).and_then(|restored| restored.watermark),
-            dead_letters: self.outputs(task, subtask, Port::DeadLetter),
+            dead_letters: self.outputs(task, subtask, Port::DeadLetter)?,
         })
     }
 
@@ -405,7 +424,34 @@ impl<'a> Builder<'a> {
         thread.map(Some).map_err(|error| DeployError { reason: error.to_string(), is_fatal: false })
     }
 
-    fn outputs(&self, task: usize, subtask: usize, port: Port) -> Outputs {
+    /// The way into a channel of a reading subtask, wherever that runs. `task`: who writes.
+    fn writer(
+        &mut self,
+        task: usize,
+        reader: usize,
+        target: usize,
+        channel: usize,
+        port: Port,
+    ) -> Result<ChannelWriter, DeployError> {
+        if self.around.is_here(target) {
+            return Ok(ChannelWriter::local(self.gate(reader, target), channel));
+        }
+        let worker = self.around.deployment.slots[target];
+        let number = self.around.plan.channel_number(reader, target, channel);
+        let nodes = &self.around.plan.tasks[task].nodes;
+        let (uid, schema) = match port {
+            Port::Main => {
+                let node = self.around.job.graph.node(nodes[nodes.len() - 1]);
+                (&node.uid, node.schema.fields.clone())
+            }
+            Port::DeadLetter => (&self.around.job.graph.node(nodes[0]).uid, dead_letter_schema()),
+        };
+        let channel = self.exchange.to(worker).channel(number, &schema);
+        let channel = channel.map_err(|error| DeployError::fatal(format!("{uid}: {error}")))?;
+        Ok(ChannelWriter::Remote(channel))
+    }
+
+    fn outputs(&mut self, task: usize, subtask: usize, port: Port) -> Result<Outputs, DeployError> {
         let plan = self.around.plan;
         let mut outputs = Outputs::default();
         for (reader, input) in plan.readers(task) {
@@ -413,14 +459,14 @@ impl<'a> Builder<'a> {
             if edge.port != port {
                 continue;
             }
-            let base = channel_bases(plan, reader)[input];
+            let base = plan.channel_bases(reader)[input];
             let readers = plan.tasks[reader].parallelism;
             let (writers, partitioner) = match &edge.exchange {
-                Exchange::Forward => (vec![ChannelWriter::new(self.gate(reader, subtask), base)], Partitioner::Forward),
+                Exchange::Forward => (vec![self.writer(task, reader, subtask, base, port)?], Partitioner::Forward),
                 exchange => {
                     let writers: Vec<_> = (0..readers)
-                        .map(|target| ChannelWriter::new(self.gate(reader, target), base + subtask))
-                        .collect();
+                        .map(|target| self.writer(task, reader, target, base + subtask, port))
+                        .collect::<Result<_, _>>()?;
                     let partitioner = match exchange {
                         Exchange::Hash { key_columns } => Partitioner::Hash(HashPartitioner::new(
                             key_columns.clone(),
@@ -434,7 +480,7 @@ impl<'a> Builder<'a> {
             };
             outputs.edges.push(OutputEdge { writers, partitioner });
         }
-        outputs
+        Ok(outputs)
     }
 
     fn metrics(&self, node: NodeId, subtask: usize) -> Arc<NodeMetrics> {
@@ -444,19 +490,6 @@ impl<'a> Builder<'a> {
     fn restored(&self, uid: &OperatorUid) -> Option<&OperatorRestore> {
         self.restore.and_then(|restore| restore.operators.get(uid))
     }
-}
-
-/// Where the channels of each input begin in a task's gate, and last their number.
-fn channel_bases(plan: &PhysicalPlan, task: usize) -> Vec<usize> {
-    let mut bases = vec![0];
-    for input in &plan.tasks[task].inputs {
-        let channels = match input.exchange {
-            Exchange::Forward => 1,
-            Exchange::Hash { .. } | Exchange::Rebalance => plan.tasks[input.from].parallelism,
-        };
-        bases.push(bases.last().copied().unwrap_or(0) + channels);
-    }
-    bases
 }
 
 /// A node of an attempt that begins: nothing is counted yet.

@@ -11,6 +11,8 @@ pub(crate) enum ControlEvent {
     WorkerRegistered {
         worker: WorkerId,
         slots: u32,
+        /// Where other workers reach it; none where there are no others.
+        data_address: Option<String>,
         link: WorkerLink,
     },
     WorkerLost {

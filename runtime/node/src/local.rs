@@ -1,12 +1,14 @@
-//! A job run in this process.
+//! A job that this process coordinates: with a worker of its own, or with those that come to it.
 
 use crate::backends::Backends;
 use crate::control::{ControlEvent, WorkerLink};
 use crate::job::Job;
+use crate::remote::{self, JobText};
 use crate::run::{RequestSender, Runner};
 use crate::start::{self, StartError, StartFrom};
 use crate::status::StatusHandle;
 use crate::worker::{self, EventSink, Worker};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 use weir_coordinator::Outcome;
@@ -46,14 +48,13 @@ impl LocalJob {
     }
 
     fn start_in(job: Arc<Job>, from: &StartFrom, folder: JobFolder, runtime: Runtime) -> Result<Self, StartError> {
+        let backends = Arc::new(Backends::of(&job)?);
         let opened = start::open(&job, from, folder, runtime.handle())?;
         let status = StatusHandle::default();
-        let backends = Arc::new(Backends::of(&job)?);
         status.lock().rocksdb = backends.rocksdb();
         let folder = opened.folder.clone();
         let runner = Runner::new(Arc::clone(&job), opened, 1, runtime.handle().clone(), status.clone())?;
         // One worker, in this process, with a slot for everything.
-        let events = runner.events();
         let report = runner.events();
         let worker = worker::start(Worker {
             job,
@@ -64,6 +65,7 @@ impl LocalJob {
                 // Nobody listens any more once the job is closed.
                 report.send(ControlEvent::Worker { worker: OWN_WORKER, event }).ok();
             }),
+            data: None,
         })
         .map_err(StartError::thread)?;
         let lost = runner.events();
@@ -73,7 +75,9 @@ impl LocalJob {
                 lost.send(ControlEvent::WorkerLost { worker: OWN_WORKER, reason }).ok();
             }
         });
-        events.send(ControlEvent::WorkerRegistered { worker: OWN_WORKER, slots: runner.slots(), link }).ok();
+        let slots = runner.slots();
+        let registered = ControlEvent::WorkerRegistered { worker: OWN_WORKER, slots, data_address: None, link };
+        runner.events().send(registered).ok();
         Ok(LocalJob { runner, status, _runtime: runtime })
     }
 
@@ -90,6 +94,60 @@ impl LocalJob {
     /// Runs to the end of the input, or until it is stopped.
     pub fn run(self) -> Outcome {
         self.runner.run()
+    }
+}
+
+/// Where workers come to, and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct CoordinatorOptions {
+    /// Port 0 lets the system choose one.
+    pub listen: SocketAddr,
+    /// How many workers somebody starts, if that is known: worth a short wait for all of them.
+    pub workers: usize,
+}
+
+/// A job that this process coordinates, and other processes run.
+pub struct DistributedJob {
+    job: LocalJob,
+    address: SocketAddr,
+    slots: u32,
+}
+
+impl DistributedJob {
+    /// Takes the job over, as `LocalJob::start` does, and lets workers register.
+    ///
+    /// # Errors
+    /// As `LocalJob::start`; and the address may be taken.
+    pub fn start(job: Arc<Job>, from: &StartFrom, options: CoordinatorOptions) -> Result<Self, StartError> {
+        let text = JobText {
+            yaml: serde_yaml::to_string(&job.resource)
+                .map_err(|error| StartError::Refused(format!("the job cannot be sent to workers: {error}")))?,
+            folder: job.folder.display().to_string(),
+        };
+        let runtime = storage_runtime()?;
+        let folder = runtime.block_on(start::own_folder(&job))?;
+        let opened = start::open(&job, from, folder, runtime.handle())?;
+        let status = StatusHandle::default();
+        let runner = Runner::new(job, opened, options.workers, runtime.handle().clone(), status.clone())?;
+        let address = remote::serve(runtime.handle(), options.listen, text, runner.events())
+            .map_err(|error| StartError::Refused(format!("cannot listen on {}: {error}", options.listen)))?;
+        let slots = runner.slots();
+        Ok(DistributedJob { job: LocalJob { runner, status, _runtime: runtime }, address, slots })
+    }
+
+    /// Where workers register.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How many slots the job needs.
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// The job, to be watched, asked and run as any other.
+    pub fn into_job(self) -> LocalJob {
+        self.job
     }
 }
 

@@ -58,6 +58,30 @@ impl PhysicalPlan {
         self.tasks.iter().map(|task| task.parallelism as u32).max().unwrap_or(0)
     }
 
+    /// The channels into one subtask: where those of each input begin, and last their number.
+    pub(crate) fn channel_bases(&self, task: usize) -> Vec<usize> {
+        let mut bases = vec![0];
+        for input in &self.tasks[task].inputs {
+            let channels = match input.exchange {
+                Exchange::Forward => 1,
+                Exchange::Hash { .. } | Exchange::Rebalance => self.tasks[input.from].parallelism,
+            };
+            bases.push(bases.last().copied().unwrap_or(0) + channels);
+        }
+        bases
+    }
+
+    /// The channels into one subtask.
+    pub(crate) fn channels(&self, task: usize) -> usize {
+        self.channel_bases(task).last().copied().unwrap_or(0)
+    }
+
+    /// A number for each channel of the job, the same on every worker.
+    pub(crate) fn channel_number(&self, task: usize, subtask: usize, channel: usize) -> u32 {
+        let before: usize = (0..task).map(|task| self.tasks[task].parallelism * self.channels(task)).sum();
+        (before + subtask * self.channels(task) + channel) as u32
+    }
+
     /// All subtasks, and those of them that are sources.
     pub(crate) fn subtasks(&self, graph: &JobGraph) -> (Vec<SubtaskId>, Vec<SubtaskId>) {
         let of_task = |task: usize| {

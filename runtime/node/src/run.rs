@@ -10,7 +10,7 @@ use crate::start::{Opened, StartError};
 use crate::status::{CheckpointLine, NodeStatus, StatusHandle};
 use crate::storage_thread::{StorageRequest, StorageThread, now_ms};
 use crate::task::{TaskEvent, TaskEventKind, TaskSnapshot};
-use crate::worker::{Deployment, WorkerCommand, WorkerEvent};
+use crate::worker::{Deployment, SubtaskMetrics, WorkerCommand, WorkerEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -28,6 +28,8 @@ pub struct Runner {
     coordinator: Coordinator<TaskSnapshot>,
     rollout: Rollout,
     links: BTreeMap<WorkerId, WorkerLink>,
+    /// Where workers reach each other.
+    addresses: BTreeMap<WorkerId, String>,
     mode: AlignmentMode,
     /// Every subtask of the job; `sources` are among them.
     tasks: Vec<SubtaskId>,
@@ -104,6 +106,7 @@ impl Runner {
             coordinator,
             rollout: Rollout::new(plan.slots(), promised_workers),
             links: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             mode,
             tasks,
             sources,
@@ -164,6 +167,7 @@ impl Runner {
             };
             self.apply(events);
         }
+        self.tell(&self.links.keys().copied().collect::<Vec<_>>(), || WorkerCommand::Goodbye);
         self.show();
         match self.coordinator.phase() {
             Phase::Closed(outcome) => outcome.clone(),
@@ -183,13 +187,15 @@ impl Runner {
     /// What the coordinator is to know of an event; what only the runner needs is done here.
     fn translate(&mut self, event: ControlEvent) -> Vec<Event<TaskSnapshot>> {
         vec![match event {
-            ControlEvent::WorkerRegistered { worker, slots, link } => {
+            ControlEvent::WorkerRegistered { worker, slots, data_address, link } => {
                 self.links.insert(worker, link);
+                self.addresses.extend(data_address.map(|address| (worker, address)));
                 let steps = self.rollout.registered(worker, slots, now_ms());
                 return self.take_steps(steps);
             }
             ControlEvent::WorkerLost { worker, reason } => {
                 self.links.remove(&worker);
+                self.addresses.remove(&worker);
                 let steps = self.rollout.lost(worker, &reason);
                 return self.take_steps(steps);
             }
@@ -247,7 +253,29 @@ impl Runner {
                 let acknowledged = |(task, payload)| Event::Acknowledged { fence, checkpoint, task, payload };
                 snapshots.into_iter().map(acknowledged).collect()
             }
+            WorkerEvent::Metrics { fence, subtasks } => {
+                if fence == self.coordinator.fence() {
+                    self.count(&subtasks);
+                }
+                vec![]
+            }
+            WorkerEvent::AttemptFailed { fence, reason } => {
+                vec![Event::AttemptFailed { fence, reason, random: rand::random() }]
+            }
             WorkerEvent::Task(event) => self.task_event(event).into_iter().collect(),
+        }
+    }
+
+    fn count(&self, subtasks: &[SubtaskMetrics]) {
+        let status = self.status.lock();
+        for counted in subtasks {
+            let node = status.nodes.get(counted.node as usize);
+            let Some(metrics) = node.and_then(|node| node.subtasks.get(counted.subtask as usize)) else { continue };
+            metrics.records_in.set(counted.records_in);
+            metrics.records_out.set(counted.records_out);
+            metrics.late_records.set(counted.late_records);
+            metrics.bad_records.set(counted.bad_records);
+            metrics.watermark_us.set(counted.watermark_us);
         }
     }
 
@@ -323,6 +351,7 @@ impl Runner {
                     fence,
                     worker,
                     slots: placement.slots().to_vec(),
+                    peers: self.addresses.clone(),
                     mode: self.mode,
                     restore: self.settled.restore.clone(),
                     nodes: nodes.clone(),

@@ -5,6 +5,7 @@
 use crate::attempt::{Attempt, DeployError, Prepared, Surroundings, prepare};
 use crate::backends::Backends;
 use crate::checkpoint_objects::TaskSnapshots;
+use crate::exchange::DataServer;
 use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
@@ -13,6 +14,7 @@ use crate::savepoint;
 use crate::start::not_restorable;
 use crate::status::NodeStatus;
 use crate::task::{Mail, SnapshotPool, TaskEvent};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use weir_dataflow::alignment::AlignmentMode;
@@ -37,6 +39,8 @@ pub(crate) enum WorkerCommand {
     Finish { fence: Fence },
     /// End as you are. Answered by `Stopped`.
     Stop { fence: Fence },
+    /// The job is over.
+    Goodbye,
 }
 
 /// An attempt, as one worker has to know it.
@@ -45,6 +49,8 @@ pub(crate) struct Deployment {
     pub(crate) worker: WorkerId,
     /// The worker of each slot: subtask i of every task is in slot i.
     pub(crate) slots: Vec<WorkerId>,
+    /// Where each of them is reached by the others.
+    pub(crate) peers: BTreeMap<WorkerId, String>,
     pub(crate) mode: AlignmentMode,
     pub(crate) restore: Option<RestoreFrom>,
     /// Where the tasks count, by node of the graph.
@@ -76,10 +82,32 @@ pub(crate) enum WorkerEvent {
         snapshots: TaskSnapshots,
     },
     Task(TaskEvent),
+    /// What several tasks need is gone: a connection to another worker.
+    AttemptFailed {
+        fence: Fence,
+        reason: String,
+    },
     /// None of the attempt's threads is left here.
     Stopped {
         fence: Fence,
     },
+    /// What another process has counted; in this one, the counters themselves are shared.
+    Metrics {
+        fence: Fence,
+        subtasks: Vec<SubtaskMetrics>,
+    },
+}
+
+/// The counters of one subtask of one node of the graph.
+#[derive(Debug)]
+pub(crate) struct SubtaskMetrics {
+    pub(crate) node: u32,
+    pub(crate) subtask: u32,
+    pub(crate) records_in: u64,
+    pub(crate) records_out: u64,
+    pub(crate) late_records: u64,
+    pub(crate) bad_records: u64,
+    pub(crate) watermark_us: i64,
 }
 
 /// Where a worker's events go.
@@ -108,6 +136,8 @@ pub(crate) struct Worker {
     pub(crate) backends: Arc<Backends>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) events: EventSink,
+    /// None: it is the only one.
+    pub(crate) data: Option<Arc<DataServer>>,
 }
 
 /// The way to a worker of this process.
@@ -165,6 +195,8 @@ impl Running {
             WorkerCommand::Resume { fence } => self.mail_sources(fence, &Mail::Resume),
             WorkerCommand::Finish { fence } => self.end(fence, true),
             WorkerCommand::Stop { fence } => self.end(fence, false),
+            // Nothing of an attempt is left; the thread ends with its channel.
+            WorkerCommand::Goodbye => {}
         }
     }
 
@@ -182,7 +214,7 @@ impl Running {
     }
 
     fn try_prepare(&self, deployment: Deployment) -> Result<Prepared, DeployError> {
-        let Worker { job, folder, backends, runtime, events } = &self.worker;
+        let Worker { job, folder, backends, runtime, events, data } = &self.worker;
         let fatal = |reason: String| DeployError { reason, is_fatal: true };
         let own = || FolderSegments::new(folder.clone(), runtime.clone());
         let (restore, segments) = match &deployment.restore {
@@ -202,6 +234,7 @@ impl Running {
             runtime,
             events: events.clone(),
             snapshots: &self.snapshots,
+            data: data.as_ref(),
             segments: &segments,
             backends,
         };

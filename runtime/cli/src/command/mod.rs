@@ -2,9 +2,11 @@
 
 pub(crate) mod cancel;
 pub(crate) mod checkpoints;
+pub(crate) mod coordinator;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod savepoint;
 pub(crate) mod state;
 pub(crate) mod stop;
 pub(crate) mod validate;
+pub(crate) mod worker;

@@ -1,12 +1,17 @@
+use crate::children::Children;
 use crate::job_file::JobFile;
 use crate::progress::Progress;
 use anyhow::{Context, Result};
 use clap::Args;
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use weir_model::CheckpointId;
-use weir_node::{LocalJob, Outcome, Registry, Request, StartError, StartFrom, StopMode, control_socket};
+use weir_node::{
+    CoordinatorOptions, DistributedJob, Job, LocalJob, Outcome, Registry, Request, StartError, StartFrom, StopMode,
+    control_socket,
+};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -16,6 +21,9 @@ pub(crate) struct Arguments {
     /// the job goes on from its latest checkpoint, and begins where `spec.restore` says.
     #[arg(long, value_name = "WHERE")]
     from: Option<String>,
+    /// Run the job in so many worker processes beside this one, which coordinates; without it in this process alone.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    workers: Option<u32>,
     /// Show no progress.
     #[arg(short, long)]
     quiet: bool,
@@ -27,18 +35,42 @@ const INTERRUPTED: u8 = 130;
 pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
     let job = Arc::new(arguments.job.job(registry)?);
     let from = start_from(arguments.from.as_deref())?;
-    let local = match LocalJob::start(Arc::clone(&job), &from) {
-        Ok(local) => local,
+    let Some(workers) = arguments.workers else {
+        let local = LocalJob::start(Arc::clone(&job), &from);
+        return started(&job, local, |local| drive(&job, local, arguments.quiet));
+    };
+    let options = CoordinatorOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), workers: workers as usize };
+    started(&job, DistributedJob::start(Arc::clone(&job), &from, options), |distributed| {
+        let slots = distributed.slots().div_ceil(workers);
+        let children = Children::start(workers, distributed.address(), slots)?;
+        let code = drive(&job, distributed.into_job(), arguments.quiet);
+        children.end();
+        code
+    })
+}
+
+/// Goes on with a job that could be taken over.
+pub(crate) fn started<T>(
+    job: &Job,
+    started: Result<T, StartError>,
+    go_on: impl FnOnce(T) -> Result<ExitCode>,
+) -> Result<ExitCode> {
+    match started {
+        Ok(started) => go_on(started),
         Err(StartError::AlreadyFinished) => {
             println!("{}: has finished; `--from none` runs it again from the beginning", job.name);
-            return Ok(ExitCode::SUCCESS);
+            Ok(ExitCode::SUCCESS)
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot start `{}`", job.name)),
-    };
-    let socket = control_socket::serve(&job, local.requests())
+        Err(error) => Err(error).with_context(|| format!("cannot start `{}`", job.name)),
+    }
+}
+
+/// Runs a job to its end, shows how it goes, and takes requests meanwhile.
+pub(crate) fn drive(job: &Job, local: LocalJob, quiet: bool) -> Result<ExitCode> {
+    let socket = control_socket::serve(job, local.requests())
         .inspect_err(|error| eprintln!("warning: savepoint, stop and cancel from another shell won't work: {error}"));
     stop_on_interrupt(&local)?;
-    let progress = Progress::start(&job, local.status(), arguments.quiet);
+    let progress = Progress::start(job, local.status(), quiet);
     let outcome = local.run();
     progress.end();
     if let Ok(socket) = socket {

@@ -123,7 +123,9 @@ fn while_a_savepoint_is_written() {
     for backend in backends() {
         let scratch = Scratch::new(&format!("kill-savepoint-{backend}"));
         let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
-        let running = start(&scratch, &job, backend, 2).env("WEIR_FAILPOINT", SAVEPOINT_FAILPOINT).spawn();
+        // So slow that it cannot end before it is asked, on whatever machine; the start after it is quicker.
+        let slowly = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=500"];
+        let running = start(&scratch, &job, backend, 2).with(slowly).env("WEIR_FAILPOINT", SAVEPOINT_FAILPOINT).spawn();
         support::await_condition("the first checkpoint", || {
             let listed = Weir::new(scratch.path(), ["checkpoints".as_ref(), job.as_os_str()]);
             let listed = listed.with(["--output", "json"]).succeed();

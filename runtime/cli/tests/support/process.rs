@@ -107,6 +107,11 @@ impl Running {
         self.child.try_wait().expect("ask for the exit status").is_some()
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it wrote to standard output so far.
     pub fn stdout(&self) -> String {
         read(&self.logs[0])

@@ -5,6 +5,7 @@
 //! haven't) is simply not read.
 
 use super::mail::Mail;
+use crate::exchange::RemoteChannel;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
@@ -12,7 +13,7 @@ use weir_model::StreamElement;
 
 /// Bytes of batches that one channel holds before its writer waits. What is in flight at a barrier has to be
 /// worked off before the barrier is reached, so this bounds the time of an alignment too.
-const CHANNEL_BYTES: usize = 1 << 20;
+pub(crate) const CHANNEL_BYTES: usize = 1 << 20;
 /// Mail is small and rare: more than this means that the task is not reading it.
 const MAIL_LIMIT: usize = 1024;
 
@@ -25,11 +26,15 @@ pub(crate) enum Event {
     Cancelled,
 }
 
+/// Tells the writer on another worker that so many bytes were taken.
+pub(crate) type CreditReturn = Box<dyn Fn(usize) + Send>;
+
 #[derive(Default)]
 struct Channel {
     queue: VecDeque<(StreamElement, usize)>,
     bytes: usize,
     blocked: bool,
+    credit: Option<CreditReturn>,
 }
 
 struct State {
@@ -94,6 +99,20 @@ impl Gate {
         self.lock().channels.iter_mut().for_each(|channel| channel.blocked = false);
     }
 
+    /// From here on, what is taken from the channel is told to its writer.
+    pub(crate) fn return_credit(&self, channel: usize, credit: CreditReturn) {
+        self.lock().channels[channel].credit = Some(credit);
+    }
+
+    /// Puts in what a writer on another worker had credit for.
+    pub(crate) fn deliver(&self, channel: usize, element: StreamElement, bytes: usize) {
+        let mut state = self.lock();
+        state.channels[channel].bytes += bytes;
+        state.channels[channel].queue.push_back((element, bytes));
+        drop(state);
+        self.readable.notify_one();
+    }
+
     /// Puts mail before everything that waits in the channels.
     pub(crate) fn send(&self, mail: Mail) {
         let mut state = self.lock();
@@ -127,6 +146,9 @@ impl State {
             }
             if let Some((element, bytes)) = channel.queue.pop_front() {
                 channel.bytes -= bytes;
+                if let Some(credit) = channel.credit.as_ref().filter(|_| bytes > 0) {
+                    credit(bytes);
+                }
                 self.next = (index + 1) % count;
                 return Some((index, element));
             }
@@ -139,20 +161,35 @@ impl State {
 #[derive(Debug)]
 pub(crate) struct ChannelClosed;
 
-/// One upstream subtask's way into one channel of a gate.
+/// One upstream subtask's way into one channel of a gate, here or on another worker.
 #[derive(Clone)]
-pub(crate) struct ChannelWriter {
-    gate: Arc<Gate>,
-    channel: usize,
+pub(crate) enum ChannelWriter {
+    Local(LocalChannel),
+    Remote(Arc<RemoteChannel>),
 }
 
 impl ChannelWriter {
-    pub(crate) fn new(gate: Arc<Gate>, channel: usize) -> Self {
-        ChannelWriter { gate, channel }
+    pub(crate) fn local(gate: Arc<Gate>, channel: usize) -> Self {
+        ChannelWriter::Local(LocalChannel { gate, channel })
     }
 
     /// Waits while the channel is full. Everything but a batch is let in at once: it is small, and bounded in number.
     pub(crate) fn push(&self, element: StreamElement) -> Result<(), ChannelClosed> {
+        match self {
+            ChannelWriter::Local(channel) => channel.push(element),
+            ChannelWriter::Remote(channel) => channel.push(&element),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct LocalChannel {
+    gate: Arc<Gate>,
+    channel: usize,
+}
+
+impl LocalChannel {
+    fn push(&self, element: StreamElement) -> Result<(), ChannelClosed> {
         let bytes = match &element {
             StreamElement::Batch(batch) => batch.get_array_memory_size(),
             _ => 0,
@@ -198,7 +235,7 @@ mod tests {
     #[test]
     fn channels_take_turns_and_a_blocked_one_is_passed_over() {
         let gate = Gate::new(3);
-        let writers: Vec<_> = (0..3).map(|channel| ChannelWriter::new(gate.clone(), channel)).collect();
+        let writers: Vec<_> = (0..3).map(|channel| ChannelWriter::local(gate.clone(), channel)).collect();
         for writer in &writers {
             for _ in 0..3 {
                 writer.push(StreamElement::Watermark(Watermark(0))).unwrap();
@@ -215,8 +252,8 @@ mod tests {
     #[test]
     fn a_full_channel_makes_its_writer_wait_and_no_other() {
         let gate = Gate::new(2);
-        let slow = ChannelWriter::new(gate.clone(), 0);
-        let quick = ChannelWriter::new(gate.clone(), 1);
+        let slow = ChannelWriter::local(gate.clone(), 0);
+        let quick = ChannelWriter::local(gate.clone(), 1);
         let rows = CHANNEL_BYTES / 8 / 2;
         slow.push(batch(rows)).unwrap();
         let waiting = std::thread::spawn(move || {

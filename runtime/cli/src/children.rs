@@ -1,0 +1,86 @@
+//! The worker processes of `weir run --workers`: started, started anew when they die, and ended with the job.
+
+use anyhow::{Context, Result};
+use std::net::SocketAddr;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a worker whose coordinator has died looks for it: the command that started both is gone with it.
+const PATIENCE_SECONDS: u64 = 10;
+/// From one look at a child to the next.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// From a death to the next start, so that a worker that cannot run is not started in a busy loop.
+const RESTART_DELAY: Duration = Duration::from_millis(200);
+/// Starts of one worker; beyond, something is wrong that another start doesn't mend.
+const STARTS: u32 = 100;
+/// What a worker gets to leave by itself once the job is over.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+pub(crate) struct Children {
+    is_over: Arc<AtomicBool>,
+    guards: Vec<JoinHandle<()>>,
+}
+
+impl Children {
+    pub(crate) fn start(workers: u32, coordinator: SocketAddr, slots: u32) -> Result<Self> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let start = |_| {
+            let first = spawn(coordinator, slots)?;
+            let is_over = Arc::clone(&is_over);
+            Ok(std::thread::spawn(move || guard(first, coordinator, slots, &is_over)))
+        };
+        let guards = (0..workers).map(start).collect::<Result<_>>()?;
+        Ok(Children { is_over, guards })
+    }
+
+    /// The job is over: lets them leave, and ends those that don't.
+    pub(crate) fn end(self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        for guard in self.guards {
+            guard.join().ok();
+        }
+    }
+}
+
+fn spawn(coordinator: SocketAddr, slots: u32) -> Result<Child> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    Command::new(program)
+        .args(["worker", "--coordinator", &coordinator.to_string(), "--slots", &slots.to_string()])
+        .args(["--patience", &PATIENCE_SECONDS.to_string()])
+        .spawn()
+        .context("cannot start a worker process")
+}
+
+fn guard(mut child: Child, coordinator: SocketAddr, slots: u32, is_over: &AtomicBool) {
+    let mut starts = 1;
+    while !is_over.load(Ordering::SeqCst) {
+        std::thread::sleep(LOOK_EVERY);
+        let Ok(Some(status)) = child.try_wait() else { continue };
+        if is_over.load(Ordering::SeqCst) || status.success() {
+            return;
+        }
+        tracing::warn!(%status, "a worker process has died");
+        if starts == STARTS {
+            tracing::error!("a worker process has died {STARTS} times; it is not started again");
+            return;
+        }
+        std::thread::sleep(RESTART_DELAY);
+        match spawn(coordinator, slots) {
+            Ok(next) => child = next,
+            Err(error) => tracing::error!("{error:#}"),
+        }
+        starts += 1;
+    }
+    let since = Instant::now();
+    while since.elapsed() < FAREWELL {
+        if matches!(child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    child.kill().ok();
+    child.wait().ok();
+}

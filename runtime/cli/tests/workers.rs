@@ -1,0 +1,122 @@
+//! A job over several processes: workers and their coordinator, killed and paused while it runs. The committed output
+//! must be that of a run which nobody disturbed.
+
+mod support;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::traffic::{self, Checkpoints, Guarantee};
+use support::{Running, Scratch, Weir, await_condition};
+
+/// Longer than the silence after which a worker is taken for lost.
+const PAUSE: Duration = Duration::from_secs(12);
+
+#[test]
+fn over_three_workers() {
+    let scratch = Scratch::new("workers-3");
+    let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+    run(&scratch, &job, 4).succeed();
+    verify(&scratch, "nobody disturbed it");
+}
+
+#[test]
+fn workers_are_killed() {
+    let seed = rand::random();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let scratch = Scratch::new(&format!("workers-killed-{seed}"));
+    let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+    let mut running = run(&scratch, &job, 4).spawn();
+    let mut killed = 0;
+    for _ in 0..3 {
+        let until = Instant::now() + Duration::from_millis(rng.random_range(200..1_500));
+        while Instant::now() < until && !running.has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let workers = running.children();
+        if !workers.is_empty() {
+            signal(workers[rng.random_range(0..workers.len())], libc::SIGKILL);
+            killed += 1;
+        }
+    }
+    let finished = running.wait();
+    assert!(finished.status.success(), "seed {seed}: {finished}");
+    assert!(killed > 0, "the job was over before a worker could be killed: {finished}");
+    verify(&scratch, &format!("seed {seed}"));
+}
+
+#[test]
+fn the_coordinator_is_killed() {
+    let scratch = Scratch::new("coordinator-killed");
+    let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+    let running = run(&scratch, &job, 4).spawn();
+    await_checkpoints(&scratch, &job, 3);
+    let orphans = running.children();
+    let died = running.kill();
+    assert!(!died.status.success(), "it had finished: {died}");
+    run(&scratch, &job, 3).succeed();
+    verify(&scratch, "the coordinator was killed");
+    await_condition("the workers of the dead coordinator leave", || {
+        orphans.iter().all(|pid| !Path::new(&format!("/proc/{pid}/exe")).exists()).then_some(())
+    });
+}
+
+#[test]
+fn a_paused_worker_comes_back_too_late() {
+    let scratch = Scratch::new("workers-paused");
+    let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
+    // One slot more than needed: the job goes on without the paused worker.
+    let running = run(&scratch, &job, 2).spawn();
+    await_checkpoints(&scratch, &job, 2);
+    let workers = running.children();
+    signal(workers[0], libc::SIGSTOP);
+    let paused = Instant::now();
+    while paused.elapsed() < PAUSE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    signal(workers[0], libc::SIGCONT);
+    let finished = running.wait();
+    assert!(finished.status.success(), "{finished}");
+    assert!(finished.stderr.contains("lost"), "nobody noticed the pause: {finished}");
+    verify(&scratch, "a worker was paused");
+}
+
+fn run(scratch: &Scratch, job: &Path, parallelism: u32) -> Weir {
+    let parallelism = parallelism.to_string();
+    Weir::new(scratch.path(), ["run".as_ref(), job.as_os_str()])
+        .with(["--workers", "3", "-p", &parallelism])
+        .with(["--set", "spec.restart={fixedDelay: {attempts: 20, delay: 100ms}}"])
+}
+
+fn verify(scratch: &Scratch, what: &str) {
+    traffic::verify(scratch, Guarantee::ExactlyOnce).unwrap_or_else(|problem| panic!("{what}: {problem}"));
+}
+
+fn await_checkpoints(scratch: &Scratch, job: &Path, count: usize) {
+    await_condition(&format!("{count} checkpoints"), || {
+        let listed = Weir::new(scratch.path(), ["checkpoints".as_ref(), job.as_os_str()]);
+        let listed = listed.with(["--output", "json"]).succeed();
+        let listed: Vec<serde_json::Value> = serde_json::from_str(&listed.stdout).expect("a list");
+        let latest = listed.iter().filter_map(|checkpoint| checkpoint["id"].as_u64()).max();
+        (latest.unwrap_or(0) >= count as u64).then_some(())
+    });
+}
+
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill(2) takes two numbers. The process is a child of one that we started.
+    unsafe { libc::kill(pid, signal) };
+}
+
+trait Children {
+    fn children(&self) -> Vec<i32>;
+}
+
+impl Children for Running {
+    /// The worker processes, as the system knows them.
+    fn children(&self) -> Vec<i32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
+        let listed = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        listed.flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+    }
+}

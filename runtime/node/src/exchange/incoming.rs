@@ -1,0 +1,267 @@
+//! A worker's data port: takes connections from other workers, and makes its own to them.
+
+use super::{Failure, Outgoing};
+use crate::task::Gate;
+use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind, Result};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::{AbortHandle, JoinSet};
+use weir_model::{Fence, StreamElement, WorkerId};
+use weir_wire::data::{Decoder, Frame, HEADER_BYTES, Hello, Received, body_buffer, credit, frame_length, split_header};
+
+/// A peer says within this time which attempt it belongs to.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Tries to reach a worker that has said it is ready: it may have been started on a busy machine.
+const CONNECT_TRIES: u32 = 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+/// What one write takes together.
+const WRITE_BUFFER_BYTES: usize = 256 << 10;
+
+/// What the attempt on this worker reads from others.
+pub(crate) struct Inbound {
+    fence: Fence,
+    own: WorkerId,
+    channels: BTreeMap<u32, (Arc<Gate>, usize)>,
+    failure: Arc<Failure>,
+}
+
+impl Inbound {
+    pub(super) fn new(
+        fence: Fence,
+        own: WorkerId,
+        channels: BTreeMap<u32, (Arc<Gate>, usize)>,
+        failure: Arc<Failure>,
+    ) -> Self {
+        Inbound { fence, own, channels, failure }
+    }
+}
+
+/// One for a worker process, over all its attempts.
+pub(crate) struct DataServer {
+    runtime: tokio::runtime::Handle,
+    address: SocketAddr,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    inbound: Option<Arc<Inbound>>,
+    /// Of the attempt that is open.
+    connections: Vec<AbortHandle>,
+}
+
+impl DataServer {
+    pub(crate) async fn listen(address: SocketAddr) -> Result<Arc<Self>> {
+        let listener = TcpListener::bind(address).await?;
+        let server = Arc::new(DataServer {
+            runtime: tokio::runtime::Handle::current(),
+            address: listener.local_addr()?,
+            state: Mutex::default(),
+        });
+        tokio::spawn(accept(Arc::clone(&server), listener));
+        Ok(server)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn open(&self, inbound: Inbound) {
+        let mut state = self.lock();
+        state.connections.drain(..).for_each(|connection| connection.abort());
+        state.inbound = Some(Arc::new(inbound));
+    }
+
+    pub(super) fn close(&self, fence: Fence) {
+        let mut state = self.lock();
+        if state.inbound.as_ref().is_some_and(|inbound| inbound.fence == fence) {
+            state.inbound = None;
+            state.connections.drain(..).for_each(|connection| connection.abort());
+        }
+    }
+
+    pub(super) fn connect(self: &Arc<Self>, outgoing: Arc<Outgoing>, hello: Hello, address: String) {
+        let Some(queued) = outgoing.queued() else { return };
+        let task = self.runtime.spawn(async move {
+            let reason = match send(&outgoing, queued, hello, &address).await {
+                Ok(()) => "it ended the connection".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            outgoing.lost(format!("the connection to worker {} ({address}) is lost: {reason}", hello.to));
+        });
+        self.lock().connections.push(task.abort_handle());
+    }
+
+    fn inbound(&self, hello: Hello) -> Option<Arc<Inbound>> {
+        self.lock().inbound.clone().filter(|inbound| inbound.fence == hello.fence && inbound.own == hello.to)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn accept(server: Arc<DataServer>, listener: TcpListener) {
+    loop {
+        // What fails here is one connection, or passes (no file handle left); the attempt's own timeouts tell the rest.
+        let Ok((stream, peer)) = listener.accept().await else {
+            tokio::time::sleep(FIRST_RETRY).await;
+            continue;
+        };
+        let server = Arc::clone(&server);
+        tokio::spawn(async move {
+            if let Err(error) = welcome(&server, stream).await {
+                tracing::debug!(%peer, %error, "a data connection was refused");
+            }
+        });
+    }
+}
+
+/// Learns what attempt a connection belongs to; one that isn't open here gets no answer but the end.
+async fn welcome(server: &Arc<DataServer>, mut stream: TcpStream) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let mut bytes = [0; Hello::BYTES];
+    tokio::time::timeout(HELLO_TIMEOUT, stream.read_exact(&mut bytes)).await??;
+    let hello = Hello::decode(&bytes).map_err(Error::other)?;
+    let Some(inbound) = server.inbound(hello) else {
+        return Err(Error::new(ErrorKind::ConnectionRefused, "it belongs to an attempt that doesn't run here"));
+    };
+    let connection = tokio::spawn(async move {
+        let reason = match receive(stream, &inbound).await {
+            Ok(()) => "it ended the connection".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        inbound.failure.report(format!("the connection from worker {} is lost: {reason}", hello.from));
+    });
+    let mut state = server.lock();
+    if state.inbound.as_ref().is_some_and(|inbound| inbound.fence == hello.fence) {
+        state.connections.push(connection.abort_handle());
+    } else {
+        connection.abort();
+    }
+    Ok(())
+}
+
+async fn receive(stream: TcpStream, inbound: &Inbound) -> Result<()> {
+    let (reading, writing) = stream.into_split();
+    let mut reading = BufReader::new(reading);
+    let (returned, credits) = unbounded_channel();
+    let mut writer = JoinSet::new();
+    writer.spawn(return_credits(writing, credits));
+    let mut decoders: BTreeMap<u32, Decoder> = BTreeMap::new();
+    while let Some((number, kind, body)) = read_frame(&mut reading).await? {
+        let Some((gate, channel)) = inbound.channels.get(&number) else {
+            return Err(Error::new(ErrorKind::InvalidData, format!("there is no channel {number} here")));
+        };
+        let decoder = decoders.entry(number).or_insert_with(|| {
+            let returned = returned.clone();
+            gate.return_credit(
+                *channel,
+                Box::new(move |bytes| {
+                    returned.send((number, bytes as u32)).ok();
+                }),
+            );
+            Decoder::default()
+        });
+        let bytes = body.len();
+        match decoder.decode(kind, body).map_err(Error::other)? {
+            // Only batches are charged to a channel's credit.
+            Received::Element(element @ StreamElement::Batch(_)) => gate.deliver(*channel, element, bytes),
+            Received::Element(element) => gate.deliver(*channel, element, 0),
+            Received::Credit(_) => return Err(Error::new(ErrorKind::InvalidData, "credit for no channel of ours")),
+        }
+    }
+    Ok(())
+}
+
+async fn return_credits(writing: impl AsyncWrite + Unpin, mut credits: UnboundedReceiver<(u32, u32)>) {
+    let mut writing = BufWriter::new(writing);
+    while let Some(first) = credits.recv().await {
+        let mut next = Some(first);
+        while let Some((number, bytes)) = next {
+            if writing.write_all(&credit(number, bytes)).await.is_err() {
+                return;
+            }
+            next = credits.try_recv().ok();
+        }
+        if writing.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends until the queue is closed, and takes the credit that comes back meanwhile.
+async fn send(outgoing: &Arc<Outgoing>, queued: UnboundedReceiver<Frame>, hello: Hello, address: &str) -> Result<()> {
+    let mut stream = reach(address).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&hello.encode()).await?;
+    let (reading, writing) = stream.into_split();
+    tokio::select! {
+        result = write_frames(writing, queued) => result,
+        result = take_credits(reading, outgoing) => result,
+    }
+}
+
+async fn reach(address: &str) -> Result<TcpStream> {
+    let mut pause = FIRST_RETRY;
+    let mut last = None;
+    for _ in 0..CONNECT_TRIES {
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = Some(error),
+            Err(late) => last = Some(late.into()),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+    Err(last.unwrap_or_else(|| Error::other("it is not reached")))
+}
+
+async fn write_frames(writing: impl AsyncWrite + Unpin, mut queued: UnboundedReceiver<Frame>) -> Result<()> {
+    let mut writing = BufWriter::with_capacity(WRITE_BUFFER_BYTES, writing);
+    while let Some(first) = queued.recv().await {
+        let mut next = Some(first);
+        while let Some(Frame { head, body }) = next {
+            writing.write_all(&head).await?;
+            for part in &body {
+                writing.write_all(part).await?;
+            }
+            next = queued.try_recv().ok();
+        }
+        writing.flush().await?;
+    }
+    writing.shutdown().await
+}
+
+async fn take_credits(reading: impl AsyncRead + Unpin, outgoing: &Outgoing) -> Result<()> {
+    let mut reading = BufReader::new(reading);
+    while let Some((number, kind, body)) = read_frame(&mut reading).await? {
+        match Decoder::default().decode(kind, body).map_err(Error::other)? {
+            Received::Credit(bytes) => outgoing.credit(number, bytes),
+            Received::Element(_) => return Err(Error::new(ErrorKind::InvalidData, "elements come the wrong way")),
+        }
+    }
+    Ok(())
+}
+
+/// None: the connection ended between two frames.
+async fn read_frame(reading: &mut (impl AsyncRead + Unpin)) -> Result<Option<(u32, u8, arrow::buffer::Buffer)>> {
+    let mut length = [0; 4];
+    match reading.read_exact(&mut length).await {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    };
+    let length = frame_length(length).map_err(Error::other)?;
+    let mut header = [0; HEADER_BYTES];
+    reading.read_exact(&mut header).await?;
+    let (kind, number) = split_header(header);
+    let mut body = body_buffer(length - HEADER_BYTES);
+    reading.read_exact(body.as_slice_mut()).await?;
+    Ok(Some((number, kind, body.into())))
+}

@@ -1,0 +1,265 @@
+//! Between the node's commands and events, and the messages of the control plane.
+
+use crate::attempt::{DeployError, node_status};
+use crate::job::Job;
+use crate::task::{TaskEvent, TaskEventKind, TaskFailure};
+use crate::worker::{Deployment, RestoreFrom, SubtaskMetrics, WorkerCommand, WorkerEvent};
+use std::sync::Arc;
+use weir_dataflow::alignment::AlignmentMode;
+use weir_model::{
+    AttemptNumber, Barrier, CheckpointId, CheckpointKind, CommitPermit, Epoch, Fence, OperatorUid, SubtaskId, WorkerId,
+};
+use weir_wire::v1;
+
+/// A message that doesn't say what it has to: the peer is of another make, and not to be trusted with more.
+#[derive(Debug, thiserror::Error)]
+#[error("a message without or with a wrong {0}")]
+pub(super) struct Malformed(&'static str);
+
+type Converted<T> = Result<T, Malformed>;
+
+pub(super) fn command_message(command: WorkerCommand) -> v1::CoordinatorMessage {
+    use v1::coordinator_message::Message;
+    let message = match command {
+        WorkerCommand::Prepare(deployment) => Message::Prepare(prepare(*deployment)),
+        WorkerCommand::Start { fence } => Message::Start(v1::Start { fence: to_fence(fence) }),
+        WorkerCommand::Trigger { fence, barrier: Barrier { checkpoint, kind }, hold } => {
+            Message::Trigger(v1::Trigger {
+                fence: to_fence(fence),
+                checkpoint: checkpoint.0,
+                kind: match kind {
+                    CheckpointKind::Checkpoint => v1::CheckpointKind::Checkpoint,
+                    CheckpointKind::Savepoint => v1::CheckpointKind::Savepoint,
+                    CheckpointKind::Final => v1::CheckpointKind::Final,
+                }
+                .into(),
+                hold,
+            })
+        }
+        WorkerCommand::CancelCheckpoint { fence, checkpoint } => {
+            Message::CancelCheckpoint(v1::CancelCheckpoint { fence: to_fence(fence), checkpoint: checkpoint.0 })
+        }
+        WorkerCommand::Commit(permit) => {
+            Message::Commit(v1::Commit { fence: to_fence(permit.fence()), checkpoint: permit.checkpoint().0 })
+        }
+        WorkerCommand::Resume { fence } => Message::Resume(v1::Resume { fence: to_fence(fence) }),
+        WorkerCommand::Finish { fence } => Message::Finish(v1::Finish { fence: to_fence(fence) }),
+        WorkerCommand::Stop { fence } => Message::Stop(v1::Stop { fence: to_fence(fence) }),
+        WorkerCommand::Goodbye => Message::Goodbye(v1::Goodbye {}),
+    };
+    v1::CoordinatorMessage { message: Some(message) }
+}
+
+fn prepare(deployment: Deployment) -> v1::Prepare {
+    let Deployment { fence, worker: _, slots, peers, mode, restore, nodes: _ } = deployment;
+    v1::Prepare {
+        fence: to_fence(fence),
+        slots: slots.iter().map(|worker| worker.0).collect(),
+        peers: peers.into_iter().map(|(worker, data_address)| v1::Peer { worker: worker.0, data_address }).collect(),
+        at_least_once: mode == AlignmentMode::AtLeastOnce,
+        restore: restore.map(|restore| match restore {
+            RestoreFrom::Checkpoint(manifest) => {
+                v1::prepare::Restore::Checkpoint(serde_json::to_vec(&*manifest).expect("it was written to the log"))
+            }
+            RestoreFrom::Savepoint(uri) => v1::prepare::Restore::Savepoint(uri),
+        }),
+    }
+}
+
+/// None: the message is no command (a heartbeat).
+pub(super) fn command(message: v1::CoordinatorMessage, own: WorkerId, job: &Job) -> Converted<Option<WorkerCommand>> {
+    use v1::coordinator_message::Message;
+    Ok(Some(match message.message.ok_or(Malformed("kind"))? {
+        Message::Heartbeat(_) | Message::Registered(_) | Message::Refused(_) => return Ok(None),
+        Message::Prepare(v1::Prepare { fence, slots, peers, at_least_once, restore }) => {
+            let restore = match restore {
+                None => None,
+                Some(v1::prepare::Restore::Checkpoint(manifest)) => {
+                    let manifest = serde_json::from_slice(&manifest).map_err(|_| Malformed("manifest"))?;
+                    Some(RestoreFrom::Checkpoint(Arc::new(manifest)))
+                }
+                Some(v1::prepare::Restore::Savepoint(uri)) => Some(RestoreFrom::Savepoint(uri)),
+            };
+            WorkerCommand::Prepare(Box::new(Deployment {
+                fence: from_fence(fence)?,
+                worker: own,
+                slots: slots.into_iter().map(WorkerId).collect(),
+                peers: peers.into_iter().map(|peer| (WorkerId(peer.worker), peer.data_address)).collect(),
+                mode: if at_least_once { AlignmentMode::AtLeastOnce } else { AlignmentMode::ExactlyOnce },
+                restore,
+                nodes: job.graph.nodes.iter().map(node_status).collect(),
+            }))
+        }
+        Message::Start(v1::Start { fence }) => WorkerCommand::Start { fence: from_fence(fence)? },
+        Message::Trigger(v1::Trigger { fence, checkpoint, kind, hold }) => {
+            let kind = match v1::CheckpointKind::try_from(kind) {
+                Ok(v1::CheckpointKind::Checkpoint) => CheckpointKind::Checkpoint,
+                Ok(v1::CheckpointKind::Savepoint) => CheckpointKind::Savepoint,
+                Ok(v1::CheckpointKind::Final) => CheckpointKind::Final,
+                Ok(v1::CheckpointKind::Unspecified) | Err(_) => return Err(Malformed("kind of checkpoint")),
+            };
+            let barrier = Barrier { checkpoint: CheckpointId(checkpoint), kind };
+            WorkerCommand::Trigger { fence: from_fence(fence)?, barrier, hold }
+        }
+        Message::CancelCheckpoint(v1::CancelCheckpoint { fence, checkpoint }) => {
+            WorkerCommand::CancelCheckpoint { fence: from_fence(fence)?, checkpoint: CheckpointId(checkpoint) }
+        }
+        Message::Commit(v1::Commit { fence, checkpoint }) => {
+            WorkerCommand::Commit(CommitPermit::from_coordinator(CheckpointId(checkpoint), from_fence(fence)?))
+        }
+        Message::Resume(v1::Resume { fence }) => WorkerCommand::Resume { fence: from_fence(fence)? },
+        Message::Finish(v1::Finish { fence }) => WorkerCommand::Finish { fence: from_fence(fence)? },
+        Message::Stop(v1::Stop { fence }) => WorkerCommand::Stop { fence: from_fence(fence)? },
+        Message::Goodbye(_) => WorkerCommand::Goodbye,
+    }))
+}
+
+pub(super) fn event_message(event: WorkerEvent) -> v1::WorkerMessage {
+    use v1::worker_message::Message;
+    let message = match event {
+        WorkerEvent::Prepared { fence, result } => Message::Prepared(v1::Prepared {
+            fence: to_fence(fence),
+            failure: result.err().map(|DeployError { reason, is_fatal }| v1::Failure { reason, is_fatal }),
+        }),
+        WorkerEvent::Acknowledged { fence, checkpoint, object, snapshots } => {
+            let json = |value| serde_json::to_vec(value).expect("a plain structure");
+            let snapshots = snapshots.iter().map(|(task, snapshot)| v1::TaskSnapshot {
+                task: to_subtask(task),
+                snapshot: serde_json::to_vec(snapshot).expect("a plain structure"),
+            });
+            Message::Acknowledged(v1::Acknowledged {
+                fence: to_fence(fence),
+                checkpoint: checkpoint.0,
+                object: object.as_ref().map(json).unwrap_or_default(),
+                snapshots: snapshots.collect(),
+            })
+        }
+        WorkerEvent::Task(TaskEvent { fence, task, kind }) => {
+            use v1::task_report::Report;
+            let report = match kind {
+                TaskEventKind::Declined { checkpoint, reason } => {
+                    Some(Report::Declined(v1::Declined { checkpoint: checkpoint.0, reason }))
+                }
+                TaskEventKind::EndOfInput => Some(Report::EndOfInput(v1::EndOfInput {})),
+                TaskEventKind::Committed { checkpoint } => {
+                    Some(Report::Committed(v1::Committed { checkpoint: checkpoint.0 }))
+                }
+                TaskEventKind::Failed(TaskFailure { node, reason, is_fatal, is_of_data }) => {
+                    Some(Report::Failed(v1::TaskFailed {
+                        operator: node.map(|node| node.to_string()).unwrap_or_default(),
+                        reason,
+                        is_fatal,
+                        is_of_data,
+                    }))
+                }
+                // `Stopped` says it for all.
+                TaskEventKind::Ended => None,
+            };
+            Message::Task(v1::TaskReport { fence: to_fence(fence), task: to_subtask(&task), report })
+        }
+        WorkerEvent::Stopped { fence } => Message::Stopped(v1::Stopped { fence: to_fence(fence) }),
+        WorkerEvent::AttemptFailed { fence, reason } => {
+            Message::AttemptFailed(v1::AttemptFailed { fence: to_fence(fence), reason })
+        }
+        WorkerEvent::Metrics { fence, subtasks } => Message::Metrics(v1::Metrics {
+            fence: to_fence(fence),
+            subtasks: subtasks
+                .into_iter()
+                .map(|own| v1::SubtaskMetrics {
+                    node: own.node,
+                    subtask: own.subtask,
+                    records_in: own.records_in,
+                    records_out: own.records_out,
+                    late_records: own.late_records,
+                    bad_records: own.bad_records,
+                    watermark_us: own.watermark_us,
+                })
+                .collect(),
+        }),
+    };
+    v1::WorkerMessage { message: Some(message) }
+}
+
+/// None: the message is no event (a heartbeat).
+pub(super) fn event(message: v1::WorkerMessage) -> Converted<Option<WorkerEvent>> {
+    use v1::worker_message::Message;
+    Ok(Some(match message.message.ok_or(Malformed("kind"))? {
+        Message::Heartbeat(_) => return Ok(None),
+        Message::Register(_) => return Err(Malformed("place: it has registered already")),
+        Message::Prepared(v1::Prepared { fence, failure }) => {
+            let failed = |v1::Failure { reason, is_fatal }| Err(DeployError { reason, is_fatal });
+            WorkerEvent::Prepared { fence: from_fence(fence)?, result: failure.map_or(Ok(()), failed) }
+        }
+        Message::Acknowledged(v1::Acknowledged { fence, checkpoint, object, snapshots }) => {
+            let object = match object.as_slice() {
+                [] => None,
+                json => Some(serde_json::from_slice(json).map_err(|_| Malformed("object"))?),
+            };
+            let snapshot = |v1::TaskSnapshot { task, snapshot }| {
+                let snapshot = serde_json::from_slice(&snapshot).map_err(|_| Malformed("snapshot"))?;
+                Ok((from_subtask(task)?, snapshot))
+            };
+            WorkerEvent::Acknowledged {
+                fence: from_fence(fence)?,
+                checkpoint: CheckpointId(checkpoint),
+                object,
+                snapshots: snapshots.into_iter().map(snapshot).collect::<Converted<_>>()?,
+            }
+        }
+        Message::Task(v1::TaskReport { fence, task, report }) => {
+            use v1::task_report::Report;
+            let kind = match report {
+                None => TaskEventKind::Ended,
+                Some(Report::Declined(v1::Declined { checkpoint, reason })) => {
+                    TaskEventKind::Declined { checkpoint: CheckpointId(checkpoint), reason }
+                }
+                Some(Report::EndOfInput(_)) => TaskEventKind::EndOfInput,
+                Some(Report::Committed(v1::Committed { checkpoint })) => {
+                    TaskEventKind::Committed { checkpoint: CheckpointId(checkpoint) }
+                }
+                Some(Report::Failed(v1::TaskFailed { operator, reason, is_fatal, is_of_data })) => {
+                    let node = (!operator.is_empty()).then(|| OperatorUid::new(operator));
+                    TaskEventKind::Failed(TaskFailure { node, reason, is_fatal, is_of_data })
+                }
+            };
+            WorkerEvent::Task(TaskEvent { fence: from_fence(fence)?, task: from_subtask(task)?, kind })
+        }
+        Message::Stopped(v1::Stopped { fence }) => WorkerEvent::Stopped { fence: from_fence(fence)? },
+        Message::AttemptFailed(v1::AttemptFailed { fence, reason }) => {
+            WorkerEvent::AttemptFailed { fence: from_fence(fence)?, reason }
+        }
+        Message::Metrics(v1::Metrics { fence, subtasks }) => WorkerEvent::Metrics {
+            fence: from_fence(fence)?,
+            subtasks: subtasks
+                .into_iter()
+                .map(|own| SubtaskMetrics {
+                    node: own.node,
+                    subtask: own.subtask,
+                    records_in: own.records_in,
+                    records_out: own.records_out,
+                    late_records: own.late_records,
+                    bad_records: own.bad_records,
+                    watermark_us: own.watermark_us,
+                })
+                .collect(),
+        },
+    }))
+}
+
+fn to_fence(fence: Fence) -> Option<v1::Fence> {
+    Some(v1::Fence { epoch: fence.epoch.0, attempt: fence.attempt.0 })
+}
+
+fn from_fence(fence: Option<v1::Fence>) -> Converted<Fence> {
+    let v1::Fence { epoch, attempt } = fence.ok_or(Malformed("fence"))?;
+    Ok(Fence { epoch: Epoch(epoch), attempt: AttemptNumber(attempt) })
+}
+
+fn to_subtask(task: &SubtaskId) -> Option<v1::Subtask> {
+    Some(v1::Subtask { operator: task.operator.to_string(), index: task.index })
+}
+
+fn from_subtask(task: Option<v1::Subtask>) -> Converted<SubtaskId> {
+    let v1::Subtask { operator, index } = task.ok_or(Malformed("task"))?;
+    Ok(SubtaskId { operator: OperatorUid::new(operator), index })
+}

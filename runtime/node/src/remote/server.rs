@@ -1,0 +1,144 @@
+//! The coordinator's port: workers register, take commands and report.
+
+use super::{HEARTBEAT, HEARTBEAT_TIMEOUT, MESSAGE_BYTES, MESSAGES, convert};
+use crate::control::{ControlEvent, WorkerLink};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Sender;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+use weir_model::WorkerId;
+use weir_wire::check_version;
+use weir_wire::v1::coordination_server::{Coordination, CoordinationServer};
+use weir_wire::v1::{self, coordinator_message, worker_message};
+
+/// What a worker needs to know of the job.
+pub(crate) struct JobText {
+    pub(crate) yaml: String,
+    pub(crate) folder: String,
+}
+
+/// Listens until the process ends. Returns the address, in which the port may have been chosen by the system.
+pub(crate) fn serve(
+    runtime: &tokio::runtime::Handle,
+    address: SocketAddr,
+    job: JobText,
+    events: Sender<ControlEvent>,
+) -> std::io::Result<SocketAddr> {
+    let _inside = runtime.enter();
+    let incoming = TcpIncoming::bind(address)?.with_nodelay(Some(true));
+    let address = incoming.local_addr()?;
+    let service = Port { job, events, next_worker: AtomicU32::new(1) };
+    let service = CoordinationServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES)
+        .max_encoding_message_size(MESSAGE_BYTES);
+    runtime.spawn(async move {
+        if let Err(error) = Server::builder().add_service(service).serve_with_incoming(incoming).await {
+            tracing::error!(%error, "the coordinator's port is closed: no worker can register");
+        }
+    });
+    Ok(address)
+}
+
+struct Port {
+    job: JobText,
+    events: Sender<ControlEvent>,
+    next_worker: AtomicU32,
+}
+
+type Answer = Result<v1::CoordinatorMessage, Status>;
+
+#[tonic::async_trait]
+impl Coordination for Port {
+    type AttachStream = ReceiverStream<Answer>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<v1::WorkerMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let peer = request.remote_addr();
+        let mut incoming = request.into_inner();
+        let first = tokio::time::timeout(HEARTBEAT_TIMEOUT, incoming.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no registration came"))??;
+        let Some(worker_message::Message::Register(register)) = first.and_then(|first| first.message) else {
+            return Err(Status::invalid_argument("the first message registers"));
+        };
+        let (sender, receiver) = mpsc::channel(MESSAGES);
+        if let Err(reason) = check_version(register.protocol.unwrap_or_default()) {
+            tracing::warn!(?peer, %reason, "a worker was refused");
+            let refused = coordinator_message::Message::Refused(v1::Refused { reason });
+            sender.try_send(message(refused)).ok();
+            return Ok(Response::new(ReceiverStream::new(receiver)));
+        }
+        let worker = WorkerId(self.next_worker.fetch_add(1, Ordering::SeqCst));
+        let registered =
+            v1::Registered { worker: worker.0, job: self.job.yaml.clone(), folder: self.job.folder.clone() };
+        sender.try_send(message(coordinator_message::Message::Registered(registered))).ok();
+        tracing::info!(%worker, ?peer, slots = register.slots, program = %register.program, "a worker registered");
+
+        let link = link(worker, sender.clone(), self.events.clone());
+        let data_address = Some(register.data_address);
+        self.tell(ControlEvent::WorkerRegistered { worker, slots: register.slots, data_address, link })?;
+        let heartbeats = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(HEARTBEAT).await;
+                let heartbeat = coordinator_message::Message::Heartbeat(v1::Heartbeat {});
+                if sender.send(message(heartbeat)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let reason = listen(worker, incoming, &events).await;
+            heartbeats.abort();
+            tracing::warn!(%worker, %reason, "a worker is gone");
+            // The runner lets go of the link, which ends the stream.
+            events.send(ControlEvent::WorkerLost { worker, reason }).ok();
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+impl Port {
+    fn tell(&self, event: ControlEvent) -> Result<(), Status> {
+        self.events.send(event).map_err(|_| Status::unavailable("the job has ended"))
+    }
+}
+
+fn message(message: coordinator_message::Message) -> Answer {
+    Ok(v1::CoordinatorMessage { message: Some(message) })
+}
+
+fn link(worker: WorkerId, sender: mpsc::Sender<Answer>, events: Sender<ControlEvent>) -> WorkerLink {
+    Box::new(move |command| {
+        if sender.try_send(Ok(convert::command_message(command))).is_err() {
+            let reason = "it takes no commands any more".to_owned();
+            events.send(ControlEvent::WorkerLost { worker, reason }).ok();
+        }
+    })
+}
+
+/// Passes on what the worker says until it says nothing more; returns why.
+async fn listen(worker: WorkerId, mut incoming: Streaming<v1::WorkerMessage>, events: &Sender<ControlEvent>) -> String {
+    loop {
+        let message = match tokio::time::timeout(HEARTBEAT_TIMEOUT, incoming.message()).await {
+            Err(_) => return format!("no heartbeat for {} s", HEARTBEAT_TIMEOUT.as_secs()),
+            Ok(Err(status)) => return format!("its connection broke: {}", status.message()),
+            Ok(Ok(None)) => return "it left".to_owned(),
+            Ok(Ok(Some(message))) => message,
+        };
+        match convert::event(message) {
+            Err(malformed) => return malformed.to_string(),
+            Ok(None) => {}
+            Ok(Some(event)) => {
+                if events.send(ControlEvent::Worker { worker, event }).is_err() {
+                    return "the job has ended".to_owned();
+                }
+            }
+        }
+    }
+}
