@@ -27,6 +27,8 @@ const ONLY_BACKEND: &str = "WEIR_KILL_BACKEND";
 const CHECKPOINT_FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "mid-commit", "mid-retention"];
 const RESTORE_FAILPOINT: &str = "before-restore-done";
 const SAVEPOINT_FAILPOINT: &str = "savepoint-write";
+/// Makes a run last a minute, where it is to die at a certain point long before.
+const SLOWLY: [&str; 2] = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=1000"];
 
 /// How a process comes to its end.
 #[derive(Clone, Debug)]
@@ -123,9 +125,8 @@ fn while_a_savepoint_is_written() {
     for backend in backends() {
         let scratch = Scratch::new(&format!("kill-savepoint-{backend}"));
         let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
-        // So slow that it cannot end before it is asked, on whatever machine; the start after it is quicker.
-        let slowly = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=500"];
-        let running = start(&scratch, &job, backend, 2).with(slowly).env("WEIR_FAILPOINT", SAVEPOINT_FAILPOINT).spawn();
+        // The start after it is quicker.
+        let running = start(&scratch, &job, backend, 2).with(SLOWLY).env("WEIR_FAILPOINT", SAVEPOINT_FAILPOINT).spawn();
         support::await_condition("the first checkpoint", || {
             let listed = Weir::new(scratch.path(), ["checkpoints".as_ref(), job.as_os_str()]);
             let listed = listed.with(["--output", "json"]).succeed();
@@ -192,7 +193,11 @@ fn run(scratch: &Scratch, plan: &Plan) -> Result<usize, String> {
                 }
                 running.kill()
             }
-            Death::Failpoint { name, nth } => weir.env("WEIR_FAILPOINT", format!("{name}:{nth}")).run(),
+            Death::Failpoint { name, nth } => {
+                // So slow that the job passes the failpoint before it ends, on whatever machine.
+                let slowly: &[&str] = if plan.checkpoints == Checkpoints::Frequent { &SLOWLY } else { &[] };
+                weir.with(slowly).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run()
+            }
         };
         deaths += usize::from(died(&finished)?);
     }
