@@ -46,7 +46,7 @@ fn a_checkpoint_goes_to_the_other_backend_and_another_parallelism() {
 #[test]
 fn a_savepoint_works_where_it_is_copied_to() {
     let scratch = Scratch::new("session-relocated");
-    let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+    let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
     let running = run(&scratch, &job, &["-p", "3"]).spawn();
     await_checkpoint(&scratch, &job, &running);
     let savepoint = scratch.join("saved");
