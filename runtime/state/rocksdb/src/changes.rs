@@ -76,7 +76,7 @@ impl Changes {
             Change::Stored(segment) => Ok(segment.clone()),
         });
         let segments: Vec<SegmentRef> = segments.collect::<Result<_, _>>()?;
-        Ok((!segments.is_empty()).then(|| ColdFile { name: self.name(), segments, keys: None }))
+        Ok((!segments.is_empty()).then(|| ColdFile { name: self.name(), segments, length: None, keys: None }))
     }
 
     fn name(&self) -> String {

@@ -24,8 +24,8 @@ pub(crate) fn is_table(name: &str) -> bool {
     name.ends_with(".sst")
 }
 
-/// Appends the file to the sink.
-pub(crate) fn upload(path: &Path, sink: &mut dyn SegmentSink) -> Result<Vec<SegmentRef>, StateError> {
+/// Appends the file to the sink; compressed, if RocksDB hasn't done that.
+pub(crate) fn upload(path: &Path, compress: bool, sink: &mut dyn SegmentSink) -> Result<Uploaded, StateError> {
     let failed = file_error("reading", path);
     let file = File::open(path).map_err(&failed)?;
     let length = file.metadata().map_err(&failed)?.len();
@@ -35,11 +35,28 @@ pub(crate) fn upload(path: &Path, sink: &mut dyn SegmentSink) -> Result<Vec<Segm
     loop {
         let part = file.fill_buf().map_err(&failed)?;
         if part.is_empty() {
-            return Ok(segments);
+            return Ok(Uploaded { segments, length: compress.then_some(length) });
         }
-        segments.push(sink.append(part)?);
+        segments.push(match compress {
+            true => sink.append(&lz4_flex::compress_prepend_size(part))?,
+            false => sink.append(part)?,
+        });
         let length = part.len();
         file.consume(length);
+    }
+}
+
+/// A file that is on storage.
+#[derive(Clone, Debug)]
+pub(crate) struct Uploaded {
+    pub(crate) segments: Vec<SegmentRef>,
+    /// The file's own, if the segments are compressed.
+    pub(crate) length: Option<u64>,
+}
+
+impl Uploaded {
+    pub(crate) fn file_length(&self) -> u64 {
+        self.length.unwrap_or_else(|| self.segments.iter().map(|segment| segment.length).sum())
     }
 }
 
@@ -80,9 +97,23 @@ fn download_one(file: &ColdFile, folder: &Path, source: &dyn SegmentSource) -> R
     let path = folder.join(&file.name);
     let mut into = File::create_new(&path).map_err(file_error("creating", &path))?;
     for segment in &file.segments {
-        into.write_all(&source.read(segment)?).map_err(file_error("writing", &path))?;
+        let bytes = source.read(segment)?;
+        let written = match file.length {
+            None => into.write_all(&bytes),
+            Some(_) => into.write_all(&decompress(segment, &bytes)?),
+        };
+        written.map_err(file_error("writing", &path))?;
     }
     Ok(())
+}
+
+fn decompress(segment: &SegmentRef, bytes: &[u8]) -> Result<Vec<u8>, StateError> {
+    let corrupt = |what: String| StateError::Corrupt { object: segment.object.clone(), offset: segment.offset, what };
+    let length = bytes.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length));
+    if length as usize > SEGMENT_BYTES {
+        return Err(corrupt(format!("a compressed segment says that it is {length} bytes")));
+    }
+    lz4_flex::decompress_size_prepended(bytes).map_err(|error| corrupt(error.to_string()))
 }
 
 /// The files that are needed to read the key groups of the states.
@@ -112,7 +143,7 @@ mod tests {
 
     fn file(name: &str, keys: Option<(u8, u32, u32)>) -> ColdFile {
         let keys = keys.map(|(level, first, last)| ColdKeys { level, first, last });
-        ColdFile { name: name.into(), segments: vec![], keys }
+        ColdFile { name: name.into(), segments: vec![], length: None, keys }
     }
 
     #[test]

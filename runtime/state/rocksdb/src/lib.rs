@@ -11,6 +11,7 @@ mod changes;
 mod failure;
 mod figures;
 mod files;
+mod helpers;
 mod options;
 mod restore;
 mod scratch;

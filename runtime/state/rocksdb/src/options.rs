@@ -2,13 +2,13 @@
 
 use crate::settings::{Compression, Settings};
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, DataBlockIndexType, LogLevel, Options,
-    UniversalCompactOptions, WriteBufferManager,
+    BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, DataBlockIndexType, LogLevel, LruCacheOptions,
+    Options, UniversalCompactOptions, WriteBufferManager,
 };
 
 /// Sorted runs of files at which compaction sets in. Each checkpoint adds one, so this bounds what a lookup and a
 /// restore have to do with.
-const RUNS_BEFORE_COMPACTION: i32 = 8;
+const RUNS_BEFORE_COMPACTION: i32 = 6;
 /// Runs at which writers are slowed down, and stopped.
 pub(crate) const RUNS_SLOW: i32 = 20;
 pub(crate) const RUNS_STOP: i32 = 32;
@@ -20,9 +20,21 @@ const MAX_SIZE_AMPLIFICATION_PERCENT: i32 = 100;
 const MAX_OPEN_FILES: i32 = 256;
 /// Bits of a Bloom filter for a key: one lookup of an absent key in a hundred reads a block for nothing.
 const FILTER_BITS: f64 = 10.0;
+/// A shard of the cache holds at least so much; more shards than the few threads that read are of no use.
+const CACHE_SHARD_BYTES: usize = 1 << 23;
+const MAX_CACHE_SHARD_BITS: u32 = 6;
 /// What stands in a manifest file before a new one begins; each checkpoint holds one.
 const MANIFEST_BYTES: usize = 1 << 15;
 const LOG_BYTES: usize = 1 << 20;
+
+/// The block cache of all stores.
+pub(crate) fn cache(bytes: usize) -> Cache {
+    let shards = (bytes / CACHE_SHARD_BYTES).max(1);
+    let mut options = LruCacheOptions::default();
+    options.set_capacity(bytes);
+    options.set_num_shard_bits(shards.ilog2().min(MAX_CACHE_SHARD_BITS) as i32);
+    Cache::new_lru_cache_opts(&options)
+}
 
 /// Of a store that is written to.
 pub(crate) fn of_store(settings: &Settings, cache: &Cache, write_buffers: &WriteBufferManager) -> Options {
@@ -55,10 +67,15 @@ fn compaction(options: &mut Options, settings: &Settings) {
     options.set_level_zero_stop_writes_trigger(RUNS_STOP);
     options.set_target_file_size_base(settings.target_file_bytes as u64);
     options.set_compaction_readahead_size(settings.compaction_readahead_bytes);
-    options.set_compression_type(DBCompressionType::Lz4);
-    if settings.compression == Compression::ZstdBelow {
-        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    match settings.compression {
+        Compression::None => options.set_compression_type(DBCompressionType::None),
+        Compression::Lz4 => options.set_compression_type(DBCompressionType::Lz4),
+        Compression::ZstdBelow => {
+            options.set_compression_type(DBCompressionType::Lz4);
+            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+        }
     }
+    options.set_allow_mmap_reads(settings.maps_files);
 }
 
 /// Of files that are read once, and of which some may be missing that hold none of the keys wanted.
@@ -80,7 +97,7 @@ pub(crate) fn of_donor(cache: Option<&Cache>) -> Options {
 
 fn quiet() -> Options {
     let mut options = Options::default();
-    options.set_log_level(LogLevel::Warn);
+    options.set_log_level(LogLevel::Error);
     options.set_keep_log_file_num(1);
     options.set_max_log_file_size(LOG_BYTES);
     options.set_stats_dump_period_sec(0);

@@ -8,7 +8,7 @@ use crate::files::{download, is_table, needed};
 use crate::options;
 use crate::scratch::{Folder, Scratch};
 use crate::shared::RocksDb;
-use crate::store::{RocksDbStore, get_many, open, scan};
+use crate::store::{RocksDbStore, get, open, scan};
 use crate::writer::Writer;
 use rocksdb::{Cache, DB, Env, ReadOptions};
 use std::ops::ControlFlow;
@@ -218,7 +218,11 @@ impl ColdStore for Donors {
             let positions: Vec<usize> = (0..keys.len()).filter(of_donor).collect();
             let mut asked = EncodedRows::default();
             positions.iter().for_each(|at| asked.push(keys.row(*at)));
-            get_many(&donor.db, &asked, &mut |at, value| found(positions[at], value))?;
+            for (at, value) in positions.iter().zip(get(&donor.db, &copying(), &asked, 0..asked.len())) {
+                if let Some(value) = value.map_err(failed("look up keys"))? {
+                    found(*at, &value)?;
+                }
+            }
         }
         Ok(())
     }

@@ -24,17 +24,21 @@ pub struct Settings {
     pub target_file_bytes: usize,
     pub compaction_readahead_bytes: usize,
     pub compression: Compression,
+    /// Whether files are mapped into memory. A lookup then copies nothing out of the system's page cache, which is not
+    /// counted in `memory_bytes` either way; the process shows the pages in use as resident.
+    pub maps_files: bool,
     /// Cuts up to this size go through a write buffer, larger ones become files at once.
     pub buffered_cut_bytes: usize,
     /// A cut that is larger than this is in several files.
     pub max_cut_file_bytes: usize,
 }
 
-/// How blocks are compressed. Files that are rewritten soon are LZ4 in any case.
+/// How blocks are compressed in the local files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
+    None,
     Lz4,
-    /// The oldest run of files, which is most of the state.
+    /// Zstd for the oldest run of files, which is most of the state; LZ4 for what is rewritten soon.
     ZstdBelow,
 }
 
@@ -50,12 +54,13 @@ impl Settings {
             write_buffer_bytes: 8 * MIB,
             write_buffer_count: 2,
             background_threads: 2,
-            target_file_bytes: 64 * MIB,
+            target_file_bytes: 16 * MIB,
             compaction_readahead_bytes: 2 * MIB,
             compression: Compression::Lz4,
+            maps_files: false,
             buffered_cut_bytes: MIB,
             // Few: each file of a cut may be a run to look through.
-            max_cut_file_bytes: 256 * MIB,
+            max_cut_file_bytes: 64 * MIB,
         }
     }
 
@@ -63,7 +68,7 @@ impl Settings {
     pub fn spinning_disk(memory_bytes: usize) -> Self {
         Settings {
             block_bytes: 64 * KIB,
-            target_file_bytes: 256 * MIB,
+            target_file_bytes: 64 * MIB,
             compaction_readahead_bytes: 8 * MIB,
             compression: Compression::ZstdBelow,
             ..Settings::new(memory_bytes)
@@ -72,7 +77,13 @@ impl Settings {
 
     /// For disks that read small blocks anywhere at once: small blocks, more compactions at a time.
     pub fn flash_ssd(memory_bytes: usize) -> Self {
-        Settings { block_bytes: 4 * KIB, background_threads: 4, ..Settings::new(memory_bytes) }
+        Settings {
+            block_bytes: 4 * KIB,
+            background_threads: 4,
+            compression: Compression::None,
+            maps_files: true,
+            ..Settings::new(memory_bytes)
+        }
     }
 
     /// How the memory is divided. Rows before the stores get most of what is for state that isn't in files, since a

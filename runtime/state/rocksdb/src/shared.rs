@@ -1,4 +1,5 @@
 use crate::figures::Figures;
+use crate::helpers::Helpers;
 use crate::options;
 use crate::restore::open_store;
 use crate::scratch::Scratch;
@@ -17,6 +18,7 @@ pub struct RocksDb {
     pub(crate) write_buffers: WriteBufferManager,
     pub(crate) settings: Settings,
     memory: Memory,
+    pub(crate) helpers: Helpers,
     rows: Arc<CacheBudget>,
     stores: Mutex<Vec<Weak<RocksDbStore>>>,
 }
@@ -26,7 +28,7 @@ impl RocksDb {
     /// The folder cannot be made.
     pub fn new(settings: &Settings) -> Result<Arc<Self>, StateError> {
         let memory = settings.memory();
-        let cache = Cache::new_lru_cache(memory.block_cache);
+        let cache = options::cache(memory.block_cache);
         let write_buffers =
             WriteBufferManager::new_write_buffer_manager_with_cache(memory.write_buffers, false, cache.clone());
         Ok(Arc::new(RocksDb {
@@ -36,6 +38,7 @@ impl RocksDb {
             write_buffers,
             settings: settings.clone(),
             memory,
+            helpers: Helpers::new(),
             rows: CacheBudget::new(memory.row_caches),
             stores: Mutex::default(),
         }))

@@ -3,14 +3,15 @@
 use crate::STORE_NAME;
 use crate::changes::Changes;
 use crate::failure::{failed, file_error};
-use crate::files::{is_table, upload};
+use crate::files::{Uploaded, is_table, upload};
+use crate::settings::Compression;
 use crate::store::RocksDbStore;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, LiveFile, properties};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use weir_state::{ColdFile, ColdHandle, ColdKeys, ColdSnapshot, SegmentRef, SegmentSink, StateError};
+use weir_state::{ColdFile, ColdHandle, ColdKeys, ColdSnapshot, SegmentSink, StateError};
 
 /// Files that a confirmed checkpoint holds, by name and length.
 ///
@@ -19,16 +20,16 @@ use weir_state::{ColdFile, ColdHandle, ColdKeys, ColdSnapshot, SegmentRef, Segme
 /// when the store is and filled with what it was restored from. The manifest file grows, at its end only: name and
 /// length together are one content for it, too.
 #[derive(Debug, Default)]
-pub(crate) struct Held(HashMap<String, Vec<SegmentRef>>);
+pub(crate) struct Held(HashMap<String, Uploaded>);
 
 impl Held {
     pub(crate) fn of(handle: &ColdHandle) -> Self {
-        Held(handle.files.iter().map(|file| (file.name.clone(), file.segments.clone())).collect())
+        let uploaded = |file: &ColdFile| Uploaded { segments: file.segments.clone(), length: file.length };
+        Held(handle.files.iter().map(|file| (file.name.clone(), uploaded(file))).collect())
     }
 
-    fn get(&self, name: &str, length: u64) -> Option<Vec<SegmentRef>> {
-        let segments = self.0.get(name)?;
-        (segments.iter().map(|segment| segment.length).sum::<u64>() == length).then(|| segments.clone())
+    fn get(&self, name: &str, length: u64) -> Option<Uploaded> {
+        self.0.get(name).filter(|uploaded| uploaded.file_length() == length).cloned()
     }
 }
 
@@ -37,6 +38,8 @@ pub(crate) struct Frozen {
     /// None: the store holds nothing.
     files: Option<Files>,
     changes: Changes,
+    /// Whether files are uploaded compressed: those of RocksDB's that are not.
+    compress: bool,
 }
 
 struct Files {
@@ -45,13 +48,13 @@ struct Files {
     links: Links,
     manifest_name: String,
     manifest: Vec<u8>,
-    manifest_held: Option<Vec<SegmentRef>>,
+    manifest_held: Option<Uploaded>,
 }
 
 struct Table {
     name: String,
     keys: Option<ColdKeys>,
-    held: Option<Vec<SegmentRef>>,
+    held: Option<Uploaded>,
 }
 
 /// A folder of hard links, removed when dropped.
@@ -59,7 +62,10 @@ struct Links(PathBuf);
 
 impl Frozen {
     pub(crate) fn of(store: &RocksDbStore) -> Result<Self, StateError> {
-        let Some(db) = store.opened() else { return Ok(Frozen { files: None, changes: Changes::default() }) };
+        let compress = store.shared.settings.compression == Compression::None;
+        let Some(db) = store.opened() else {
+            return Ok(Frozen { files: None, changes: Changes::default(), compress });
+        };
         db.disable_file_deletions().map_err(failed("keep its files"))?;
         let files = Files::quiet(store, db);
         db.enable_file_deletions().map_err(failed("let go of its files"))?;
@@ -67,7 +73,7 @@ impl Frozen {
             Some(files) => files,
             None => Files::busy(store, db)?,
         };
-        Ok(Frozen { files: Some(files), changes: store.changes().clone() })
+        Ok(Frozen { files: Some(files), changes: store.changes().clone(), compress })
     }
 }
 
@@ -175,17 +181,17 @@ impl ColdSnapshot for Frozen {
         let mut files = vec![];
         if let Some(Files { tables, links, manifest_name, manifest, manifest_held }) = self.files {
             for Table { name, keys, held } in tables {
-                let segments = match held {
-                    Some(segments) => segments,
-                    None => upload(&links.0.join(&name), sink)?,
+                let Uploaded { segments, length } = match held {
+                    Some(uploaded) => uploaded,
+                    None => upload(&links.0.join(&name), self.compress, sink)?,
                 };
-                files.push(ColdFile { name, segments, keys });
+                files.push(ColdFile { name, segments, length, keys });
             }
-            let segments = match manifest_held {
-                Some(segments) => segments,
-                None => vec![sink.append(&manifest)?],
+            let Uploaded { segments, length } = match manifest_held {
+                Some(uploaded) => uploaded,
+                None => Uploaded { segments: vec![sink.append(&manifest)?], length: None },
             };
-            files.push(ColdFile { name: manifest_name, segments, keys: None });
+            files.push(ColdFile { name: manifest_name, segments, length, keys: None });
         }
         files.extend(self.changes.write(sink)?);
         Ok(ColdHandle { store: STORE_NAME.into(), files })

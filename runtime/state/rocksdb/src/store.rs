@@ -4,16 +4,18 @@ use crate::scratch::Folder;
 use crate::shared::RocksDb;
 use crate::snapshot::{Frozen, Held};
 use crate::writer::Writer;
-use rocksdb::{DB, DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions};
+use rocksdb::{DB, DBPinnableSlice, DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions};
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use weir_state::{ColdHandle, ColdSnapshot, ColdStore, ColdWriter, EncodedRows, SegmentSource, StateError};
 
-/// Values that are pinned at once.
-const KEYS_AT_ONCE: usize = 1024;
+/// Values that a thread pins at once.
+const KEYS_AT_ONCE: usize = 2048;
+/// Fewer keys are looked up before a thread is started for them.
+const KEYS_OF_A_HELPER: usize = 1024;
 
 /// One database, of one operator subtask; its folder goes with it.
 ///
@@ -83,6 +85,43 @@ impl RocksDbStore {
         Ok(())
     }
 
+    /// Looks up many keys with the help of processors that have nothing to do.
+    fn look_up(&self, db: &DB, keys: &EncodedRows, found: &mut Found<'_>) -> Result<(), StateError> {
+        let helpers = self.shared.helpers.take(keys.len() / KEYS_OF_A_HELPER);
+        for first in (0..keys.len()).step_by(KEYS_AT_ONCE * (helpers.count() + 1)) {
+            let rows = keys.len().min(first + KEYS_AT_ONCE * (helpers.count() + 1)) - first;
+            let share = rows.div_ceil(helpers.count() + 1);
+            let part = |number: usize| first + rows.min(number * share)..first + rows.min((number + 1) * share);
+            std::thread::scope(|scope| {
+                let get = |number: usize| get(db, &self.reading(), keys, part(number));
+                let others = (1..=helpers.count()).map(|number| scope.spawn(move || get(number)));
+                let others: Vec<_> = others.collect();
+                let mut give = |number: usize, values: Vec<Value<'_>>| {
+                    part(number).zip(values).try_for_each(|(at, value)| {
+                        match value.map_err(failed("look up keys"))? {
+                            Some(value) => found(at, &value),
+                            None => Ok(()),
+                        }
+                    })
+                };
+                give(0, get(0))?;
+                others
+                    .into_iter()
+                    .enumerate()
+                    .try_for_each(|(number, other)| give(number + 1, other.join().expect("a lookup doesn't panic")))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Blocks of mapped files aren't cached, so that each lookup would sum up a whole filter. What was downloaded is
+    /// checked by then, and compaction checks what it reads.
+    fn reading(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(!self.shared.settings.maps_files);
+        options
+    }
+
     pub(crate) fn db(&self) -> Result<&DB, StateError> {
         if let Some(db) = self.db.get() {
             return Ok(db);
@@ -100,7 +139,7 @@ impl ColdStore for RocksDbStore {
         found: &mut dyn FnMut(usize, &[u8]) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
         let Some(db) = self.opened().filter(|_| !keys.is_empty()) else { return Ok(()) };
-        get_many(db, keys, found)
+        self.look_up(db, keys, found)
     }
 
     fn writer(&self) -> Result<Box<dyn ColdWriter + '_>, StateError> {
@@ -113,7 +152,7 @@ impl ColdStore for RocksDbStore {
         to: Option<&[u8]>,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StateError> {
-        self.opened().map_or(Ok(()), |db| scan(db, ReadOptions::default(), from, to, visit))
+        self.opened().map_or(Ok(()), |db| scan(db, self.reading(), from, to, visit))
     }
 
     fn freeze(&self) -> Result<Box<dyn ColdSnapshot + '_>, StateError> {
@@ -151,18 +190,11 @@ type Found<'f> = dyn FnMut(usize, &[u8]) -> Result<(), StateError> + 'f;
 /// What takes a key and its value, and says whether to go on.
 type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
-pub(crate) fn get_many(db: &DB, keys: &EncodedRows, found: &mut Found<'_>) -> Result<(), StateError> {
+type Value<'d> = Result<Option<DBPinnableSlice<'d>>, rocksdb::Error>;
+
+pub(crate) fn get<'d>(db: &'d DB, options: &ReadOptions, keys: &EncodedRows, rows: Range<usize>) -> Vec<Value<'d>> {
     let family = db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).expect("every database has it");
-    for first in (0..keys.len()).step_by(KEYS_AT_ONCE) {
-        let rows = first..keys.len().min(first + KEYS_AT_ONCE);
-        let values = db.batched_multi_get_cf(&family, rows.map(|row| keys.row(row)), true);
-        for (at, value) in values.into_iter().enumerate() {
-            if let Some(value) = value.map_err(failed("look up keys"))? {
-                found(first + at, &value)?;
-            }
-        }
-    }
-    Ok(())
+    db.batched_multi_get_cf_opt(&family, rows.map(|row| keys.row(row)), true, options)
 }
 
 pub(crate) fn scan(

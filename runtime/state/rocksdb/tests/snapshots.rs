@@ -13,7 +13,7 @@ use world::*;
 /// Small cuts go through write buffers in one, and become files of a few rows in the other.
 static SHARED: LazyLock<[Arc<RocksDb>; 2]> = LazyLock::new(|| {
     let settings = Settings::new(64 << 20);
-    let files = Settings { buffered_cut_bytes: 0, max_cut_file_bytes: 1 << 10, ..settings.clone() };
+    let files = Settings { buffered_cut_bytes: 0, max_cut_file_bytes: 1 << 10, ..Settings::flash_ssd(64 << 20) };
     [settings, files].map(|settings| RocksDb::new(&settings).unwrap())
 });
 

@@ -96,7 +96,7 @@ fn expected(keys: std::ops::Range<i64>, value: i64) -> BTreeSet<(i64, i64)> {
 
 /// Large cuts become files at once, here in parts.
 fn settings() -> Settings {
-    Settings { buffered_cut_bytes: 1 << 12, max_cut_file_bytes: 1 << 16, ..Settings::new(32 << 20) }
+    Settings { buffered_cut_bytes: 1 << 12, max_cut_file_bytes: 1 << 16, ..Settings::flash_ssd(32 << 20) }
 }
 
 #[test]

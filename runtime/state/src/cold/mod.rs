@@ -86,6 +86,9 @@ pub struct ColdFile {
     pub name: String,
     /// A file that is larger than a segment may be is in several, one after the other.
     pub segments: Vec<SegmentRef>,
+    /// The file's length in bytes if the segments are compressed, each by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u64>,
     /// Which keys are in it, if a restore may do without it where none of them is wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<ColdKeys>,

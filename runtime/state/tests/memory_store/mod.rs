@@ -132,6 +132,9 @@ impl ColdSnapshot for Frozen {
             }
         }
         let segments = vec![sink.append(&bytes)?];
-        Ok(ColdHandle { store: "memory".into(), files: vec![ColdFile { name: "all".into(), segments, keys: None }] })
+        Ok(ColdHandle {
+            store: "memory".into(),
+            files: vec![ColdFile { name: "all".into(), segments, length: None, keys: None }],
+        })
     }
 }
