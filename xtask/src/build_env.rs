@@ -3,11 +3,14 @@
 use std::process::Command;
 
 use crate::failure::Result;
-use crate::layout::Layout;
+use crate::layout::{Layout, TargetLock};
 use crate::{libclang, python, rocksdb, system};
 
 /// Variables for cargo and for the tests it runs, in the order in which they are printed.
-pub struct BuildEnv(Vec<(&'static str, String)>);
+pub struct BuildEnv {
+    variables: Vec<(&'static str, String)>,
+    _target: Option<TargetLock>,
+}
 
 impl BuildEnv {
     /// Puts compiler, libclang and RocksDB in place.
@@ -18,9 +21,9 @@ impl BuildEnv {
         let library = rocksdb::ensure(layout, &variables)?;
         variables.push(("ROCKSDB_LIB_DIR", library.display().to_string()));
         variables.push(("ROCKSDB_STATIC", "1".to_string()));
-        layout.own_target()?;
+        let target = layout.own_target()?;
         variables.push(("CARGO_TARGET_DIR", layout.target.display().to_string()));
-        Ok(BuildEnv(variables))
+        Ok(BuildEnv { variables, _target: Some(target) })
     }
 
     /// As `prepare`, and the engine that tests compare SQL results with.
@@ -28,19 +31,22 @@ impl BuildEnv {
         // First, because it takes seconds: who has no network learns it before the long compilation.
         let oracle = python::ensure_oracle(layout)?;
         let mut env = BuildEnv::prepare(layout)?;
-        env.0.push(("WEIR_ORACLE_PYTHON", oracle.display().to_string()));
+        env.variables.push(("WEIR_ORACLE_PYTHON", oracle.display().to_string()));
         Ok(env)
     }
 
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("cargo");
-        command.args(arguments).envs(self.0.iter().map(|(name, value)| (name, value)));
+        command.args(arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
     /// Lines for a POSIX shell to evaluate.
     pub fn exports(&self) -> String {
-        self.0.iter().map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', r"'\''"))).collect()
+        self.variables
+            .iter()
+            .map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', r"'\''")))
+            .collect()
     }
 }
 
@@ -50,7 +56,7 @@ mod tests {
 
     #[test]
     fn quotes_for_the_shell() {
-        let env = BuildEnv(vec![("A", "it's $HOME".to_string())]);
+        let env = BuildEnv { variables: vec![("A", "it's $HOME".to_string())], _target: None };
         assert_eq!(env.exports(), "export A='it'\\''s $HOME'\n");
     }
 }

@@ -1,5 +1,6 @@
 //! Where things are: the checkout, and the cache that holds all that is built or fetched.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Result};
@@ -13,6 +14,10 @@ pub struct Layout {
     pub cache: PathBuf,
     pub target: PathBuf,
 }
+
+/// Keeps other checkouts from building in the same target folder.
+#[must_use]
+pub struct TargetLock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl Layout {
     pub fn find() -> Result<Self> {
@@ -33,14 +38,40 @@ impl Layout {
         Ok(Layout { checkout, cache, target })
     }
 
-    /// Takes the target folder for this checkout. cargo judges by file times alone whether a crate of the workspace is
-    /// up to date: where another checkout was built last, it would hand out that one's binaries. So its judgements
-    /// are taken away; what was built of dependencies stays.
-    pub fn own_target(&self) -> Result<()> {
+    /// Takes the target folder for this checkout, for as long as what is returned lives. cargo judges by file times alone
+    /// whether a crate of the workspace is up to date: where another checkout was built last, it would hand out that
+    /// one's binaries. So its judgements are taken away, once nobody builds there any more; what was built of
+    /// dependencies stays.
+    pub fn own_target(&self) -> Result<TargetLock> {
+        std::fs::create_dir_all(&self.target).map_err(Failure::io(format!("make {}", self.target.display())))?;
+        let path = self.target.join(".weir-checkout.lock");
+        let failed = |what: &str| Failure::io(format!("{what} {}", path.display()));
+        let lock = File::options().create(true).append(true).open(&path).map_err(failed("open"))?;
         let (marker, own) = (self.target.join(".weir-checkout"), self.checkout.display().to_string());
-        if std::fs::read_to_string(&marker).is_ok_and(|last| last == own) {
-            return Ok(());
+        loop {
+            lock.lock_shared().map_err(failed("lock"))?;
+            if std::fs::read_to_string(&marker).is_ok_and(|last| last == own) {
+                return Ok(TargetLock(lock));
+            }
+            lock.unlock().map_err(failed("unlock"))?;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    eprintln!(
+                        "xtask: another checkout builds in {}: waiting for it (WEIR_TARGET_DIR names a folder of one's own)",
+                        self.target.display()
+                    );
+                    lock.lock().map_err(failed("lock"))?;
+                }
+                Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
+            }
+            self.forget_judgements()?;
+            std::fs::write(&marker, &own).map_err(Failure::io(format!("write {}", marker.display())))?;
+            lock.unlock().map_err(failed("unlock"))?;
         }
+    }
+
+    fn forget_judgements(&self) -> Result<()> {
         for profile in ["debug", "release"] {
             let Ok(entries) = std::fs::read_dir(self.target.join(profile).join(".fingerprint")) else { continue };
             let ours = |name: &str| OUR_PACKAGES.iter().any(|prefix| name.starts_with(prefix));
@@ -49,8 +80,7 @@ impl Layout {
                 std::fs::remove_dir_all(&folder).map_err(Failure::io(format!("remove {}", folder.display())))?;
             }
         }
-        std::fs::create_dir_all(&self.target).map_err(Failure::io(format!("make {}", self.target.display())))?;
-        std::fs::write(&marker, own).map_err(Failure::io(format!("write {}", marker.display())))
+        Ok(())
     }
 
     /// Tools fetched for the build: libclang, Python packages.
