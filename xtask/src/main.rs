@@ -4,9 +4,11 @@
 //! does, and is quick the second time. The standard library is the only dependency.
 
 mod build_env;
+mod cluster;
 mod commands;
 mod data;
 mod failure;
+mod image;
 mod layout;
 mod libclang;
 mod process;
@@ -40,6 +42,12 @@ Test
 
 Try
   server STORE             Run one of these servers until Ctrl-C, and say how a job reaches it.
+
+Kubernetes
+  cluster up               Start a Kubernetes cluster on this machine (as root; builds it the first time, 6 to 11
+                           minutes). Also: down [--purge], status, env, images, smoke.
+  cluster load [--release] Build Weir's image and make it known to that cluster's node.
+  image [--debug]          Build Weir's container image as a tar, without a container engine.
 
 Prepare
   setup                    Put everything in place: compiler, libclang, RocksDB, test oracle, example data.
@@ -88,6 +96,8 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "tidy" => no_arguments(command, rest).and_then(|()| tidy::check(&layout)),
         "test-storage" => servers::test_storage(&layout, rest),
         "server" => servers::foreground(&layout, rest),
+        "cluster" => cluster::command(&layout, rest),
+        "image" => image::command(&layout, rest),
         "kill-test" => commands::kill_test(&layout, rest),
         "setup" => no_arguments(command, rest).and_then(|()| commands::setup(&layout)),
         "data" => no_arguments(command, rest).and_then(|()| data::fetch_all(&layout)),
