@@ -40,6 +40,8 @@ enum Command {
     Checkpoints(command::checkpoints::Arguments),
     /// Let a running job write a savepoint.
     Savepoint(command::savepoint::Arguments),
+    /// Give a running job another parallelism; its processes stay.
+    Rescale(command::rescale::Arguments),
     /// Stop a running job after a last checkpoint, or with a savepoint.
     Stop(command::stop::Arguments),
     /// End a running job now, without another checkpoint.
@@ -70,6 +72,7 @@ pub fn main(mut registry: Registry) -> ExitCode {
         Command::Plan(arguments) => command::plan::run(&arguments, registry),
         Command::Checkpoints(arguments) => command::checkpoints::run(&arguments, registry),
         Command::Savepoint(arguments) => command::savepoint::run(&arguments, registry),
+        Command::Rescale(arguments) => command::rescale::run(&arguments, registry),
         Command::Stop(arguments) => command::stop::run(&arguments, registry),
         Command::Cancel(arguments) => command::cancel::run(&arguments, registry),
         Command::State(arguments) => command::state::run(&arguments, &registry),

@@ -55,6 +55,7 @@ struct View {
     shown_phase: String,
     shown_checkpoints: usize,
     shown_restarts: u64,
+    shown_parallelism: u32,
     shown_wait: Option<String>,
     table_at: Instant,
     /// Records in and out of each node at the last table.
@@ -72,6 +73,7 @@ impl View {
             shown_phase: String::new(),
             shown_checkpoints: 0,
             shown_restarts: 0,
+            shown_parallelism: 0,
             shown_wait: None,
             table_at: now + TABLE_EVERY,
             before: BTreeMap::new(),
@@ -98,6 +100,12 @@ impl View {
             let why = status.last_restart.as_deref().unwrap_or("of an unknown failure");
             writeln!(out, "{}  restart {} after {why}", self.job, status.restarts).ok();
             self.shown_restarts = status.restarts;
+        }
+        if status.parallelism != self.shown_parallelism {
+            if self.shown_parallelism != 0 {
+                writeln!(out, "{}  is rescaled to parallelism {}", self.job, status.parallelism).ok();
+            }
+            self.shown_parallelism = status.parallelism;
         }
         if status.waits_for != self.shown_wait {
             if let Some(wait) = &status.waits_for {

@@ -63,6 +63,39 @@ fn the_coordinator_is_killed() {
 }
 
 #[test]
+fn rescaled_while_workers_are_killed() {
+    let seed = rand::random();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let scratch = Scratch::new(&format!("workers-rescaled-{seed}"));
+    let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
+    let mut running = run(&scratch, &job, 2).spawn();
+    await_checkpoints(&scratch, &job, 1);
+    let stayed = running.children();
+    for parallelism in [4, 3] {
+        let said = rescale(&scratch, &job, parallelism).succeed().stdout;
+        assert!(said.contains(&format!("runs with parallelism {parallelism}")), "seed {seed}: {said}");
+    }
+    assert_eq!(running.children(), stayed, "a worker was started anew: seed {seed}");
+    rescale(&scratch, &job, 129).fail();
+    for _ in 0..4 {
+        let asked = rescale(&scratch, &job, rng.random_range(1..=7)).spawn();
+        let until = Instant::now() + Duration::from_millis(rng.random_range(0..400));
+        while Instant::now() < until && !running.has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let workers = running.children();
+        if !workers.is_empty() {
+            signal(workers[rng.random_range(0..workers.len())], libc::SIGKILL);
+        }
+        // Done or failed: that it doesn't wait for ever is all that can be said.
+        asked.wait();
+    }
+    let finished = running.wait();
+    assert!(finished.status.success(), "seed {seed}: {finished}");
+    verify(&scratch, &format!("seed {seed}"));
+}
+
+#[test]
 fn a_paused_worker_comes_back_too_late() {
     let scratch = Scratch::new("workers-paused");
     let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
@@ -87,6 +120,11 @@ fn run(scratch: &Scratch, job: &Path, parallelism: u32) -> Weir {
     Weir::new(scratch.path(), ["run".as_ref(), job.as_os_str()])
         .with(["--workers", "3", "-p", &parallelism])
         .with(["--set", "spec.restart={fixedDelay: {attempts: 20, delay: 100ms}}"])
+}
+
+fn rescale(scratch: &Scratch, job: &Path, parallelism: u32) -> Weir {
+    let parallelism = parallelism.to_string();
+    Weir::new(scratch.path(), ["rescale".as_ref(), job.as_os_str()]).with(["-p", &parallelism])
 }
 
 fn verify(scratch: &Scratch, what: &str) {

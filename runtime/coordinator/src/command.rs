@@ -6,8 +6,10 @@ use weir_model::{CheckpointId, CheckpointKind, CommitPermit, Fence, SubtaskId};
 #[derive(Clone, Debug)]
 pub enum Command<P> {
     /// Start all tasks from the latest checkpoint in the log (or from where the job is to begin, if it has none).
+    /// `parallelism`: what the job was rescaled to; none where its own spec says.
     Deploy {
         fence: Fence,
+        parallelism: Option<u32>,
     },
     /// Let these sources send the barrier. `hold`: and no record behind it until `Resume`.
     Trigger {
@@ -49,6 +51,11 @@ pub enum Command<P> {
         request: RequestId,
         result: Result<String, String>,
     },
+    /// May come twice for one request: that it was accepted, and how it ended.
+    AnswerRescale {
+        request: RequestId,
+        answer: RescaleAnswer,
+    },
     /// Remove checkpoints beyond what the retention keeps.
     Retain,
     /// Let the tasks end in order: all is done and committed.
@@ -63,6 +70,23 @@ pub enum Command<P> {
     Close {
         outcome: Outcome,
     },
+}
+
+/// What becomes of a request for a rescale: `Refused`, or `Accepted` and later `Done` or `Failed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RescaleAnswer {
+    /// Nothing was changed.
+    Refused { reason: String },
+    /// It has begun, or begins with the next attempt.
+    Accepted,
+    /// All tasks run at the new parallelism.
+    Done {
+        parallelism: u32,
+        /// From the request on.
+        duration_ms: u64,
+    },
+    /// The job goes on as it was, or has ended.
+    Failed { reason: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use weir_model::{CheckpointId, Durable, Fence, SubtaskId};
 
-/// A user's request for a savepoint, until it is answered.
+/// A user's request for a savepoint or a rescale, until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
@@ -99,5 +99,10 @@ pub enum Event<P> {
     },
     StopRequested {
         mode: StopMode,
+    },
+    /// To a parallelism that the job can have, and that its workers have slots for.
+    RescaleRequested {
+        request: RequestId,
+        parallelism: u32,
     },
 }

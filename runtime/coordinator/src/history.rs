@@ -37,6 +37,8 @@ pub struct History {
     pub completed: u64,
     pub failed: u64,
     pub restart_count: u64,
+    /// Changes of the parallelism while the job ran.
+    pub rescaled: u64,
 }
 
 impl History {

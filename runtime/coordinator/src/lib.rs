@@ -15,7 +15,7 @@ mod placement;
 mod restart;
 mod rollout;
 
-pub use command::{Command, Outcome};
+pub use command::{Command, Outcome, RescaleAnswer};
 pub use config::{CheckpointConfig, CheckpointMode, Config};
 pub use event::{Event, RequestId, StopMode};
 pub use history::{AttemptRecord, AttemptResult, History, RestartRecord};

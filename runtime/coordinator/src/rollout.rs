@@ -9,7 +9,7 @@
 //!   └────── ended ─────┴───────────────────────┴────── stop, finish ────┴───────▶ Ending ◀────────┘
 //! ```
 
-use crate::placement::Placement;
+use crate::placement::{Placement, Shortage};
 use std::collections::{BTreeMap, BTreeSet};
 use weir_model::{Fence, WorkerId};
 
@@ -62,6 +62,17 @@ pub struct Rollout {
 impl Rollout {
     pub fn new(slots_needed: u32, promised_workers: usize) -> Self {
         Rollout { slots_needed, promised_workers, workers: BTreeMap::new(), state: State::Idle }
+    }
+
+    /// How many slots attempts need that begin from here on.
+    pub fn needs(&mut self, slots: u32) {
+        self.slots_needed = slots;
+    }
+
+    /// What is missing for so many slots.
+    pub fn shortage(&self, need: u32) -> Option<Shortage> {
+        let have = self.workers.values().fold(0, |sum: u32, slots| sum.saturating_add(*slots));
+        (have < need).then_some(Shortage { have, need })
     }
 
     /// Workers that are there, with their slots.
@@ -192,7 +203,7 @@ impl Rollout {
     }
 
     fn has_slots(&self) -> bool {
-        self.workers.values().fold(0, |sum: u32, slots| sum.saturating_add(*slots)) >= self.slots_needed
+        self.shortage(self.slots_needed).is_none()
     }
 
     fn place(&mut self, now_ms: u64) -> Vec<RolloutStep> {

@@ -47,6 +47,7 @@ enum Step {
     Savepoint { stop: bool },
     SavepointWritten { is_good: bool },
     Drain,
+    Rescale { parallelism: u32 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -64,6 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::TasksEnd),
         1 => Just(Step::EndOfInput),
         2 => prop::bool::weighted(0.3).prop_map(|stop| Step::Savepoint { stop }),
+        2 => (1u32..9).prop_map(|parallelism| Step::Rescale { parallelism }),
         3 => prop::bool::weighted(0.7).prop_map(|is_good| Step::SavepointWritten { is_good }),
         1 => prop::bool::weighted(0.1).prop_map(|fenced| if fenced { Step::Fenced } else { Step::Pass { ms: 1 } }),
         1 => prop::bool::weighted(0.2).prop_map(|drain| if drain { Step::Drain } else { Step::Pass { ms: 1 } }),
@@ -89,8 +91,15 @@ struct World {
     last_end_ms: Option<u64>,
     next_request: u64,
     unanswered: BTreeSet<RequestId>,
+    asked: BTreeMap<RequestId, u32>,
     writing: Vec<RequestId>,
     must_commit: BTreeSet<SubtaskId>,
+    /// That of the attempt deployed last.
+    parallelism: Option<u32>,
+    /// Checkpoints after which the parallelism changes, and to what.
+    rescales: BTreeMap<CheckpointId, u32>,
+    /// What the last accepted request was for.
+    wanted: Option<u32>,
     closed: Option<Outcome>,
 }
 
@@ -114,8 +123,12 @@ impl World {
             last_end_ms: None,
             next_request: 0,
             unanswered: BTreeSet::new(),
+            asked: BTreeMap::new(),
             writing: vec![],
             must_commit: BTreeSet::new(),
+            parallelism: None,
+            rescales: BTreeMap::new(),
+            wanted: None,
             closed: None,
         };
         let commands = world.coordinator.start();
@@ -138,16 +151,27 @@ impl World {
 
     fn obey(&mut self, command: Command<SubtaskId>) {
         match command {
-            Command::Deploy { fence } => {
+            Command::Deploy { fence, parallelism } => {
+                let was_durable = self.rescales.iter().filter(|(checkpoint, _)| self.durable.contains(checkpoint));
+                if let Some((checkpoint, rescaled)) = was_durable.last() {
+                    assert!(parallelism.is_some(), "{checkpoint} rescaled the job to {rescaled}");
+                }
+                self.parallelism = parallelism;
                 assert!(self.running.is_none() && self.ending.is_none(), "two attempts at a time");
                 assert!(self.appending.is_empty(), "it isn't known from which checkpoint to start");
                 self.deploying = Some(fence);
                 self.to_commit.clear();
             }
-            Command::Trigger { fence, checkpoint, kind, .. } => {
+            Command::Trigger { fence, checkpoint, kind, hold, .. } => {
                 assert_eq!(Some(fence), self.running);
                 assert!(checkpoint > self.last_triggered, "checkpoint {checkpoint} a second time");
+                let is_rescale = kind == CheckpointKind::Checkpoint && hold;
+                if is_rescale {
+                    assert!(self.open.is_empty(), "it comes after all others");
+                    self.rescales.insert(checkpoint, self.wanted.expect("somebody asked for it"));
+                }
                 if kind == CheckpointKind::Checkpoint
+                    && !is_rescale
                     && let Some(end_ms) = self.last_end_ms
                 {
                     assert!(self.now_ms >= end_ms + MIN_PAUSE_MS, "no pause after the checkpoint before");
@@ -170,6 +194,8 @@ impl World {
             }
             Command::Commit { permit, tasks } => {
                 assert!(self.durable.contains(&permit.checkpoint()), "commit before it is durable");
+                let is_rescale = self.rescales.contains_key(&permit.checkpoint());
+                assert!(!is_rescale, "the next attempt commits it before a record flows");
                 assert_eq!(Some(permit.fence()), self.running);
                 self.must_commit.extend(tasks.iter().cloned());
                 self.to_commit.extend(tasks.into_iter().map(|task| (permit.checkpoint(), task)));
@@ -181,6 +207,21 @@ impl World {
             }
             Command::AnswerSavepoint { request, .. } => {
                 assert!(self.unanswered.remove(&request), "request {request:?} answered twice");
+            }
+            Command::AnswerRescale { request, answer } => {
+                assert!(self.unanswered.contains(&request), "request {request:?} answered twice");
+                match answer {
+                    RescaleAnswer::Accepted => self.wanted = self.asked.get(&request).copied(),
+                    RescaleAnswer::Done { parallelism, .. } => {
+                        assert_eq!(self.asked.get(&request), Some(&parallelism));
+                        assert_eq!(self.parallelism, Some(parallelism), "another parallelism was deployed");
+                        assert!(self.running.is_some());
+                        self.unanswered.remove(&request);
+                    }
+                    RescaleAnswer::Refused { .. } | RescaleAnswer::Failed { .. } => {
+                        self.unanswered.remove(&request);
+                    }
+                }
             }
             Command::Retain => {}
             Command::Finish { fence } => {
@@ -303,6 +344,15 @@ impl World {
                     self.on(Event::SavepointWritten { request, result });
                 }
             }
+            Step::Rescale { parallelism } => {
+                let request = RequestId(self.next_request);
+                self.next_request += 1;
+                if self.closed.is_none() {
+                    self.unanswered.insert(request);
+                    self.asked.insert(request, parallelism);
+                    self.on(Event::RescaleRequested { request, parallelism });
+                }
+            }
             Step::Drain => self.on(Event::StopRequested { mode: StopMode::Drain }),
         }
     }
@@ -376,7 +426,7 @@ impl World {
             self.step(Step::TasksEnd);
             self.pass(TIMEOUT_MS);
             if self.closed.is_some() {
-                assert_eq!(self.unanswered, BTreeSet::new(), "savepoint requests without an answer");
+                assert_eq!(self.unanswered, BTreeSet::new(), "requests without an answer");
                 return;
             }
         }
@@ -444,6 +494,6 @@ proptest! {
             world.step(step);
         }
         world.finish();
-        prop_assert!(world.unanswered.is_empty(), "savepoint requests without an answer: {:?}", world.unanswered);
+        prop_assert!(world.unanswered.is_empty(), "requests without an answer: {:?}", world.unanswered);
     }
 }

@@ -3,7 +3,7 @@
 use crate::attempt::DeployError;
 use crate::worker::{RestoreFrom, WorkerCommand, WorkerEvent};
 use std::sync::mpsc::Sender;
-use weir_coordinator::{RequestId, StopMode};
+use weir_coordinator::{RequestId, RescaleAnswer, StopMode};
 use weir_model::{CheckpointId, Durable, Fence, WorkerId};
 
 pub(crate) enum ControlEvent {
@@ -68,4 +68,9 @@ pub enum Request {
         answer: Sender<Result<String, String>>,
     },
     Stop(StopMode),
+    /// `answer` hears that it was accepted, and then how it ended; or that it was refused.
+    Rescale {
+        parallelism: u32,
+        answer: Sender<RescaleAnswer>,
+    },
 }

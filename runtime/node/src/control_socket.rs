@@ -1,4 +1,4 @@
-//! How `weir savepoint`, `stop` and `cancel` reach a job that runs in another process of this machine: a Unix socket
+//! How `weir savepoint`, `rescale`, `stop` and `cancel` reach a job that runs in another process of this machine: a Unix socket
 //! whose name follows from the job's storage and UID. One JSON line asks, one answers.
 
 use crate::control::Request;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
-use weir_coordinator::StopMode;
+use weir_coordinator::{RescaleAnswer, StopMode};
 use weir_model::hash::hash_u64;
 
 /// Longest request or answer, bytes: a savepoint's address and some text.
@@ -33,6 +33,10 @@ pub enum SocketRequest {
     Cancel,
     /// After a last checkpoint.
     Stop,
+    /// Answered when the job runs with it.
+    Rescale {
+        parallelism: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,11 @@ pub enum SocketAnswer {
     /// With the savepoint's address, where one was asked for.
     Done {
         savepoint: Option<String>,
+    },
+    Rescaled {
+        parallelism: u32,
+        /// From the request on.
+        duration_ms: u64,
     },
     Failed {
         reason: String,
@@ -172,6 +181,22 @@ fn carry_out(request: SocketRequest, requests: &RequestSender) -> SocketAnswer {
                 Ok(Ok(savepoint)) => SocketAnswer::Done { savepoint: Some(savepoint) },
                 Ok(Err(reason)) => SocketAnswer::Failed { reason },
                 Err(_) => ended(),
+            };
+        }
+        SocketRequest::Rescale { parallelism } => {
+            let (answer, answers) = channel();
+            if !requests.send(Request::Rescale { parallelism, answer }) {
+                return ended();
+            }
+            let last = answers.into_iter().find(|answer| *answer != RescaleAnswer::Accepted);
+            return match last {
+                Some(RescaleAnswer::Done { parallelism, duration_ms }) => {
+                    SocketAnswer::Rescaled { parallelism, duration_ms }
+                }
+                Some(RescaleAnswer::Refused { reason } | RescaleAnswer::Failed { reason }) => {
+                    SocketAnswer::Failed { reason }
+                }
+                Some(RescaleAnswer::Accepted) | None => ended(),
             };
         }
         SocketRequest::Cancel => StopMode::Cancel,

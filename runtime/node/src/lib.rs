@@ -38,5 +38,5 @@ pub use remote::{WorkerError, WorkerOptions, run_worker};
 pub use run::RequestSender;
 pub use start::{StartError, StartFrom, job_folder};
 pub use status::{CheckpointLine, JobStatus, NodeStatus, StatusHandle};
-pub use weir_coordinator::{Outcome, StopMode};
+pub use weir_coordinator::{Outcome, RescaleAnswer, StopMode};
 pub use weir_state_rocksdb::Figures as RocksDbFigures;

@@ -53,11 +53,10 @@ impl LocalJob {
         let status = StatusHandle::default();
         status.lock().rocksdb = backends.rocksdb();
         let folder = opened.folder.clone();
-        let runner = Runner::new(Arc::clone(&job), opened, 1, runtime.handle().clone(), status.clone())?;
-        // One worker, in this process, with a slot for everything.
+        let runner = Runner::new(job, opened, 1, runtime.handle().clone(), status.clone())?;
+        // One worker, in this process, with a slot for everything, at whatever parallelism.
         let report = runner.events();
         let worker = worker::start(Worker {
-            job,
             folder,
             backends,
             runtime: runtime.handle().clone(),
@@ -75,7 +74,7 @@ impl LocalJob {
                 lost.send(ControlEvent::WorkerLost { worker: OWN_WORKER, reason }).ok();
             }
         });
-        let slots = runner.slots();
+        let slots = runner.most_slots();
         let registered = ControlEvent::WorkerRegistered { worker: OWN_WORKER, slots, data_address: None, link };
         runner.events().send(registered).ok();
         Ok(LocalJob { runner, status, _runtime: runtime })

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use weir_coordinator::{
-    AttemptResult, Command, Coordinator, Event, Outcome, Phase, Placement, RequestId, Rollout, RolloutStep, Then,
+    AttemptResult, Command, Coordinator, Event, Outcome, Phase, Placement, RequestId, RescaleAnswer, Rollout, RolloutStep,
+    Then,
 };
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{Barrier, CheckpointId, Fence, SubtaskId, WorkerId};
@@ -24,9 +25,12 @@ use weir_snapshot::{JobFolder, ObjectRef};
 
 /// A job that runs, or has ended.
 pub struct Runner {
+    /// At the parallelism of the attempt.
     job: Arc<Job>,
     coordinator: Coordinator<TaskSnapshot>,
     rollout: Rollout,
+    /// What the job file says.
+    own_parallelism: u32,
     links: BTreeMap<WorkerId, WorkerLink>,
     /// Where workers reach each other.
     addresses: BTreeMap<WorkerId, String>,
@@ -49,6 +53,7 @@ pub struct Runner {
     confirmed: BTreeMap<SubtaskId, CheckpointId>,
     restored: Option<CheckpointId>,
     requests: BTreeMap<RequestId, SavepointWish>,
+    rescales: BTreeMap<RequestId, Sender<RescaleAnswer>>,
     next_request: u64,
     sizes: BTreeMap<CheckpointId, (u64, u64)>,
     shown_attempts: u64,
@@ -105,6 +110,7 @@ impl Runner {
         Ok(Runner {
             coordinator,
             rollout: Rollout::new(plan.slots(), promised_workers),
+            own_parallelism: job.parallelism(),
             links: BTreeMap::new(),
             addresses: BTreeMap::new(),
             mode,
@@ -123,6 +129,7 @@ impl Runner {
             confirmed: BTreeMap::new(),
             restored: None,
             requests: BTreeMap::new(),
+            rescales: BTreeMap::new(),
             next_request: 0,
             sizes: BTreeMap::new(),
             shown_attempts: 0,
@@ -137,6 +144,11 @@ impl Runner {
     /// How workers and what watches over them reach this loop.
     pub(crate) fn events(&self) -> Sender<ControlEvent> {
         self.events.clone()
+    }
+
+    /// The most slots that the job can ever need.
+    pub(crate) fn most_slots(&self) -> u32 {
+        self.job.graph.max_parallelism
     }
 
     /// The slots that the job needs.
@@ -225,6 +237,9 @@ impl Runner {
                 self.requests.insert(request, SavepointWish { folder, answer });
                 Event::SavepointRequested { request, stop }
             }
+            ControlEvent::Request(Request::Rescale { parallelism, answer }) => {
+                return self.rescale(parallelism, answer).into_iter().collect();
+            }
             ControlEvent::Closed => {
                 self.is_closed = true;
                 return vec![];
@@ -264,6 +279,58 @@ impl Runner {
             }
             WorkerEvent::Task(event) => self.task_event(event).into_iter().collect(),
         }
+    }
+
+    /// Refuses what can't be; the rest is the coordinator's to decide.
+    fn rescale(&mut self, parallelism: u32, answer: Sender<RescaleAnswer>) -> Option<Event<TaskSnapshot>> {
+        let refuse = |reason: String| {
+            // Who asked may have gone.
+            answer.send(RescaleAnswer::Refused { reason }).ok();
+            None
+        };
+        let rescaled = match self.job.at_parallelism(parallelism) {
+            Ok(rescaled) => rescaled,
+            Err(reason) => return refuse(reason),
+        };
+        if !self.coordinator.is_rescaling() {
+            if parallelism == self.job.parallelism() && self.is_deployed {
+                answer.send(RescaleAnswer::Done { parallelism, duration_ms: 0 }).ok();
+                return None;
+            }
+            let widths = |job: &Job| job.graph.nodes.iter().map(|node| node.parallelism).collect::<Vec<_>>();
+            if parallelism != self.job.parallelism() && widths(&rescaled) == widths(&self.job) {
+                return refuse(
+                    "nothing would change: each step has a `parallelism` of its own, or is one that cannot be divided"
+                        .to_owned(),
+                );
+            }
+        }
+        if let Some(shortage) = self.rollout.shortage(PhysicalPlan::of(&rescaled.graph).slots()) {
+            let remedy = "start more workers (`weir worker --coordinator ADDRESS --slots N`), and ask again";
+            return refuse(format!("with parallelism {parallelism} {shortage}: {remedy}"));
+        }
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        self.rescales.insert(request, answer);
+        Some(Event::RescaleRequested { request, parallelism })
+    }
+
+    fn deploy(&mut self, fence: Fence, parallelism: Option<u32>) -> Option<Event<TaskSnapshot>> {
+        let parallelism = parallelism.unwrap_or(self.own_parallelism);
+        if parallelism != self.job.parallelism() {
+            match self.job.at_parallelism(parallelism) {
+                Ok(job) => self.job = Arc::new(job),
+                Err(reason) => {
+                    return Some(Event::DeployFailed { fence, reason, is_fatal: true, random: rand::random() });
+                }
+            }
+        }
+        let plan = PhysicalPlan::of(&self.job.graph);
+        (self.tasks, self.sources) = plan.subtasks(&self.job.graph);
+        self.rollout.needs(plan.slots());
+        self.rollout.begin(fence);
+        self.ask_storage(StorageRequest::Settle { fence, job: Arc::clone(&self.job) });
+        None
     }
 
     fn count(&self, subtasks: &[SubtaskMetrics]) {
@@ -349,6 +416,7 @@ impl Runner {
             self.tell(&[worker], || {
                 WorkerCommand::Prepare(Box::new(Deployment {
                     fence,
+                    job: Arc::clone(&self.job),
                     worker,
                     slots: placement.slots().to_vec(),
                     peers: self.addresses.clone(),
@@ -364,10 +432,7 @@ impl Runner {
         let mut events = vec![];
         for command in commands {
             match command {
-                Command::Deploy { fence } => {
-                    self.rollout.begin(fence);
-                    self.ask_storage(StorageRequest::Settle { fence });
-                }
+                Command::Deploy { fence, parallelism } => events.extend(self.deploy(fence, parallelism)),
                 Command::Trigger { fence, checkpoint, kind, sources: _, hold } => {
                     let barrier = Barrier { checkpoint, kind };
                     self.tell_all(|| WorkerCommand::Trigger { fence, barrier, hold });
@@ -396,6 +461,15 @@ impl Runner {
                 Command::AnswerSavepoint { request, result } => {
                     if let Some(wish) = self.requests.remove(&request) {
                         wish.answer.send(result).ok();
+                    }
+                }
+                Command::AnswerRescale { request, answer } => {
+                    let is_last = answer != RescaleAnswer::Accepted;
+                    if let Some(asked) = self.rescales.get(&request) {
+                        asked.send(answer).ok();
+                    }
+                    if is_last {
+                        self.rescales.remove(&request);
                     }
                 }
                 Command::Retain => self.ask_storage(StorageRequest::Retain),
@@ -457,6 +531,7 @@ impl Runner {
         let waits_for = self.rollout.waits_for();
         let mut status = self.status.lock();
         status.waits_for = waits_for;
+        status.parallelism = self.coordinator.parallelism().unwrap_or(self.own_parallelism);
         status.phase = phase_name(self.coordinator.phase()).to_owned();
         status.epoch = self.coordinator.fence().epoch.0;
         status.attempt = self.coordinator.fence().attempt.0;

@@ -34,6 +34,8 @@ pub struct JobStatus {
     pub checkpoints: VecDeque<CheckpointLine>,
     /// How many there were before the first in `checkpoints`.
     pub checkpoints_before: usize,
+    /// That of this attempt, or of the next if none runs.
+    pub parallelism: u32,
     pub restarts: u64,
     pub last_restart: Option<String>,
     /// The state backend, if it is RocksDB.

@@ -30,6 +30,8 @@ const APPEND_TRIES: u32 = 10;
 pub(crate) enum StorageRequest {
     Settle {
         fence: Fence,
+        /// With the parallelism of the attempt.
+        job: Arc<Job>,
     },
     Complete {
         fence: Fence,
@@ -63,7 +65,8 @@ impl StorageThread {
     pub(crate) fn run(mut self, requests: Receiver<StorageRequest>) {
         for request in requests {
             match request {
-                StorageRequest::Settle { fence } => {
+                StorageRequest::Settle { fence, job } => {
+                    self.job = job;
                     let result = self.settle(fence);
                     self.events.send(ControlEvent::Settled { fence, result }).ok();
                 }

@@ -46,6 +46,8 @@ pub(crate) enum WorkerCommand {
 /// An attempt, as one worker has to know it.
 pub(crate) struct Deployment {
     pub(crate) fence: Fence,
+    /// With the parallelism of this attempt.
+    pub(crate) job: Arc<Job>,
     pub(crate) worker: WorkerId,
     /// The worker of each slot: subtask i of every task is in slot i.
     pub(crate) slots: Vec<WorkerId>,
@@ -131,7 +133,6 @@ impl std::fmt::Debug for EventSink {
 }
 
 pub(crate) struct Worker {
-    pub(crate) job: Arc<Job>,
     pub(crate) folder: JobFolder,
     pub(crate) backends: Arc<Backends>,
     pub(crate) runtime: tokio::runtime::Handle,
@@ -143,16 +144,14 @@ pub(crate) struct Worker {
 /// The way to a worker of this process.
 pub(crate) fn start(worker: Worker) -> std::io::Result<Sender<WorkerCommand>> {
     let (commands, received) = channel();
-    let plan = PhysicalPlan::of(&worker.job.graph);
     let snapshots = SnapshotPool::start(worker.backends.snapshot_threads())?;
-    let running = Running { worker, plan, snapshots, attempt: None };
+    let running = Running { worker, snapshots, attempt: None };
     std::thread::Builder::new().name("worker".to_owned()).spawn(move || running.run(received))?;
     Ok(commands)
 }
 
 struct Running {
     worker: Worker,
-    plan: PhysicalPlan,
     snapshots: SnapshotPool,
     attempt: Option<(Fence, Stage)>,
 }
@@ -214,7 +213,8 @@ impl Running {
     }
 
     fn try_prepare(&self, deployment: Deployment) -> Result<Prepared, DeployError> {
-        let Worker { job, folder, backends, runtime, events, data } = &self.worker;
+        let Worker { folder, backends, runtime, events, data } = &self.worker;
+        let job = &deployment.job;
         let fatal = |reason: String| DeployError { reason, is_fatal: true };
         let own = || FolderSegments::new(folder.clone(), runtime.clone());
         let (restore, segments) = match &deployment.restore {
@@ -228,7 +228,7 @@ impl Running {
         };
         let around = Surroundings {
             job,
-            plan: &self.plan,
+            plan: &PhysicalPlan::of(&job.graph),
             deployment: &deployment,
             folder,
             runtime,

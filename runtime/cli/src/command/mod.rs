@@ -4,6 +4,7 @@ pub(crate) mod cancel;
 pub(crate) mod checkpoints;
 pub(crate) mod coordinator;
 pub(crate) mod plan;
+pub(crate) mod rescale;
 pub(crate) mod run;
 pub(crate) mod savepoint;
 pub(crate) mod state;

@@ -41,7 +41,8 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
     };
     let options = CoordinatorOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), workers: workers as usize };
     started(&job, DistributedJob::start(Arc::clone(&job), &from, options), |distributed| {
-        let slots = distributed.slots().div_ceil(workers);
+        // Subtasks are spread over all of them; a rescale may want more, up to the number of key groups.
+        let slots = job.graph.max_parallelism;
         let children = Children::start(workers, distributed.address(), slots)?;
         let code = drive(&job, distributed.into_job(), arguments.quiet);
         children.end();
@@ -68,7 +69,7 @@ pub(crate) fn started<T>(
 /// Runs a job to its end, shows how it goes, and takes requests meanwhile.
 pub(crate) fn drive(job: &Job, local: LocalJob, quiet: bool) -> Result<ExitCode> {
     let socket = control_socket::serve(job, local.requests())
-        .inspect_err(|error| eprintln!("warning: savepoint, stop and cancel from another shell won't work: {error}"));
+        .inspect_err(|error| eprintln!("warning: savepoint, rescale, stop and cancel from another shell won't work: {error}"));
     stop_on_interrupt(&local)?;
     let progress = Progress::start(job, local.status(), quiet);
     let outcome = local.run();

@@ -34,12 +34,17 @@ pub(crate) fn absolute(folder: &str) -> Result<String> {
     Ok(format!("file://{}", path.display()))
 }
 
-/// Asks the running job; the savepoint's address, where one was asked for.
+/// Asks the running job.
+pub(crate) fn ask_running(job: &Job, request: &SocketRequest) -> Result<SocketAnswer> {
+    ask(job, request)
+        .with_context(|| format!("`{}` doesn't answer; does it run on this machine, from the same file?", job.name))
+}
+
+/// As `ask_running`; the savepoint's address, where one was asked for.
 pub(crate) fn request(job: &Job, request: &SocketRequest) -> Result<Option<String>> {
-    let answer = ask(job, request)
-        .with_context(|| format!("`{}` doesn't answer; does it run on this machine, from the same file?", job.name))?;
-    match answer {
+    match ask_running(job, request)? {
         SocketAnswer::Done { savepoint } => Ok(savepoint),
         SocketAnswer::Failed { reason } => bail!(reason),
+        SocketAnswer::Rescaled { .. } => bail!("`{}` answered to something else", job.name),
     }
 }

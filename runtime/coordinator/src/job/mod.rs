@@ -1,5 +1,6 @@
 //! The state machine: what each event does to the job.
 
+mod rescale;
 mod schedule;
 
 use crate::checkpoints::{Pending, SavepointRequest};
@@ -89,6 +90,8 @@ pub struct Coordinator<P> {
     writing_savepoints: BTreeMap<RequestId, (SavepointRequest, CheckpointId)>,
     is_draining: bool,
     ending: Option<Ending>,
+    parallelism: Option<u32>,
+    rescale: Option<rescale::Rescale>,
     history: History,
 }
 
@@ -114,6 +117,8 @@ impl<P> Coordinator<P> {
             writing_savepoints: BTreeMap::new(),
             is_draining: false,
             ending: None,
+            parallelism: None,
+            rescale: None,
             history: History::default(),
         }
     }
@@ -186,16 +191,18 @@ impl<P> Coordinator<P> {
             | Event::Fenced { .. }
             | Event::SavepointRequested { .. }
             | Event::SavepointWritten { .. }
-            | Event::StopRequested { .. } => false,
+            | Event::StopRequested { .. }
+            | Event::RescaleRequested { .. } => false,
         }
     }
 
     fn apply(&mut self, event: Event<P>, now_ms: u64, commands: &mut Vec<Command<P>>) {
         match event {
             Event::Tick => {}
-            Event::Deployed { fence: _, tasks, sources } => self.deployed(tasks, sources, now_ms),
+            Event::Deployed { fence: _, tasks, sources } => self.deployed(tasks, sources, now_ms, commands),
             Event::DeployFailed { fence: _, reason, is_fatal, random } => {
                 if self.phase == Phase::Deploying {
+                    let is_fatal = is_fatal && !self.revert_rescale(&reason, commands);
                     let cause = Cause { reason, is_fatal, is_of_data: false, random };
                     let then = self.after_failure(cause, now_ms, commands);
                     self.phase = Phase::Stopped(then);
@@ -251,10 +258,19 @@ impl<P> Coordinator<P> {
             Event::SavepointWritten { request, result } => self.savepoint_written(request, result, commands),
             Event::StopRequested { mode: StopMode::Cancel } => self.stop(Outcome::Cancelled, now_ms, commands),
             Event::StopRequested { mode: StopMode::Drain } => self.is_draining = true,
+            Event::RescaleRequested { request, parallelism } => {
+                self.rescale_requested(request, parallelism, now_ms, commands);
+            }
         }
     }
 
-    fn deployed(&mut self, tasks: Vec<SubtaskId>, sources: Vec<SubtaskId>, now_ms: u64) {
+    fn deployed(
+        &mut self,
+        tasks: Vec<SubtaskId>,
+        sources: Vec<SubtaskId>,
+        now_ms: u64,
+        commands: &mut Vec<Command<P>>,
+    ) {
         if self.phase != Phase::Deploying {
             return;
         }
@@ -264,6 +280,7 @@ impl<P> Coordinator<P> {
         self.deployed_ms = Some(now_ms);
         let interval_ms = self.config.checkpoints.as_ref().map_or(u64::MAX, |config| config.interval_ms);
         self.next_trigger_ms = now_ms.saturating_add(interval_ms.min(FIRST_CHECKPOINT_MS));
+        self.rescale_runs(now_ms, commands);
     }
 
     fn acknowledged(&mut self, checkpoint: CheckpointId, task: SubtaskId, payload: P, commands: &mut Vec<Command<P>>) {
@@ -296,7 +313,9 @@ impl<P> Coordinator<P> {
         for id in older {
             self.give_up(id, format!("checkpoint {checkpoint} completed first"), now_ms, commands);
         }
-        if self.phase == Phase::Running {
+        if self.is_of_rescale(checkpoint) {
+            self.rescale_is_durable(now_ms, commands);
+        } else if self.phase == Phase::Running {
             let permit = CommitPermit::for_durable(&durable, self.fence);
             commands.push(Command::Commit { permit, tasks: self.tasks.iter().cloned().collect() });
             if pending.holds || pending.kind == CheckpointKind::Final {
@@ -449,7 +468,10 @@ impl<P> Coordinator<P> {
             commands.push(Command::Resume { fence: self.fence });
         }
         if let Some(savepoint) = pending.savepoint {
-            commands.push(Command::AnswerSavepoint { request: savepoint.request, result: Err(reason) });
+            commands.push(Command::AnswerSavepoint { request: savepoint.request, result: Err(reason.clone()) });
+        }
+        if self.is_of_rescale(checkpoint) {
+            self.fail_rescale(format!("its checkpoint {checkpoint} failed: {reason}"), commands);
         }
         self.pending.remove(&checkpoint);
         true
@@ -490,7 +512,7 @@ impl<P> Coordinator<P> {
         self.tasks.clear();
         self.sources_at_end.clear();
         self.phase = Phase::Deploying;
-        commands.push(Command::Deploy { fence: self.fence });
+        commands.push(Command::Deploy { fence: self.fence, parallelism: self.parallelism });
     }
 
     fn close(&mut self, outcome: Outcome, commands: &mut Vec<Command<P>>) {
@@ -502,6 +524,7 @@ impl<P> Coordinator<P> {
             let result = Err("the job ended before the savepoint was taken".to_owned());
             commands.push(Command::AnswerSavepoint { request: savepoint.request, result });
         }
+        self.fail_rescale("the job ended before".to_owned(), commands);
         commands.push(Command::Close { outcome: outcome.clone() });
         self.phase = Phase::Closed(outcome);
     }

@@ -77,7 +77,14 @@ impl<P> Coordinator<P> {
         if !self.may_trigger() {
             return;
         }
-        if let Some(savepoint) = self.savepoint_queue.pop_front() {
+        if self.wants_rescale() && self.wants_final() {
+            self.fail_rescale("the job is coming to its end".to_owned(), commands);
+        }
+        if self.wants_rescale() {
+            let checkpoint = self.next_checkpoint;
+            self.trigger(CheckpointKind::Checkpoint, None, true, now_ms, commands);
+            self.rescale_triggered(checkpoint);
+        } else if let Some(savepoint) = self.savepoint_queue.pop_front() {
             self.trigger(CheckpointKind::Savepoint, Some(savepoint), savepoint.stop, now_ms, commands);
         } else if self.wants_final() {
             if self.final_retry_ms().is_none_or(|at_ms| at_ms <= now_ms) {
@@ -92,7 +99,7 @@ impl<P> Coordinator<P> {
     fn may_trigger(&self) -> bool {
         let max_concurrent = self.config.checkpoints.as_ref().map_or(1, |config| config.max_concurrent.max(1));
         // The last checkpoint comes after all others, and nothing after it: what it holds is all there is to commit.
-        let waits_for_all = self.wants_final() && self.savepoint_queue.is_empty();
+        let waits_for_all = self.wants_rescale() || self.wants_final() && self.savepoint_queue.is_empty();
         let is_last = |pending: &Pending<P>| pending.holds || pending.kind == CheckpointKind::Final;
         let is_last_under_way = self.ending.is_some() || self.pending.values().any(is_last);
         let limit = if waits_for_all { 1 } else { max_concurrent };

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weir_connectors::api::{Sink, Source};
 use weir_crds::StreamJob;
+use weir_crds::streamjob::StreamJobSpec;
 use weir_crds::text::{Diagnostic, Parsed, Position, Severity, check_streamjob};
 use weir_model::graph::{JobGraph, NodeKind};
 use weir_sql::PlanError;
@@ -76,16 +77,10 @@ pub fn load_text(
     let Connectors { sources, sinks, problems } = connectors::set_up(&parsed.job.spec, &registry);
     diagnostics.extend(problems.into_iter().map(|problem| problem.locate(&parsed)));
 
-    let schemas = sources.iter().map(|(name, source)| (name.clone(), source.schema())).collect();
-    let definition = pipeline::definition(&parsed.job.spec, &schemas);
     // A source that could not be set up has no columns: what follows from that is not the SQL's mistake.
     let all_sources = sources.len() == parsed.job.spec.pipeline.sources.len();
-    let graph = match weir_sql::plan(&definition, &*registry) {
-        Ok(mut graph) => {
-            let reads = |sink: &str| sinks.get(sink).is_none_or(|sink| sink.reads_update_before());
-            weir_sql::leave_out_unread_retractions(&mut graph, reads);
-            Some(graph)
-        }
+    let graph = match plan(&parsed.job.spec, &sources, &sinks, &registry) {
+        Ok(graph) => Some(graph),
         Err(errors) => {
             if all_sources {
                 for found in errors.into_iter().map(|error| locate(error, &parsed)) {
@@ -114,7 +109,55 @@ pub fn load_text(
     Loaded { job, diagnostics, text }
 }
 
+fn plan(
+    spec: &StreamJobSpec,
+    sources: &HashMap<String, Arc<dyn Source>>,
+    sinks: &HashMap<String, Arc<dyn Sink>>,
+    registry: &Registry,
+) -> Result<JobGraph, Vec<PlanError>> {
+    let schemas = sources.iter().map(|(name, source)| (name.clone(), source.schema())).collect();
+    let mut graph = weir_sql::plan(&pipeline::definition(spec, &schemas), registry)?;
+    let reads = |sink: &str| sinks.get(sink).is_none_or(|sink| sink.reads_update_before());
+    weir_sql::leave_out_unread_retractions(&mut graph, reads);
+    Ok(graph)
+}
+
 impl Job {
+    /// That of every step which has none of its own.
+    pub fn parallelism(&self) -> u32 {
+        self.resource.spec.parallelism()
+    }
+
+    /// The same job with another parallelism. Steps that have one of their own keep it.
+    ///
+    /// # Errors
+    /// Why it can't have this one, in words.
+    pub fn at_parallelism(&self, parallelism: u32) -> Result<Job, String> {
+        let max = self.graph.max_parallelism;
+        if !(1..=max).contains(&parallelism) {
+            return Err(format!(
+                "parallelism {parallelism} is not possible: choose one from 1 to {max}, the maxParallelism that the \
+                 job's state is divided by; that cannot change while the job keeps its state"
+            ));
+        }
+        let mut resource = self.resource.clone();
+        resource.spec.parallelism = Some(parallelism);
+        let graph = plan(&resource.spec, &self.sources, &self.sinks, &self.registry).map_err(|errors| {
+            let problems: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            format!("the job cannot be planned with parallelism {parallelism}: {}", problems.join("; "))
+        })?;
+        Ok(Job {
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            resource,
+            graph,
+            sources: self.sources.clone(),
+            sinks: self.sinks.clone(),
+            registry: Arc::clone(&self.registry),
+            folder: self.folder.clone(),
+        })
+    }
+
     /// The plan, for people.
     pub fn explain(&self) -> String {
         weir_sql::explain(&self.graph)

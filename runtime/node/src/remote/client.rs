@@ -120,9 +120,9 @@ async fn stay(options: &WorkerOptions, registry: &Arc<Registry>, data: &Arc<Data
         Err(reason) => return not_yet(reason),
     };
     let own = WorkerId(registered.worker);
-    let job = job(registered, registry)?;
+    let mut job = job(registered, registry)?;
     tracing::info!(worker = %own, job = %job.name, "registered");
-    let reason = work(own, &job, data, incoming, outgoing).await?;
+    let reason = work(own, &mut job, data, incoming, outgoing).await?;
     Ok(reason.map_or(Left::Goodbye, |reason| Left::Lost { reason, was_registered: true }))
 }
 
@@ -145,7 +145,7 @@ fn job(registered: v1::Registered, registry: &Arc<Registry>) -> Result<Arc<Job>,
 /// Carries out commands until the stream ends; returns why, or none when the job is over.
 async fn work(
     own: WorkerId,
-    job: &Arc<Job>,
+    job: &mut Arc<Job>,
     data: &Arc<DataServer>,
     mut incoming: Streaming<v1::CoordinatorMessage>,
     outgoing: mpsc::Sender<v1::WorkerMessage>,
@@ -157,7 +157,6 @@ async fn work(
     let (overrun, mut overran) = watch::channel(false);
     let (events, last_counted) = (outgoing.clone(), Arc::clone(&counted));
     let worker = worker::start(Worker {
-        job: Arc::clone(job),
         folder,
         backends: Arc::new(backends),
         runtime: tokio::runtime::Handle::current(),

@@ -51,11 +51,12 @@ pub(super) fn command_message(command: WorkerCommand) -> v1::CoordinatorMessage 
 }
 
 fn prepare(deployment: Deployment) -> v1::Prepare {
-    let Deployment { fence, worker: _, slots, peers, mode, restore, nodes: _ } = deployment;
+    let Deployment { fence, job, worker: _, slots, peers, mode, restore, nodes: _ } = deployment;
     v1::Prepare {
         fence: to_fence(fence),
         slots: slots.iter().map(|worker| worker.0).collect(),
         peers: peers.into_iter().map(|(worker, data_address)| v1::Peer { worker: worker.0, data_address }).collect(),
+        parallelism: job.parallelism(),
         at_least_once: mode == AlignmentMode::AtLeastOnce,
         restore: restore.map(|restore| match restore {
             RestoreFrom::Checkpoint(manifest) => {
@@ -67,11 +68,15 @@ fn prepare(deployment: Deployment) -> v1::Prepare {
 }
 
 /// None: the message is no command (a heartbeat).
-pub(super) fn command(message: v1::CoordinatorMessage, own: WorkerId, job: &Job) -> Converted<Option<WorkerCommand>> {
+pub(super) fn command(message: v1::CoordinatorMessage, own: WorkerId, job: &mut Arc<Job>) -> Converted<Option<WorkerCommand>> {
     use v1::coordinator_message::Message;
     Ok(Some(match message.message.ok_or(Malformed("kind"))? {
         Message::Heartbeat(_) | Message::Registered(_) | Message::Refused(_) => return Ok(None),
-        Message::Prepare(v1::Prepare { fence, slots, peers, at_least_once, restore }) => {
+        Message::Prepare(v1::Prepare { fence, slots, peers, at_least_once, restore, parallelism }) => {
+            if parallelism != job.parallelism() {
+                let rescaled = job.at_parallelism(parallelism).map_err(|_| Malformed("parallelism"))?;
+                *job = Arc::new(rescaled);
+            }
             let restore = match restore {
                 None => None,
                 Some(v1::prepare::Restore::Checkpoint(manifest)) => {
@@ -82,6 +87,7 @@ pub(super) fn command(message: v1::CoordinatorMessage, own: WorkerId, job: &Job)
             };
             WorkerCommand::Prepare(Box::new(Deployment {
                 fence: from_fence(fence)?,
+                job: Arc::clone(job),
                 worker: own,
                 slots: slots.into_iter().map(WorkerId).collect(),
                 peers: peers.into_iter().map(|peer| (WorkerId(peer.worker), peer.data_address)).collect(),
