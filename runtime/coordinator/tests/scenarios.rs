@@ -683,6 +683,7 @@ fn a_failure_before_the_rescale_is_durable_goes_on_as_it_was_and_one_after_it_do
 30 ack 1 source#0
 40 failed sink#0
   cancel 1: the attempt failed: sink#0: boom
+  resume
   fail 1: its checkpoint 1 failed: the attempt failed: sink#0: boom
   stop tasks
 50 stopped

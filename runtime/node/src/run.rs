@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use weir_coordinator::{
-    AttemptResult, Command, Coordinator, Event, Outcome, Phase, Placement, RequestId, RescaleAnswer, Rollout, RolloutStep,
-    Then,
+    AttemptResult, Command, Coordinator, Event, Outcome, Phase, Placement, RequestId, RescaleAnswer, Rollout,
+    RolloutStep, Then,
 };
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{Barrier, CheckpointId, Fence, SubtaskId, WorkerId};

@@ -16,11 +16,11 @@ use weir_node::{LocalJob, Outcome, Request, RequestSender, RescaleAnswer, StartF
 use weir_snapshot::Storage;
 use weir_snapshot::storage::{FaultPlan, FaultRates, FaultyStorage, MemoryStorage};
 
-const ROWS: i64 = 6_000;
-const ROWS_PER_SECOND: u64 = 3_000;
+const ROWS: i64 = 5_000;
+const ROWS_PER_SECOND: u64 = 2_500;
 const MAX_PARALLELISM: u32 = 8;
 /// A run mostly waits for its rate-limited source.
-const RUNS: u64 = 8;
+const RUNS: u64 = 6;
 
 #[test]
 fn rescaled_at_random() {

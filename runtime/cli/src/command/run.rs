@@ -68,8 +68,9 @@ pub(crate) fn started<T>(
 
 /// Runs a job to its end, shows how it goes, and takes requests meanwhile.
 pub(crate) fn drive(job: &Job, local: LocalJob, quiet: bool) -> Result<ExitCode> {
-    let socket = control_socket::serve(job, local.requests())
-        .inspect_err(|error| eprintln!("warning: savepoint, rescale, stop and cancel from another shell won't work: {error}"));
+    let socket = control_socket::serve(job, local.requests()).inspect_err(|error| {
+        eprintln!("warning: savepoint, rescale, stop and cancel from another shell won't work: {error}")
+    });
     stop_on_interrupt(&local)?;
     let progress = Progress::start(job, local.status(), quiet);
     let outcome = local.run();

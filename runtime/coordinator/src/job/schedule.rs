@@ -106,7 +106,7 @@ impl<P> Coordinator<P> {
         !is_last_under_way && (self.pending.len() as u32) < limit
     }
 
-    fn wants_final(&self) -> bool {
+    pub(super) fn wants_final(&self) -> bool {
         self.is_draining || self.sources.iter().all(|source| self.sources_at_end.contains(source))
     }
 

@@ -68,7 +68,11 @@ fn prepare(deployment: Deployment) -> v1::Prepare {
 }
 
 /// None: the message is no command (a heartbeat).
-pub(super) fn command(message: v1::CoordinatorMessage, own: WorkerId, job: &mut Arc<Job>) -> Converted<Option<WorkerCommand>> {
+pub(super) fn command(
+    message: v1::CoordinatorMessage,
+    own: WorkerId,
+    job: &mut Arc<Job>,
+) -> Converted<Option<WorkerCommand>> {
     use v1::coordinator_message::Message;
     Ok(Some(match message.message.ok_or(Malformed("kind"))? {
         Message::Heartbeat(_) | Message::Registered(_) | Message::Refused(_) => return Ok(None),
