@@ -152,8 +152,8 @@ impl World {
     fn obey(&mut self, command: Command<SubtaskId>) {
         match command {
             Command::Deploy { fence, parallelism } => {
-                let was_durable = self.rescales.iter().filter(|(checkpoint, _)| self.durable.contains(checkpoint));
-                if let Some((checkpoint, rescaled)) = was_durable.last() {
+                let mut newest = self.rescales.iter().rev();
+                if let Some((checkpoint, rescaled)) = newest.find(|(checkpoint, _)| self.durable.contains(checkpoint)) {
                     assert!(parallelism.is_some(), "{checkpoint} rescaled the job to {rescaled}");
                 }
                 self.parallelism = parallelism;
