@@ -3,10 +3,14 @@
 //! The coordinator speaks of one attempt; a job has many workers, which come, make their tasks, end them, and are
 //! lost. All have made theirs before the first record flows: what can fail fails before.
 //!
+//! Sinks are settled (what the restore point completed is committed, what came later removed) when every worker has
+//! read and verified its state, and before any of them opens a writer: of a restore point that cannot be read nothing
+//! becomes visible, and nothing that an attempt writes can be taken for what an older one left.
+//!
 //! ```text
-//! Idle ── begin ─▶ Settling ── settled ─▶ AwaitingSlots ── slots ─▶ Preparing ── all prepared ─▶ Running
-//!   ▲                  │                       │                        │                         │
-//!   └────── ended ─────┴───────────────────────┴────── stop, finish ────┴───────▶ Ending ◀────────┘
+//! Idle ─ begin ▶ Locating ─ located ▶ AwaitingSlots ─ slots ▶ Preparing ─ all prepared ▶ Settling ─ settled ▶ Running
+//!   ▲               │                       │                     │                         │                    │
+//!   └──── ended ────┴───────────────────────┴──── stop, finish ───┴───────▶ Ending ◀────────┴────────────────────┘
 //! ```
 
 use crate::placement::{Placement, Shortage};
@@ -24,7 +28,9 @@ const PROMISED_GRACE_MS: u64 = 10_000;
 pub enum RolloutStep {
     /// Let the placement's workers make their tasks.
     Prepare { fence: Fence, placement: Placement },
-    /// All are made: let records flow. The attempt is deployed.
+    /// All are made, with the state that they start from: let sinks stand exactly at the restore point.
+    Settle { fence: Fence },
+    /// Let records flow. The attempt is deployed.
     Start { fence: Fence, workers: Vec<WorkerId> },
     /// Let the tasks end in order.
     Finish { fence: Fence, workers: Vec<WorkerId> },
@@ -41,9 +47,10 @@ pub enum RolloutStep {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Idle,
-    Settling { fence: Fence, is_stopping: bool },
+    Locating { fence: Fence, is_stopping: bool },
     AwaitingSlots { fence: Fence, since_ms: u64 },
     Preparing { fence: Fence, placement: Placement, awaited: BTreeSet<WorkerId> },
+    Settling { fence: Fence, placement: Placement },
     Running { fence: Fence, placement: Placement },
     Ending { fence: Fence, awaited: BTreeSet<WorkerId> },
 }
@@ -83,7 +90,9 @@ impl Rollout {
     /// Where the subtasks of the attempt run, once they are placed.
     pub fn placement(&self) -> Option<&Placement> {
         match &self.state {
-            State::Preparing { placement, .. } | State::Running { placement, .. } => Some(placement),
+            State::Preparing { placement, .. }
+            | State::Settling { placement, .. }
+            | State::Running { placement, .. } => Some(placement),
             _ => None,
         }
     }
@@ -104,16 +113,16 @@ impl Rollout {
         Some(since_ms + if self.has_slots() { PROMISED_GRACE_MS } else { SLOTS_TIMEOUT_MS })
     }
 
-    /// The attempt begins: what it starts from is looked up, and sinks are settled.
+    /// The attempt begins: what it starts from is looked up.
     pub fn begin(&mut self, fence: Fence) {
-        self.state = State::Settling { fence, is_stopping: false };
+        self.state = State::Locating { fence, is_stopping: false };
     }
 
     /// What it starts from is known.
-    pub fn settled(&mut self, fence: Fence, now_ms: u64) -> Vec<RolloutStep> {
+    pub fn located(&mut self, fence: Fence, now_ms: u64) -> Vec<RolloutStep> {
         match self.state {
-            State::Settling { fence: own, is_stopping: true } if own == fence => self.ended(fence),
-            State::Settling { fence: own, is_stopping: false } if own == fence => {
+            State::Locating { fence: own, is_stopping: true } if own == fence => self.ended(fence),
+            State::Locating { fence: own, is_stopping: false } if own == fence => {
                 self.state = State::AwaitingSlots { fence, since_ms: now_ms };
                 self.place(now_ms)
             }
@@ -121,10 +130,10 @@ impl Rollout {
         }
     }
 
-    pub fn not_settled(&mut self, fence: Fence, reason: String, is_fatal: bool) -> Vec<RolloutStep> {
+    pub fn not_located(&mut self, fence: Fence, reason: String, is_fatal: bool) -> Vec<RolloutStep> {
         match self.state {
-            State::Settling { fence: own, is_stopping: true } if own == fence => self.ended(fence),
-            State::Settling { fence: own, .. } if own == fence => self.not_deployed(fence, reason, is_fatal),
+            State::Locating { fence: own, is_stopping: true } if own == fence => self.ended(fence),
+            State::Locating { fence: own, .. } if own == fence => self.not_deployed(fence, reason, is_fatal),
             _ => vec![],
         }
     }
@@ -144,7 +153,9 @@ impl Rollout {
         }
         let reason = || format!("worker {worker} is lost: {reason}");
         match &mut self.state {
-            State::Preparing { fence, placement, .. } if placement.workers().any(|own| own == worker) => {
+            State::Preparing { fence, placement, .. } | State::Settling { fence, placement }
+                if placement.workers().any(|own| own == worker) =>
+            {
                 let fence = *fence;
                 self.not_deployed(fence, reason(), false)
             }
@@ -163,14 +174,32 @@ impl Rollout {
             return vec![];
         }
         let placement = placement.clone();
-        let workers = placement.workers().collect();
-        self.state = State::Running { fence, placement };
-        vec![RolloutStep::Start { fence, workers }]
+        self.state = State::Settling { fence, placement };
+        vec![RolloutStep::Settle { fence }]
     }
 
     pub fn not_prepared(&mut self, fence: Fence, reason: String, is_fatal: bool) -> Vec<RolloutStep> {
         match &self.state {
             State::Preparing { fence: own, .. } if *own == fence => self.not_deployed(fence, reason, is_fatal),
+            _ => vec![],
+        }
+    }
+
+    /// Sinks stand at the restore point.
+    pub fn settled(&mut self, fence: Fence) -> Vec<RolloutStep> {
+        let State::Settling { fence: own, placement } = &self.state else { return vec![] };
+        if *own != fence {
+            return vec![];
+        }
+        let placement = placement.clone();
+        let workers = placement.workers().collect();
+        self.state = State::Running { fence, placement };
+        vec![RolloutStep::Start { fence, workers }]
+    }
+
+    pub fn not_settled(&mut self, fence: Fence, reason: String, is_fatal: bool) -> Vec<RolloutStep> {
+        match &self.state {
+            State::Settling { fence: own, .. } if *own == fence => self.not_deployed(fence, reason, is_fatal),
             _ => vec![],
         }
     }
@@ -181,7 +210,7 @@ impl Rollout {
 
     pub fn stop(&mut self, fence: Fence) -> Vec<RolloutStep> {
         match &mut self.state {
-            State::Settling { fence: own, is_stopping } if *own == fence => {
+            State::Locating { fence: own, is_stopping } if *own == fence => {
                 *is_stopping = true;
                 vec![]
             }
@@ -227,7 +256,7 @@ impl Rollout {
 
     fn not_deployed(&mut self, fence: Fence, reason: String, is_fatal: bool) -> Vec<RolloutStep> {
         let mut steps = vec![];
-        if let State::Preparing { placement, .. } = &self.state {
+        if let State::Preparing { placement, .. } | State::Settling { placement, .. } = &self.state {
             let there = placement.workers().filter(|worker| self.workers.contains_key(worker));
             steps.push(RolloutStep::Stop { fence, workers: there.collect() });
         }
@@ -238,7 +267,9 @@ impl Rollout {
 
     fn end(&mut self, fence: Fence, step: impl Fn(Fence, Vec<WorkerId>) -> RolloutStep) -> Vec<RolloutStep> {
         let placement = match &self.state {
-            State::Preparing { fence: own, placement, .. } | State::Running { fence: own, placement }
+            State::Preparing { fence: own, placement, .. }
+            | State::Settling { fence: own, placement }
+            | State::Running { fence: own, placement }
                 if *own == fence =>
             {
                 placement
@@ -281,7 +312,7 @@ mod tests {
         let mut rollout = Rollout::new(3, 0);
         rollout.begin(FENCE);
         assert_eq!(rollout.registered(A, 2, 0), vec![]);
-        assert_eq!(rollout.settled(FENCE, 10), vec![]);
+        assert_eq!(rollout.located(FENCE, 10), vec![]);
         assert!(rollout.waits_for().unwrap().starts_with("2 of 3 slots"));
         let placement = Placement::of(&[(A, 2), (B, 2)], 3).unwrap();
         assert_eq!(rollout.registered(B, 2, 20), vec![RolloutStep::Prepare { fence: FENCE, placement }]);
@@ -291,7 +322,8 @@ mod tests {
     fn running() -> Rollout {
         let mut rollout = preparing();
         assert_eq!(rollout.prepared(FENCE, B), vec![]);
-        assert_eq!(rollout.prepared(FENCE, A), vec![RolloutStep::Start { fence: FENCE, workers: vec![A, B] }]);
+        assert_eq!(rollout.prepared(FENCE, A), vec![RolloutStep::Settle { fence: FENCE }]);
+        assert_eq!(rollout.settled(FENCE), vec![RolloutStep::Start { fence: FENCE, workers: vec![A, B] }]);
         rollout
     }
 
@@ -338,18 +370,50 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_settled_before_all_have_read_their_state() {
+        let mut rollout = preparing();
+        assert_eq!(rollout.settled(FENCE), vec![], "nobody asked for it yet");
+        assert_eq!(rollout.prepared(FENCE, A), vec![]);
+        assert_eq!(rollout.prepared(FENCE, B), vec![RolloutStep::Settle { fence: FENCE }]);
+        assert_eq!(rollout.prepared(FENCE, B), vec![], "said twice");
+        let steps = rollout.not_settled(FENCE, "its transaction has expired".to_owned(), true);
+        let reason = "its transaction has expired".to_owned();
+        let stop = RolloutStep::Stop { fence: FENCE, workers: vec![A, B] };
+        assert_eq!(steps, vec![stop, RolloutStep::NotDeployed { fence: FENCE, reason, is_fatal: true }]);
+    }
+
+    #[test]
+    fn a_worker_lost_or_a_stop_while_sinks_are_settled() {
+        let mut settling = preparing();
+        settling.prepared(FENCE, A);
+        settling.prepared(FENCE, B);
+        let mut rollout = settling.clone();
+        let lost = rollout.lost(A, "gone");
+        assert!(
+            matches!(&lost[..], [RolloutStep::Stop { workers, .. }, RolloutStep::NotDeployed { .. }] if *workers == [B]),
+            "{lost:?}"
+        );
+        assert_eq!(rollout.settled(FENCE), vec![], "too late");
+        let mut rollout = settling;
+        assert_eq!(rollout.stop(FENCE), vec![RolloutStep::Stop { fence: FENCE, workers: vec![A, B] }]);
+        assert_eq!(rollout.settled(FENCE), vec![], "too late");
+        rollout.stopped(FENCE, A);
+        assert_eq!(rollout.stopped(FENCE, B), vec![RolloutStep::Ended { fence: FENCE }]);
+    }
+
+    #[test]
     fn stopped_before_it_was_placed() {
         let mut rollout = Rollout::new(1, 0);
         rollout.begin(FENCE);
         assert_eq!(rollout.stop(FENCE), vec![]);
-        assert_eq!(rollout.settled(FENCE, 0), vec![RolloutStep::Ended { fence: FENCE }]);
+        assert_eq!(rollout.located(FENCE, 0), vec![RolloutStep::Ended { fence: FENCE }]);
     }
 
     #[test]
     fn waits_a_while_for_promised_workers_and_longer_for_slots() {
         let mut rollout = Rollout::new(2, 2);
         rollout.begin(FENCE);
-        rollout.settled(FENCE, 0);
+        rollout.located(FENCE, 0);
         assert_eq!(rollout.next_wake_ms(), Some(SLOTS_TIMEOUT_MS));
         assert_eq!(rollout.registered(A, 2, 5), vec![]);
         assert_eq!(rollout.next_wake_ms(), Some(PROMISED_GRACE_MS));
@@ -357,7 +421,7 @@ mod tests {
 
         let mut rollout = Rollout::new(2, 0);
         rollout.begin(FENCE);
-        rollout.settled(FENCE, 0);
+        rollout.located(FENCE, 0);
         let failed = rollout.tick(SLOTS_TIMEOUT_MS);
         assert!(matches!(&failed[..], [RolloutStep::NotDeployed { is_fatal: false, .. }]), "{failed:?}");
     }

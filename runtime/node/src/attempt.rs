@@ -138,15 +138,14 @@ pub(crate) fn prepare(around: &Surroundings<'_>, restore: Option<&RestoreState>)
     Ok(Prepared { attempt: Attempt { objects, exchange, gates, source_gates, threads: vec![] }, bodies })
 }
 
-/// Makes visible what the restored checkpoint completed, and removes what later ones prepared.
+/// Makes visible what the restored checkpoint completed, and removes what later ones prepared. Every worker has read its
+/// state by then, and none has opened a writer: of a checkpoint that cannot be read nothing becomes visible, and what
+/// writers prepare from here on is not mistaken for what has to go.
 pub(crate) fn settle_sinks(
     job: &Job,
     fence: Fence,
     restore: Option<&(Durable<CheckpointId>, RestoreState)>,
 ) -> Result<(), DeployError> {
-    if let Some((_, restore)) = restore {
-        check_fit(job, restore.max_parallelism, &restore.operators)?;
-    }
     let mut sinks = job.graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Sink));
     sinks.try_for_each(|node| settle_sink(job, fence, node, restore))
 }
@@ -280,9 +279,11 @@ impl<'a> Builder<'a> {
         let reporter = Reporter { fence: self.around.deployment.fence, task: id, events: self.around.events.clone() };
         let is_source = self.around.plan.is_source(graph, task);
         let chained = if is_source { &plan.nodes[1..] } else { &plan.nodes[..] };
-        let nodes = chained.iter().map(|node| self.chain_node(*node, subtask)).collect::<Result<Vec<_>, _>>()?;
+        let (operators, sink) = self.split_sink(chained);
+        let nodes = operators.iter().map(|node| self.operator_node(*node, subtask)).collect::<Result<Vec<_>, _>>()?;
         let core = TaskCore {
             nodes,
+            sink: sink.map(|node| self.sink_to_open(node, subtask)),
             outputs: self.outputs(task, subtask, Port::Main)?,
             gate: self.gate(task, subtask),
             reporter: reporter.clone(),
@@ -341,12 +342,22 @@ impl<'a> Builder<'a> {
         Some(EventTime::new(WatermarkGenerator::new(strategy), column))
     }
 
-    fn chain_node(&self, id: NodeId, subtask: usize) -> Result<ChainNode, DeployError> {
+    /// A sink is read by nobody, so that it is the last of its chain.
+    fn split_sink<'n>(&self, chained: &'n [NodeId]) -> (&'n [NodeId], Option<NodeId>) {
+        match chained.split_last() {
+            Some((last, operators)) if matches!(self.around.job.graph.node(*last).kind, NodeKind::Sink) => {
+                (operators, Some(*last))
+            }
+            _ => (chained, None),
+        }
+    }
+
+    fn operator_node(&self, id: NodeId, subtask: usize) -> Result<ChainNode, DeployError> {
         let node = self.around.job.graph.node(id);
         let kind = match &node.kind {
             NodeKind::Source => unreachable!("a source is the head of its task"),
+            NodeKind::Sink => unreachable!("a sink is the last of its chain"),
             NodeKind::Operator(spec) => self.operator(node, spec, subtask as u32)?,
-            NodeKind::Sink => self.sink_writer(node, subtask as u32)?,
         };
         Ok(ChainNode { uid: node.uid.clone(), metrics: self.metrics(id, subtask), kind })
     }
@@ -397,18 +408,20 @@ impl<'a> Builder<'a> {
         )))
     }
 
-    fn sink_writer(&self, node: &Node, subtask: u32) -> Result<ChainNodeKind, DeployError> {
+    fn sink_to_open(&self, id: NodeId, subtask: usize) -> SinkToOpen {
+        let node = self.around.job.graph.node(id);
         let context = SinkContext {
             name: node.step.clone(),
             job_uid: self.around.job.uid.clone(),
-            subtask,
+            subtask: subtask as u32,
             parallelism: node.parallelism,
             attempt: self.attempt_name.clone(),
             input: node.schema.fields.clone(),
         };
         let writers = self.restored(&node.uid).map_or(vec![], |restored| restored.writers.clone());
-        let writer = self.around.job.sinks[&node.step].writer(context, writers);
-        Ok(ChainNodeKind::Sink(writer.map_err(|error| DeployError::connector(&node.uid, error))?))
+        let sink = Arc::clone(&self.around.job.sinks[&node.step]);
+        let open = Box::new(move || sink.writer(context, writers));
+        SinkToOpen { uid: node.uid.clone(), metrics: self.metrics(id, subtask), open }
     }
 
     /// The thread that commits for the sink of a chain, if it has one that commits.

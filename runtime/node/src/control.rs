@@ -23,10 +23,15 @@ pub(crate) enum ControlEvent {
         worker: WorkerId,
         event: WorkerEvent,
     },
+    /// What the attempt starts from is there, as far as that can be said before its state is read.
+    Located {
+        fence: Fence,
+        result: Result<StartPoint, DeployError>,
+    },
     /// What sinks had prepared for the restore point is committed, what came after it is gone.
     Settled {
         fence: Fence,
-        result: Result<Settled, DeployError>,
+        result: Result<(), DeployError>,
     },
     /// The checkpoint stands in the log; bytes written for it, and bytes that a restore reads.
     Appended {
@@ -51,7 +56,7 @@ pub(crate) enum ControlEvent {
 
 /// What the attempt starts from, and the same in words; empty for one that starts with nothing.
 #[derive(Default)]
-pub(crate) struct Settled {
+pub(crate) struct StartPoint {
     pub(crate) restore: Option<RestoreFrom>,
     pub(crate) words: Option<String>,
 }

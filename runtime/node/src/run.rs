@@ -2,7 +2,7 @@
 
 use crate::attempt::node_status;
 use crate::backends::local_folder;
-use crate::control::{ControlEvent, Request, Settled, WorkerLink};
+use crate::control::{ControlEvent, Request, StartPoint, WorkerLink};
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
 use crate::savepoint;
@@ -45,7 +45,7 @@ pub struct Runner {
     received: Receiver<ControlEvent>,
     storage: Sender<StorageRequest>,
     /// What the attempt that is being deployed starts from.
-    settled: Settled,
+    start_point: StartPoint,
     is_deployed: bool,
     /// What workers have written for the checkpoints under way.
     written: BTreeMap<CheckpointId, Vec<ObjectRef>>,
@@ -99,6 +99,7 @@ impl Runner {
             runtime: runtime.clone(),
             events: events.clone(),
             known_objects,
+            located: None,
         };
         let (storage, storage_requests) = channel();
         std::thread::Builder::new()
@@ -123,7 +124,7 @@ impl Runner {
             events,
             received,
             storage,
-            settled: Settled::default(),
+            start_point: StartPoint::default(),
             is_deployed: false,
             written: BTreeMap::new(),
             confirmed: BTreeMap::new(),
@@ -212,12 +213,19 @@ impl Runner {
                 return self.take_steps(steps);
             }
             ControlEvent::Worker { worker, event } => return self.worker_event(worker, event),
+            ControlEvent::Located { fence, result } => {
+                let steps = match result {
+                    Ok(start_point) => {
+                        self.start_point = start_point;
+                        self.rollout.located(fence, now_ms())
+                    }
+                    Err(error) => self.rollout.not_located(fence, error.reason, error.is_fatal),
+                };
+                return self.take_steps(steps);
+            }
             ControlEvent::Settled { fence, result } => {
                 let steps = match result {
-                    Ok(settled) => {
-                        self.settled = settled;
-                        self.rollout.settled(fence, now_ms())
-                    }
+                    Ok(()) => self.rollout.settled(fence),
                     Err(error) => self.rollout.not_settled(fence, error.reason, error.is_fatal),
                 };
                 return self.take_steps(steps);
@@ -329,7 +337,7 @@ impl Runner {
         (self.tasks, self.sources) = plan.subtasks(&self.job.graph);
         self.rollout.needs(plan.slots());
         self.rollout.begin(fence);
-        self.ask_storage(StorageRequest::Settle { fence, job: Arc::clone(&self.job) });
+        self.ask_storage(StorageRequest::Locate { fence, job: Arc::clone(&self.job) });
         None
     }
 
@@ -376,6 +384,7 @@ impl Runner {
         for step in steps {
             match step {
                 RolloutStep::Prepare { fence, placement } => self.prepare(fence, &placement),
+                RolloutStep::Settle { fence } => self.ask_storage(StorageRequest::Settle { fence }),
                 RolloutStep::Start { fence, workers } => {
                     self.tell(&workers, || WorkerCommand::Start { fence });
                     self.is_deployed = true;
@@ -410,7 +419,7 @@ impl Runner {
         let nodes: Vec<NodeStatus> = self.job.graph.nodes.iter().map(node_status).collect();
         let mut status = self.status.lock();
         status.nodes = nodes.clone();
-        status.restored_from = self.settled.words.clone();
+        status.restored_from = self.start_point.words.clone();
         drop(status);
         for worker in placement.workers() {
             self.tell(&[worker], || {
@@ -421,7 +430,7 @@ impl Runner {
                     slots: placement.slots().to_vec(),
                     peers: self.addresses.clone(),
                     mode: self.mode,
-                    restore: self.settled.restore.clone(),
+                    restore: self.start_point.restore.clone(),
                     nodes: nodes.clone(),
                 }))
             });

@@ -1,8 +1,8 @@
 //! The side of the runner that waits for storage: starts attempts from checkpoints, completes checkpoints, removes
 //! old ones. One thread, so that what it is asked for happens in order.
 
-use crate::attempt::{DeployError, settle_sinks};
-use crate::control::{ControlEvent, Settled};
+use crate::attempt::{DeployError, check_fit, settle_sinks};
+use crate::control::{ControlEvent, StartPoint};
 use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::restore::{Look, RestoreState, damage, subtask_manifest};
@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 use weir_coordinator::Outcome;
 use weir_crds::streamjob::DeletionPolicy;
-use weir_model::{CheckpointId, CheckpointKind, Fence, StateSchema, SubtaskId};
+use weir_model::{CheckpointId, CheckpointKind, Durable, Fence, StateSchema, SubtaskId};
 use weir_snapshot::log::{CloseReason, RestorePoint};
 use weir_snapshot::retention::SweepScope;
 use weir_snapshot::{
@@ -28,10 +28,15 @@ use weir_state::KeyedStateHandle;
 const APPEND_TRIES: u32 = 10;
 
 pub(crate) enum StorageRequest {
-    Settle {
+    /// Find what the attempt starts from.
+    Locate {
         fence: Fence,
         /// With the parallelism of the attempt.
         job: Arc<Job>,
+    },
+    /// All that was located could be read: let sinks stand exactly there.
+    Settle {
+        fence: Fence,
     },
     Complete {
         fence: Fence,
@@ -59,14 +64,25 @@ pub(crate) struct StorageThread {
     pub(crate) events: Sender<ControlEvent>,
     /// Objects that retained checkpoints name.
     pub(crate) known_objects: BTreeMap<ObjectPath, ObjectRef>,
+    /// What the attempt that is being started starts from.
+    pub(crate) located: Option<Located>,
+}
+
+pub(crate) struct Located {
+    fence: Fence,
+    restore: Option<(Durable<CheckpointId>, RestoreState)>,
 }
 
 impl StorageThread {
     pub(crate) fn run(mut self, requests: Receiver<StorageRequest>) {
         for request in requests {
             match request {
-                StorageRequest::Settle { fence, job } => {
+                StorageRequest::Locate { fence, job } => {
                     self.job = job;
+                    let result = self.locate(fence);
+                    self.events.send(ControlEvent::Located { fence, result }).ok();
+                }
+                StorageRequest::Settle { fence } => {
                     let result = self.settle(fence);
                     self.events.send(ControlEvent::Settled { fence, result }).ok();
                 }
@@ -99,12 +115,12 @@ impl StorageThread {
         }
     }
 
-    /// Finds what the attempt starts from, and lets sinks stand exactly there.
-    fn settle(&mut self, fence: Fence) -> Result<Settled, DeployError> {
+    /// Finds what the attempt starts from.
+    fn locate(&mut self, fence: Fence) -> Result<StartPoint, DeployError> {
         // What crashes and aborted checkpoints left behind goes before anything new is written.
         self.sweep(SweepScope::Everything);
-        let (settled, restore) = match self.log.history().restore_point() {
-            None => (Settled::default(), None),
+        let (start_point, restore) = match self.log.history().restore_point() {
+            None => (StartPoint::default(), None),
             Some(RestorePoint::Checkpoint { checkpoint }) => {
                 let (checkpoint, because) = self.readable(checkpoint)?;
                 let not_there = || fatal(format!("checkpoint {checkpoint} is not in the log"));
@@ -113,7 +129,7 @@ impl StorageThread {
                 let restore = RestoreState::of(manifest).map_err(fatal)?;
                 let from = RestoreFrom::Checkpoint(Arc::new(manifest.clone()));
                 (
-                    Settled { restore: Some(from), words: Some(format!("checkpoint {checkpoint}{because}")) },
+                    StartPoint { restore: Some(from), words: Some(format!("checkpoint {checkpoint}{because}")) },
                     Some((proof, restore)),
                 )
             }
@@ -121,11 +137,22 @@ impl StorageThread {
                 let (proof, restore, _) =
                     savepoint::open(&self.job, &uri, &self.runtime).map_err(|error| fatal(error.to_string()))?;
                 let from = RestoreFrom::Savepoint(uri.clone());
-                (Settled { restore: Some(from), words: Some(uri) }, Some((proof, restore)))
+                (StartPoint { restore: Some(from), words: Some(uri) }, Some((proof, restore)))
             }
         };
-        settle_sinks(&self.job, fence, restore.as_ref())?;
-        Ok(settled)
+        if let Some((_, restore)) = &restore {
+            check_fit(&self.job, restore.max_parallelism, &restore.operators)?;
+        }
+        self.located = Some(Located { fence, restore });
+        Ok(start_point)
+    }
+
+    /// Lets sinks stand exactly where the attempt starts.
+    fn settle(&mut self, fence: Fence) -> Result<(), DeployError> {
+        let located = self.located.take().filter(|located| located.fence == fence);
+        let located = located.ok_or_else(|| fatal("sinks are settled before a restore point is located".to_owned()))?;
+        failpoint("before-settle");
+        settle_sinks(&self.job, fence, located.restore.as_ref())
     }
 
     /// The checkpoint itself, or, with the user's consent and where it cannot be read, the newest before it that can;

@@ -1,5 +1,6 @@
 //! Each byte of everything that a small checkpoint consists of, flipped: the job that starts from it names the object
-//! and does nothing, or (where the byte is one that no restore reads) ends with the right result. Never a wrong state.
+//! and does nothing (nor commits what the checkpoint had prepared: that waits until its state has been read), or (where
+//! the byte is one that no restore reads) ends with the right result. Never a wrong state.
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int64Type, SchemaRef};
@@ -12,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use weir_connectors::api::{
-    Committer, CommitterContext, ConnectorError, Guarantee, Sink, SinkContext, SinkSnapshot, SinkWriter,
+    Committable, Committer, CommitterContext, ConnectorError, Guarantee, Sink, SinkContext, SinkSnapshot, SinkWriter,
 };
-use weir_model::CheckpointId;
+use weir_model::{CheckpointId, CommitPermit};
 use weir_node::job::load_text;
 use weir_node::{Job, LocalJob, Outcome, Registry, Request, StartFrom, StopMode};
 use weir_snapshot::storage::{MemoryStorage, list_all};
@@ -25,6 +26,13 @@ const USERS: i64 = 3;
 const THREADS: usize = 4;
 
 type Totals = BTreeMap<i64, (i64, i64)>;
+
+/// What the sink was given, and was told to make visible.
+#[derive(Default)]
+struct Seen {
+    totals: Totals,
+    commits: usize,
+}
 
 #[test]
 fn every_byte_of_a_checkpoint_is_checked_by_the_restore() {
@@ -103,12 +111,18 @@ fn restored(objects: &[(ObjectPath, Bytes)]) -> Result<Totals, String> {
             storage.put(path, content.clone()).await.expect("memory takes everything");
         }
     });
-    let (small, totals) = job(None);
+    let (small, seen) = job(None);
     let local = LocalJob::start_on(small, &StartFrom::Latest, storage).map_err(|error| error.to_string())?;
     match local.run() {
-        Outcome::Finished => Ok(std::mem::take(&mut *totals.lock().expect("no writer panicked"))),
+        Outcome::Finished => {
+            let seen = seen.lock().expect("no writer panicked");
+            assert!(seen.commits > 0, "what the checkpoint had prepared was not committed again");
+            Ok(seen.totals.clone())
+        }
         Outcome::Failed { reason } => {
-            assert!(totals.lock().expect("no writer panicked").is_empty(), "records flowed before it failed: {reason}");
+            let seen = seen.lock().expect("no writer panicked");
+            assert!(seen.totals.is_empty(), "records flowed before it failed: {reason}");
+            assert_eq!(seen.commits, 0, "a checkpoint that cannot be read was committed again: {reason}");
             Err(reason)
         }
         other => panic!("nobody asked for {other:?}"),
@@ -124,8 +138,8 @@ fn expected() -> Totals {
         .collect()
 }
 
-/// The job, and the last totals that its sink gets.
-fn job(rows_per_second: Option<u64>) -> (Arc<Job>, Arc<Mutex<Totals>>) {
+/// The job, and what its sink sees.
+fn job(rows_per_second: Option<u64>) -> (Arc<Job>, Arc<Mutex<Seen>>) {
     let mut generator = json!({
         "count": ROWS,
         "columns": [{"name": "id", "sequence": {}}, {"name": "usr", "sequence": {"cardinality": USERS}}],
@@ -155,21 +169,21 @@ fn job(rows_per_second: Option<u64>) -> (Arc<Job>, Arc<Mutex<Totals>>) {
             "restart": {"none": {}},
         },
     });
-    let totals = Arc::new(Mutex::new(Totals::new()));
+    let seen = Arc::new(Mutex::new(Seen::default()));
     let mut registry = Registry::default();
-    let collected = totals.clone();
+    let collected = seen.clone();
     let collect = move |_: &str, _: &Value| Ok(Arc::new(Collect(collected.clone())) as Arc<dyn Sink>);
     registry.sinks.insert("Collect".to_owned(), Arc::new(collect));
     let loaded = load_text(resource.to_string(), PathBuf::from("/"), Arc::new(registry), |_| Ok(()));
     let problems: Vec<String> = loaded.diagnostics.iter().map(|found| format!("{found:?}")).collect();
-    (Arc::new(loaded.job.unwrap_or_else(|| panic!("the test's job is wrong: {problems:#?}"))), totals)
+    (Arc::new(loaded.job.unwrap_or_else(|| panic!("the test's job is wrong: {problems:#?}"))), seen)
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 
-struct Collect(Arc<Mutex<Totals>>);
+struct Collect(Arc<Mutex<Seen>>);
 
 impl Sink for Collect {
     fn check(&self, _input: &SchemaRef) -> Result<(), ConnectorError> {
@@ -189,7 +203,18 @@ impl Sink for Collect {
     }
 
     fn committer(&self, _context: CommitterContext) -> Result<Option<Box<dyn Committer>>, ConnectorError> {
-        Ok(None)
+        Ok(Some(Box::new(Collect(self.0.clone()))))
+    }
+}
+
+impl Committer for Collect {
+    fn commit(&mut self, _permit: CommitPermit, committables: &[Committable]) -> Result<(), ConnectorError> {
+        self.0.lock().expect("no writer panicked").commits += committables.len();
+        Ok(())
+    }
+
+    fn abort_others(&mut self, _committed: &[Committable], _writers: &[Value]) -> Result<(), ConnectorError> {
+        Ok(())
     }
 }
 
@@ -197,7 +222,7 @@ impl SinkWriter for Collect {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), ConnectorError> {
         let column = |index: usize| batch.column(index).as_primitive::<Int64Type>();
         let (usr, n, ids) = (column(0), column(1), column(2));
-        let mut totals = self.0.lock().expect("no writer panicked");
+        let totals = &mut self.0.lock().expect("no writer panicked").totals;
         for row in 0..batch.num_rows() {
             // Counts only grow: the highest is the last.
             let found = (n.value(row), ids.value(row));
@@ -207,7 +232,7 @@ impl SinkWriter for Collect {
         Ok(())
     }
 
-    fn pre_commit(&mut self, _checkpoint: CheckpointId) -> Result<SinkSnapshot, ConnectorError> {
-        Ok(SinkSnapshot::default())
+    fn pre_commit(&mut self, checkpoint: CheckpointId) -> Result<SinkSnapshot, ConnectorError> {
+        Ok(SinkSnapshot { committables: vec![Committable(json!(checkpoint.0))], writer: None })
     }
 }

@@ -25,7 +25,8 @@ const BACKENDS: [&str; 2] = ["heap", "rocksdb"];
 const ONLY_BACKEND: &str = "WEIR_KILL_BACKEND";
 /// Where the engine lets a test end the process; each is passed at every checkpoint.
 const CHECKPOINT_FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "mid-commit", "mid-retention"];
-const RESTORE_FAILPOINT: &str = "before-restore-done";
+/// While it restores: a worker has read its state; all have, and sinks are not yet settled.
+const RESTORE_FAILPOINTS: [&str; 2] = ["before-restore-done", "before-settle"];
 const SAVEPOINT_FAILPOINT: &str = "savepoint-write";
 /// Makes a run last a minute, where it is to die at a certain point long before.
 const SLOWLY: [&str; 2] = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=1000"];
@@ -110,11 +111,11 @@ fn each_moment_of_the_last_checkpoint() {
 #[test]
 fn twice_while_it_restores() {
     for backend in backends() {
-        let restore = Death::Failpoint { name: RESTORE_FAILPOINT, nth: 1 };
+        let [read, settle] = RESTORE_FAILPOINTS.map(|name| Death::Failpoint { name, nth: 1 });
         let starts = vec![
             Start { parallelism: 1, death: Death::Failpoint { name: "after-manifest", nth: 2 } },
-            Start { parallelism: 3, death: restore.clone() },
-            Start { parallelism: 2, death: restore },
+            Start { parallelism: 3, death: read },
+            Start { parallelism: 2, death: settle },
         ];
         must_die_and_recover(&format!("kill-restore-{backend}"), backend, Checkpoints::Frequent, starts);
     }
@@ -248,7 +249,7 @@ impl Death {
             // While it starts or restores.
             0..=1 => Death::After(Duration::from_millis(rng.random_range(0..150))),
             2..=6 => Death::After(Duration::from_millis(rng.random_range(0..2_500))),
-            7 => Death::Failpoint { name: RESTORE_FAILPOINT, nth: 1 },
+            7 => Death::Failpoint { name: RESTORE_FAILPOINTS[rng.random_range(0..RESTORE_FAILPOINTS.len())], nth: 1 },
             _ => Death::Failpoint {
                 name: CHECKPOINT_FAILPOINTS[rng.random_range(0..CHECKPOINT_FAILPOINTS.len())],
                 nth: rng.random_range(1..=12),

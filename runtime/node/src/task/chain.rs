@@ -22,6 +22,14 @@ pub(crate) enum ChainNodeKind {
     Sink(Box<dyn SinkWriter>),
 }
 
+/// The sink of a chain before its task runs. A writer is opened only when sinks are settled: opening it may fence
+/// what an earlier attempt left, which by then is committed or gone.
+pub(crate) struct SinkToOpen {
+    pub(crate) uid: OperatorUid,
+    pub(crate) metrics: Arc<NodeMetrics>,
+    pub(crate) open: Box<dyn FnOnce() -> Result<Box<dyn SinkWriter>, ConnectorError> + Send>,
+}
+
 /// The part of a chain that is still ahead of a batch.
 pub(crate) struct Downstream<'a> {
     pub(crate) nodes: &'a mut [ChainNode],

@@ -11,6 +11,8 @@ use weir_model::{Barrier, CheckpointId, StreamElement};
 /// The chain of one task with everything around it that source tasks and operator tasks share.
 pub(crate) struct TaskCore {
     pub(crate) nodes: Vec<ChainNode>,
+    /// The last of the nodes, until `open`.
+    pub(crate) sink: Option<SinkToOpen>,
     pub(crate) outputs: Outputs,
     pub(crate) gate: Arc<Gate>,
     pub(crate) reporter: Reporter,
@@ -27,6 +29,17 @@ pub(crate) enum TaskEnd {
 }
 
 impl TaskCore {
+    /// Opens what must not be open before every sink of the job is settled.
+    pub(crate) fn open(&mut self) -> Result<(), OperatorError> {
+        let Some(SinkToOpen { uid, metrics, open }) = self.sink.take() else { return Ok(()) };
+        let writer = open().map_err(|error| {
+            self.failed_in = Some(uid.clone());
+            OperatorError::Outside(error.to_string())
+        })?;
+        self.nodes.push(ChainNode { uid, metrics, kind: ChainNodeKind::Sink(writer) });
+        Ok(())
+    }
+
     pub(crate) fn downstream(&mut self) -> Downstream<'_> {
         Downstream { nodes: &mut self.nodes, outputs: &mut self.outputs, failed_in: &mut self.failed_in }
     }
@@ -141,6 +154,7 @@ impl OperatorTask {
     }
 
     fn process(&mut self) -> Result<TaskEnd, OperatorError> {
+        self.core.open()?;
         loop {
             let deadline = self.core.timer_deadline();
             match self.core.gate.next(deadline) {

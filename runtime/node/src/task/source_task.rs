@@ -62,6 +62,7 @@ impl SourceTask {
     }
 
     fn process(&mut self) -> Result<TaskEnd, OperatorError> {
+        self.core.open()?;
         // What the checkpoint's watermark had made late stays late: it goes out before the first row.
         if let Some(watermark) = self.restored_watermark.take()
             && let Some(event_time) = &mut self.event_time
