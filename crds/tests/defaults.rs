@@ -87,7 +87,15 @@ fn rocksdb() {
     };
     assert_eq!((rocksdb.profile(), rocksdb.memory()), (RocksDbProfile::Default, ByteSize::from_mib(256)));
     assert_eq!((rocksdb.write_buffer_ratio(), rocksdb.high_priority_pool_ratio()), (0.5, 0.1));
-    assert!(!rocksdb.local_recovery());
+}
+
+#[test]
+fn local_recovery_is_for_who_asks_for_it() {
+    assert!(!spec(json!({})).local_recovery());
+    assert!(!spec(json!({"stateBackend": {"rocksdb": {}}})).local_recovery());
+    assert!(!spec(json!({"stateBackend": {"heap": {}}})).local_recovery());
+    assert!(spec(json!({"stateBackend": {"rocksdb": {"localRecovery": true}}})).local_recovery());
+    assert!(spec(json!({"stateBackend": {"heap": {"localRecovery": true}}})).local_recovery());
 }
 
 #[test]

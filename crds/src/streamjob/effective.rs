@@ -37,6 +37,11 @@ impl StreamJobSpec {
         self.state_backend.as_ref().map_or(StateBackendKind::Heap, StateBackend::kind)
     }
 
+    /// Whether workers keep copies of the latest checkpoint on their disks.
+    pub fn local_recovery(&self) -> bool {
+        self.state_backend.as_ref().map_or(defaults::LOCAL_RECOVERY, StateBackend::local_recovery)
+    }
+
     /// The restart strategy; what it is without a word depends on whether checkpoints are taken.
     pub fn restart(&self) -> EffectiveRestart {
         let named = self.restart.as_ref().and_then(RestartStrategy::effective);
@@ -140,6 +145,15 @@ impl StateBackend {
             None => StateBackendKind::Heap,
         }
     }
+
+    /// Whether workers keep copies of the latest checkpoint on their disks.
+    pub fn local_recovery(&self) -> bool {
+        let said = match &self.rocksdb {
+            Some(options) => options.local_recovery,
+            None => self.heap.as_ref().and_then(|options| options.local_recovery),
+        };
+        said.unwrap_or(defaults::LOCAL_RECOVERY)
+    }
 }
 
 impl RocksDbOptions {
@@ -157,10 +171,6 @@ impl RocksDbOptions {
 
     pub fn high_priority_pool_ratio(&self) -> f64 {
         self.high_priority_pool_ratio.unwrap_or(defaults::ROCKSDB_HIGH_PRIORITY_POOL_RATIO)
-    }
-
-    pub fn local_recovery(&self) -> bool {
-        self.local_recovery.unwrap_or(defaults::LOCAL_RECOVERY)
     }
 }
 

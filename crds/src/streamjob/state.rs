@@ -4,7 +4,6 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NoOptions;
 use crate::{
     defaults,
     quantity::ByteSize,
@@ -18,10 +17,20 @@ use crate::{
 pub struct StateBackend {
     /// In memory: fastest, for state that fits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub heap: Option<NoOptions>,
+    pub heap: Option<HeapOptions>,
     /// In RocksDB, on local disk: for state larger than memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rocksdb: Option<RocksDbOptions>,
+}
+
+/// Settings of the heap backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct HeapOptions {
+    /// Keep a copy of the latest checkpoint on local disk, and restore from it where it is still there.
+    #[schemars(extend("default" = defaults::LOCAL_RECOVERY))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_recovery: Option<bool>,
 }
 
 /// RocksDB's settings. The memory is a bound for each worker process, whatever the number of subtasks.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,18 +20,27 @@ const STARTS: u32 = 100;
 /// What a worker gets to leave by itself once the job is over.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// What each worker is started with.
+#[derive(Clone)]
+pub(crate) struct Worker {
+    pub(crate) coordinator: SocketAddr,
+    pub(crate) slots: u32,
+    /// Where it keeps copies of checkpoints, if the job wants that.
+    pub(crate) local_dir: Option<PathBuf>,
+}
+
 pub(crate) struct Children {
     is_over: Arc<AtomicBool>,
     guards: Vec<JoinHandle<()>>,
 }
 
 impl Children {
-    pub(crate) fn start(workers: u32, coordinator: SocketAddr, slots: u32) -> Result<Self> {
+    pub(crate) fn start(workers: u32, worker: &Worker) -> Result<Self> {
         let is_over = Arc::new(AtomicBool::new(false));
         let start = |_| {
-            let first = spawn(coordinator, slots)?;
-            let is_over = Arc::clone(&is_over);
-            Ok(std::thread::spawn(move || guard(first, coordinator, slots, &is_over)))
+            let first = spawn(worker)?;
+            let (worker, is_over) = (worker.clone(), Arc::clone(&is_over));
+            Ok(std::thread::spawn(move || guard(first, &worker, &is_over)))
         };
         let guards = (0..workers).map(start).collect::<Result<_>>()?;
         Ok(Children { is_over, guards })
@@ -45,16 +55,18 @@ impl Children {
     }
 }
 
-fn spawn(coordinator: SocketAddr, slots: u32) -> Result<Child> {
+fn spawn(worker: &Worker) -> Result<Child> {
+    let Worker { coordinator, slots, local_dir } = worker;
     let program = std::env::current_exe().context("cannot find this program")?;
     Command::new(program)
         .args(["worker", "--coordinator", &coordinator.to_string(), "--slots", &slots.to_string()])
         .args(["--patience", &PATIENCE_SECONDS.to_string()])
+        .args(local_dir.iter().flat_map(|folder| ["--local-dir".as_ref(), folder.as_os_str()]))
         .spawn()
         .context("cannot start a worker process")
 }
 
-fn guard(mut child: Child, coordinator: SocketAddr, slots: u32, is_over: &AtomicBool) {
+fn guard(mut child: Child, worker: &Worker, is_over: &AtomicBool) {
     let mut starts = 1;
     while !is_over.load(Ordering::SeqCst) {
         std::thread::sleep(LOOK_EVERY);
@@ -68,7 +80,7 @@ fn guard(mut child: Child, coordinator: SocketAddr, slots: u32, is_over: &Atomic
             return;
         }
         std::thread::sleep(RESTART_DELAY);
-        match spawn(coordinator, slots) {
+        match spawn(worker) {
             Ok(next) => child = next,
             Err(error) => tracing::error!("{error:#}"),
         }

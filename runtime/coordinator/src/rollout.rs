@@ -62,13 +62,27 @@ pub struct Rollout {
     slots_needed: u32,
     /// Workers that somebody promised to start: worth a short wait, so that none stays idle.
     promised_workers: usize,
-    workers: BTreeMap<WorkerId, u32>,
+    workers: BTreeMap<WorkerId, RegisteredWorker>,
+    /// Objects with state that the subtasks of each slot start from.
+    wanted: Vec<ObjectBytes>,
     state: State,
+}
+
+/// Bytes by the name of the object that they stand in.
+pub type ObjectBytes = BTreeMap<String, u64>;
+
+/// A worker that is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegisteredWorker {
+    /// How many subtasks of one task it takes.
+    pub slots: u32,
+    /// What it has on its disk.
+    pub held: ObjectBytes,
 }
 
 impl Rollout {
     pub fn new(slots_needed: u32, promised_workers: usize) -> Self {
-        Rollout { slots_needed, promised_workers, workers: BTreeMap::new(), state: State::Idle }
+        Rollout { slots_needed, promised_workers, workers: BTreeMap::new(), wanted: vec![], state: State::Idle }
     }
 
     /// How many slots attempts need that begin from here on.
@@ -78,13 +92,13 @@ impl Rollout {
 
     /// What is missing for so many slots.
     pub fn shortage(&self, need: u32) -> Option<Shortage> {
-        let have = self.workers.values().fold(0, |sum: u32, slots| sum.saturating_add(*slots));
+        let have = self.slots_there();
         (have < need).then_some(Shortage { have, need })
     }
 
     /// Workers that are there, with their slots.
     pub fn workers(&self) -> impl Iterator<Item = (WorkerId, u32)> + '_ {
-        self.workers.iter().map(|(worker, slots)| (*worker, *slots))
+        self.workers.iter().map(|(worker, registered)| (*worker, registered.slots))
     }
 
     /// Where the subtasks of the attempt run, once they are placed.
@@ -101,7 +115,7 @@ impl Rollout {
     pub fn waits_for(&self) -> Option<String> {
         match &self.state {
             State::AwaitingSlots { .. } => {
-                let have: u32 = self.workers.values().sum();
+                let have = self.slots_there();
                 Some(format!("{have} of {} slots; more workers are needed", self.slots_needed))
             }
             _ => None,
@@ -118,11 +132,12 @@ impl Rollout {
         self.state = State::Locating { fence, is_stopping: false };
     }
 
-    /// What it starts from is known.
-    pub fn located(&mut self, fence: Fence, now_ms: u64) -> Vec<RolloutStep> {
+    /// What it starts from is known, and (by slot) in what objects it stands.
+    pub fn located(&mut self, fence: Fence, wanted: Vec<ObjectBytes>, now_ms: u64) -> Vec<RolloutStep> {
         match self.state {
             State::Locating { fence: own, is_stopping: true } if own == fence => self.ended(fence),
             State::Locating { fence: own, is_stopping: false } if own == fence => {
+                self.wanted = wanted;
                 self.state = State::AwaitingSlots { fence, since_ms: now_ms };
                 self.place(now_ms)
             }
@@ -138,9 +153,21 @@ impl Rollout {
         }
     }
 
-    pub fn registered(&mut self, worker: WorkerId, slots: u32, now_ms: u64) -> Vec<RolloutStep> {
-        self.workers.insert(worker, slots);
+    pub fn registered(&mut self, worker: WorkerId, registered: RegisteredWorker, now_ms: u64) -> Vec<RolloutStep> {
+        self.workers.insert(worker, registered);
         self.place(now_ms)
+    }
+
+    /// The worker has written an object, and keeps a copy.
+    pub fn holds(&mut self, worker: WorkerId, object: String, bytes: u64) {
+        if let Some(registered) = self.workers.get_mut(&worker) {
+            registered.held.insert(object, bytes);
+        }
+    }
+
+    /// Of what is kept on disks, only these objects are of use.
+    pub fn retain_held(&mut self, is_needed: impl Fn(&str) -> bool) {
+        self.workers.values_mut().for_each(|registered| registered.held.retain(|object, _| is_needed(object)));
     }
 
     pub fn tick(&mut self, now_ms: u64) -> Vec<RolloutStep> {
@@ -235,11 +262,24 @@ impl Rollout {
         self.shortage(self.slots_needed).is_none()
     }
 
+    fn slots_there(&self) -> u32 {
+        self.workers.values().fold(0, |sum: u32, registered| sum.saturating_add(registered.slots))
+    }
+
+    /// Of what the slot's subtasks start from, what the worker has on its disk.
+    fn held_bytes(&self, worker: WorkerId, slot: u32) -> u64 {
+        let Some((wanted, registered)) = self.wanted.get(slot as usize).zip(self.workers.get(&worker)) else {
+            return 0;
+        };
+        let held = wanted.iter().map(|(object, bytes)| registered.held.get(object).map_or(0, |held| *held.min(bytes)));
+        held.fold(0, u64::saturating_add)
+    }
+
     fn place(&mut self, now_ms: u64) -> Vec<RolloutStep> {
         let State::AwaitingSlots { fence, since_ms } = self.state else { return vec![] };
         let waited_ms = now_ms.saturating_sub(since_ms);
         let workers: Vec<_> = self.workers().collect();
-        match Placement::of(&workers, self.slots_needed) {
+        match Placement::of(&workers, self.slots_needed, |worker, slot| self.held_bytes(worker, slot)) {
             Ok(_) if workers.len() < self.promised_workers && waited_ms < PROMISED_GRACE_MS => vec![],
             Ok(placement) => {
                 let awaited = placement.workers().collect();
@@ -307,15 +347,19 @@ mod tests {
     const A: WorkerId = WorkerId(1);
     const B: WorkerId = WorkerId(2);
 
+    fn two_slots() -> RegisteredWorker {
+        RegisteredWorker { slots: 2, held: ObjectBytes::new() }
+    }
+
     /// Two workers of two slots each prepare an attempt that needs three.
     fn preparing() -> Rollout {
         let mut rollout = Rollout::new(3, 0);
         rollout.begin(FENCE);
-        assert_eq!(rollout.registered(A, 2, 0), vec![]);
-        assert_eq!(rollout.located(FENCE, 10), vec![]);
+        assert_eq!(rollout.registered(A, two_slots(), 0), vec![]);
+        assert_eq!(rollout.located(FENCE, vec![], 10), vec![]);
         assert!(rollout.waits_for().unwrap().starts_with("2 of 3 slots"));
-        let placement = Placement::of(&[(A, 2), (B, 2)], 3).unwrap();
-        assert_eq!(rollout.registered(B, 2, 20), vec![RolloutStep::Prepare { fence: FENCE, placement }]);
+        let placement = Placement::of(&[(A, 2), (B, 2)], 3, |_, _| 0).unwrap();
+        assert_eq!(rollout.registered(B, two_slots(), 20), vec![RolloutStep::Prepare { fence: FENCE, placement }]);
         rollout
     }
 
@@ -406,23 +450,37 @@ mod tests {
         let mut rollout = Rollout::new(1, 0);
         rollout.begin(FENCE);
         assert_eq!(rollout.stop(FENCE), vec![]);
-        assert_eq!(rollout.located(FENCE, 0), vec![RolloutStep::Ended { fence: FENCE }]);
+        assert_eq!(rollout.located(FENCE, vec![], 0), vec![RolloutStep::Ended { fence: FENCE }]);
     }
 
     #[test]
     fn waits_a_while_for_promised_workers_and_longer_for_slots() {
         let mut rollout = Rollout::new(2, 2);
         rollout.begin(FENCE);
-        rollout.located(FENCE, 0);
+        rollout.located(FENCE, vec![], 0);
         assert_eq!(rollout.next_wake_ms(), Some(SLOTS_TIMEOUT_MS));
-        assert_eq!(rollout.registered(A, 2, 5), vec![]);
+        assert_eq!(rollout.registered(A, two_slots(), 5), vec![]);
         assert_eq!(rollout.next_wake_ms(), Some(PROMISED_GRACE_MS));
         assert!(matches!(rollout.tick(PROMISED_GRACE_MS)[..], [RolloutStep::Prepare { .. }]));
 
         let mut rollout = Rollout::new(2, 0);
         rollout.begin(FENCE);
-        rollout.located(FENCE, 0);
+        rollout.located(FENCE, vec![], 0);
         let failed = rollout.tick(SLOTS_TIMEOUT_MS);
         assert!(matches!(&failed[..], [RolloutStep::NotDeployed { is_fatal: false, .. }]), "{failed:?}");
+    }
+
+    #[test]
+    fn a_worker_that_comes_back_gets_the_state_that_it_has() {
+        let objects = |names: &[&str]| -> ObjectBytes { names.iter().map(|name| ((*name).to_owned(), 10)).collect() };
+        let mut rollout = Rollout::new(2, 0);
+        rollout.begin(FENCE);
+        rollout.registered(A, RegisteredWorker { slots: 1, held: objects(&["old", "second"]) }, 0);
+        rollout.registered(B, RegisteredWorker { slots: 1, held: objects(&["old"]) }, 0);
+        rollout.holds(B, "first".to_owned(), 10);
+        rollout.retain_held(|object| object != "old");
+        let placed = rollout.located(FENCE, vec![objects(&["old", "first"]), objects(&["old", "second"])], 0);
+        let [RolloutStep::Prepare { placement, .. }] = &placed[..] else { panic!("{placed:?}") };
+        assert_eq!(placement.slots(), [B, A]);
     }
 }

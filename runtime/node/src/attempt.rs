@@ -4,6 +4,7 @@ use crate::backends::Backends;
 use crate::checkpoint_objects::CheckpointObjects;
 use crate::exchange::{AttemptExchange, DataServer};
 use crate::job::Job;
+use crate::local_copies::LocalCopies;
 use crate::metrics::NodeMetrics;
 use crate::physical::PhysicalPlan;
 use crate::restore::{OperatorRestore, RestoreState};
@@ -115,6 +116,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) data: Option<&'a Arc<DataServer>>,
     pub(crate) segments: &'a dyn SegmentSource,
     pub(crate) backends: &'a Backends,
+    pub(crate) copies: Option<&'a Arc<LocalCopies>>,
 }
 
 impl Surroundings<'_> {
@@ -257,7 +259,8 @@ impl<'a> Builder<'a> {
                 }
             }
         }
-        let objects = CheckpointObjects::new(around.folder.clone(), around.runtime.clone(), *fence, *worker, tasks);
+        let (folder, runtime) = (around.folder.clone(), around.runtime.clone());
+        let objects = CheckpointObjects::new(folder, runtime, *fence, *worker, tasks, around.copies.cloned());
         let Fence { epoch, attempt } = fence;
         let attempt_name = format!("e{epoch}-a{attempt}-{:08x}", rand::random::<u32>());
         Builder { around, restore, attempt_name, gates, source_gates: vec![], objects: Arc::new(objects), exchange }

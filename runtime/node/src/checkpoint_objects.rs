@@ -1,8 +1,9 @@
 //! The objects of the checkpoints under way: one for each, into which all subtasks of this worker write.
 
+use crate::local_copies::LocalCopies;
 use crate::task::TaskSnapshot;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::JoinHandle;
 use weir_model::{CheckpointId, Fence, SubtaskId, WorkerId};
 use weir_snapshot::folder::worker_object_path;
@@ -22,6 +23,7 @@ pub(crate) struct CheckpointObjects {
     worker: WorkerId,
     /// Each of them has a part in every checkpoint.
     tasks: usize,
+    copies: Option<Arc<LocalCopies>>,
     state: Mutex<State>,
 }
 
@@ -50,14 +52,16 @@ impl CheckpointObjects {
         fence: Fence,
         worker: WorkerId,
         tasks: usize,
+        copies: Option<Arc<LocalCopies>>,
     ) -> Self {
-        CheckpointObjects { folder, runtime, fence, worker, tasks, state: Mutex::default() }
+        CheckpointObjects { folder, runtime, fence, worker, tasks, copies, state: Mutex::default() }
     }
 
     /// None: the checkpoint was given up.
     pub(crate) fn segments(&self, checkpoint: CheckpointId) -> Option<ObjectSegments> {
         let mut state = self.lock();
-        self.object(&mut state, checkpoint).map(|object| ObjectSegments(object.writer.clone()))
+        let writer = self.object(&mut state, checkpoint)?.writer.clone();
+        Some(ObjectSegments { writer, copies: self.copies.clone() })
     }
 
     /// Notes a task's part. `Some` with the last one.
@@ -73,7 +77,13 @@ impl CheckpointObjects {
         if object.snapshots.len() < self.tasks {
             return None;
         }
-        state.open.remove(&checkpoint).map(|object| Acknowledged { object })
+        let object = state.open.remove(&checkpoint)?;
+        drop(state);
+        if let Some(copies) = &self.copies {
+            let nodes = object.snapshots.iter().flat_map(|(_, snapshot)| snapshot);
+            copies.acknowledged(checkpoint, nodes.filter_map(|node| node.keyed.as_ref()));
+        }
+        Some(Acknowledged { object })
     }
 
     /// Completes the object; it is durable when this returns. Without an object if nothing had to be written.
@@ -120,20 +130,27 @@ impl CheckpointObjects {
 }
 
 /// The way of a task's segments into the checkpoint's object.
-pub(crate) struct ObjectSegments(ObjectWriter);
+pub(crate) struct ObjectSegments {
+    writer: ObjectWriter,
+    copies: Option<Arc<LocalCopies>>,
+}
 
 impl SegmentSink for ObjectSegments {
     fn append(&mut self, bytes: &[u8]) -> Result<SegmentRef, StateError> {
-        let location = self.0.append(bytes).map_err(|error| StateError::Storage {
+        let location = self.writer.append(bytes).map_err(|error| StateError::Storage {
             action: "writing to the object of",
             object: "the checkpoint".to_owned(),
             source: std::io::Error::other(error.to_string()),
         })?;
-        Ok(SegmentRef {
+        let segment = SegmentRef {
             object: location.object.as_str().to_owned(),
             offset: location.offset,
             length: location.length,
             crc32c: location.crc32c,
-        })
+        };
+        if let Some(copies) = &self.copies {
+            copies.put(&segment, bytes);
+        }
+        Ok(segment)
     }
 }

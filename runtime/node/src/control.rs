@@ -1,9 +1,11 @@
 //! What reaches the control loop: events of tasks and of the storage side, and requests from outside.
 
 use crate::attempt::DeployError;
+use crate::local_copies::Held;
 use crate::worker::{RestoreFrom, WorkerCommand, WorkerEvent};
+use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
-use weir_coordinator::{RequestId, RescaleAnswer, StopMode};
+use weir_coordinator::{ObjectBytes, RequestId, RescaleAnswer, StopMode};
 use weir_model::{CheckpointId, Durable, Fence, WorkerId};
 
 pub(crate) enum ControlEvent {
@@ -13,6 +15,8 @@ pub(crate) enum ControlEvent {
         slots: u32,
         /// Where other workers reach it; none where there are no others.
         data_address: Option<String>,
+        /// What it has on its disk of a job's checkpoints.
+        held: Held,
         link: WorkerLink,
     },
     WorkerLost {
@@ -38,6 +42,8 @@ pub(crate) enum ControlEvent {
         checkpoint: Durable<CheckpointId>,
         new_bytes: u64,
         full_bytes: u64,
+        /// What a restore from it reads.
+        objects: BTreeSet<String>,
     },
     AppendFailed {
         checkpoint: CheckpointId,
@@ -59,6 +65,8 @@ pub(crate) enum ControlEvent {
 pub(crate) struct StartPoint {
     pub(crate) restore: Option<RestoreFrom>,
     pub(crate) words: Option<String>,
+    /// By slot: the objects with the state of its subtasks, and how many bytes of it are in each.
+    pub(crate) wanted: Vec<ObjectBytes>,
 }
 
 /// The way of commands to a worker. That it is gone is told by `WorkerLost`.

@@ -3,6 +3,7 @@
 use crate::backends::Backends;
 use crate::control::{ControlEvent, WorkerLink};
 use crate::job::Job;
+use crate::local_copies::{self, Held};
 use crate::remote::{self, JobText};
 use crate::run::{RequestSender, Runner};
 use crate::start::{self, StartError, StartFrom};
@@ -53,6 +54,7 @@ impl LocalJob {
         let status = StatusHandle::default();
         status.lock().rocksdb = backends.rocksdb();
         let folder = opened.folder.clone();
+        let copies = local_copies::of_job(&job, None);
         let runner = Runner::new(job, opened, 1, runtime.handle().clone(), status.clone())?;
         // One worker, in this process, with a slot for everything, at whatever parallelism.
         let report = runner.events();
@@ -65,6 +67,7 @@ impl LocalJob {
                 report.send(ControlEvent::Worker { worker: OWN_WORKER, event }).ok();
             }),
             data: None,
+            copies,
         })
         .map_err(StartError::thread)?;
         let lost = runner.events();
@@ -74,8 +77,8 @@ impl LocalJob {
                 lost.send(ControlEvent::WorkerLost { worker: OWN_WORKER, reason }).ok();
             }
         });
-        let slots = runner.most_slots();
-        let registered = ControlEvent::WorkerRegistered { worker: OWN_WORKER, slots, data_address: None, link };
+        let (slots, held) = (runner.most_slots(), Held::default());
+        let registered = ControlEvent::WorkerRegistered { worker: OWN_WORKER, slots, data_address: None, held, link };
         runner.events().send(registered).ok();
         Ok(LocalJob { runner, status, _runtime: runtime })
     }

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use weir_coordinator::{
-    AttemptResult, Command, Coordinator, Event, Outcome, Phase, Placement, RequestId, RescaleAnswer, Rollout,
-    RolloutStep, Then,
+    AttemptResult, Command, Coordinator, Event, ObjectBytes, Outcome, Phase, Placement, RegisteredWorker, RequestId,
+    RescaleAnswer, Rollout, RolloutStep, Then,
 };
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{Barrier, CheckpointId, Fence, SubtaskId, WorkerId};
@@ -200,10 +200,11 @@ impl Runner {
     /// What the coordinator is to know of an event; what only the runner needs is done here.
     fn translate(&mut self, event: ControlEvent) -> Vec<Event<TaskSnapshot>> {
         vec![match event {
-            ControlEvent::WorkerRegistered { worker, slots, data_address, link } => {
+            ControlEvent::WorkerRegistered { worker, slots, data_address, held, link } => {
                 self.links.insert(worker, link);
                 self.addresses.extend(data_address.map(|address| (worker, address)));
-                let steps = self.rollout.registered(worker, slots, now_ms());
+                let held = if held.job_uid == self.job.uid { held.objects } else { ObjectBytes::new() };
+                let steps = self.rollout.registered(worker, RegisteredWorker { slots, held }, now_ms());
                 return self.take_steps(steps);
             }
             ControlEvent::WorkerLost { worker, reason } => {
@@ -215,9 +216,11 @@ impl Runner {
             ControlEvent::Worker { worker, event } => return self.worker_event(worker, event),
             ControlEvent::Located { fence, result } => {
                 let steps = match result {
-                    Ok(start_point) => {
+                    Ok(mut start_point) => {
+                        let wanted = std::mem::take(&mut start_point.wanted);
+                        self.rollout.retain_held(|object| wanted.iter().any(|objects| objects.contains_key(object)));
                         self.start_point = start_point;
-                        self.rollout.located(fence, now_ms())
+                        self.rollout.located(fence, wanted, now_ms())
                     }
                     Err(error) => self.rollout.not_located(fence, error.reason, error.is_fatal),
                 };
@@ -230,7 +233,10 @@ impl Runner {
                 };
                 return self.take_steps(steps);
             }
-            ControlEvent::Appended { checkpoint, new_bytes, full_bytes } => {
+            ControlEvent::Appended { checkpoint, new_bytes, full_bytes, objects } => {
+                let is_under_way =
+                    |object: &str| self.written.values().flatten().any(|own| own.path.as_str() == object);
+                self.rollout.retain_held(|object| objects.contains(object) || is_under_way(object));
                 self.sizes.insert(*checkpoint.get(), (new_bytes, full_bytes));
                 self.restored = Some(*checkpoint.get()).max(self.restored);
                 Event::Appended { checkpoint }
@@ -271,6 +277,11 @@ impl Runner {
             WorkerEvent::Acknowledged { fence, checkpoint, object, snapshots } => {
                 if fence != self.coordinator.fence() {
                     return vec![];
+                }
+                if let Some(object) = &object
+                    && self.job.resource.spec.local_recovery()
+                {
+                    self.rollout.holds(worker, object.path.as_str().to_owned(), object.length);
                 }
                 self.written.entry(checkpoint).or_default().extend(object);
                 let acknowledged = |(task, payload)| Event::Acknowledged { fence, checkpoint, task, payload };

@@ -5,6 +5,7 @@ use crate::attempt::{DeployError, check_fit, settle_sinks};
 use crate::control::{ControlEvent, StartPoint};
 use crate::failpoint::failpoint;
 use crate::job::Job;
+use crate::physical::PhysicalPlan;
 use crate::restore::{Look, RestoreState, damage, subtask_manifest};
 use crate::savepoint;
 use crate::start::{FallBack, meaning_of_going_back, not_restorable};
@@ -14,9 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
-use weir_coordinator::Outcome;
+use weir_coordinator::{ObjectBytes, Outcome};
 use weir_crds::streamjob::DeletionPolicy;
-use weir_model::{CheckpointId, CheckpointKind, Durable, Fence, StateSchema, SubtaskId};
+use weir_model::{CheckpointId, CheckpointKind, Durable, Fence, KeyGroupRange, StateSchema, SubtaskId};
 use weir_snapshot::log::{CloseReason, RestorePoint};
 use weir_snapshot::retention::SweepScope;
 use weir_snapshot::{
@@ -129,7 +130,11 @@ impl StorageThread {
                 let restore = RestoreState::of(manifest).map_err(fatal)?;
                 let from = RestoreFrom::Checkpoint(Arc::new(manifest.clone()));
                 (
-                    StartPoint { restore: Some(from), words: Some(format!("checkpoint {checkpoint}{because}")) },
+                    StartPoint {
+                        restore: Some(from),
+                        words: Some(format!("checkpoint {checkpoint}{because}")),
+                        wanted: self.wanted(&restore),
+                    },
                     Some((proof, restore)),
                 )
             }
@@ -137,7 +142,7 @@ impl StorageThread {
                 let (proof, restore, _) =
                     savepoint::open(&self.job, &uri, &self.runtime).map_err(|error| fatal(error.to_string()))?;
                 let from = RestoreFrom::Savepoint(uri.clone());
-                (StartPoint { restore: Some(from), words: Some(uri) }, Some((proof, restore)))
+                (StartPoint { restore: Some(from), words: Some(uri), wanted: vec![] }, Some((proof, restore)))
             }
         };
         if let Some((_, restore)) = &restore {
@@ -145,6 +150,23 @@ impl StorageThread {
         }
         self.located = Some(Located { fence, restore });
         Ok(start_point)
+    }
+
+    /// By slot: where the state stands that its subtasks start from.
+    fn wanted(&self, restore: &RestoreState) -> Vec<ObjectBytes> {
+        let graph = &self.job.graph;
+        let mut wanted = vec![ObjectBytes::new(); PhysicalPlan::of(graph).slots() as usize];
+        for node in &graph.nodes {
+            let Some(restored) = restore.operators.get(&node.uid) else { continue };
+            for (slot, wanted) in (0..node.parallelism).zip(&mut wanted) {
+                let key_groups = KeyGroupRange::of_subtask(slot, node.parallelism, graph.max_parallelism);
+                let meets = |handle: &&KeyedStateHandle| handle.key_groups.intersect(&key_groups).is_some();
+                for segment in restored.keyed.iter().filter(meets).flat_map(KeyedStateHandle::segments) {
+                    *wanted.entry(segment.object.clone()).or_default() += segment.length;
+                }
+            }
+        }
+        wanted
     }
 
     /// Lets sinks stand exactly where the attempt starts.
@@ -204,7 +226,8 @@ impl StorageThread {
                 Ok(checkpoint) => {
                     self.known_objects
                         .extend(manifest.objects.iter().map(|object| (object.path.clone(), object.clone())));
-                    return ControlEvent::Appended { checkpoint, new_bytes, full_bytes };
+                    let objects = manifest.objects.iter().map(|object| object.path.as_str().to_owned()).collect();
+                    return ControlEvent::Appended { checkpoint, new_bytes, full_bytes, objects };
                 }
                 Err(LogError::Fenced { reason, .. }) => return ControlEvent::Fenced { by: reason },
                 Err(LogError::Unknown(error)) => {

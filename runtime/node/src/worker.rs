@@ -8,6 +8,7 @@ use crate::checkpoint_objects::TaskSnapshots;
 use crate::exchange::DataServer;
 use crate::failpoint::failpoint;
 use crate::job::Job;
+use crate::local_copies::{LocalCopies, LocalFirst};
 use crate::physical::PhysicalPlan;
 use crate::restore::{FolderSegments, ReadFailure, RestoreState};
 use crate::savepoint;
@@ -139,6 +140,8 @@ pub(crate) struct Worker {
     pub(crate) events: EventSink,
     /// None: it is the only one.
     pub(crate) data: Option<Arc<DataServer>>,
+    /// Where it keeps copies of what it writes to storage, if the job wants that.
+    pub(crate) copies: Option<Arc<LocalCopies>>,
 }
 
 /// The way to a worker of this process.
@@ -189,6 +192,9 @@ impl Running {
             WorkerCommand::Commit(permit) => {
                 if let Some(attempt) = self.started(permit.fence()) {
                     attempt.send_all(&Mail::Commit(permit));
+                    if let Some(copies) = &self.worker.copies {
+                        copies.confirmed(permit.checkpoint());
+                    }
                 }
             }
             WorkerCommand::Resume { fence } => self.mail_sources(fence, &Mail::Resume),
@@ -213,7 +219,7 @@ impl Running {
     }
 
     fn try_prepare(&self, deployment: Deployment) -> Result<Prepared, DeployError> {
-        let Worker { folder, backends, runtime, events, data } = &self.worker;
+        let Worker { folder, backends, runtime, events, data, copies } = &self.worker;
         let job = &deployment.job;
         let fatal = |reason: String| DeployError { reason, is_fatal: true };
         let own = || FolderSegments::new(folder.clone(), runtime.clone());
@@ -226,6 +232,14 @@ impl Running {
                 (Some(restore), segments)
             }
         };
+        if let Some(copies) = copies {
+            let objects = match &deployment.restore {
+                Some(RestoreFrom::Checkpoint(manifest)) => &manifest.objects[..],
+                Some(RestoreFrom::Savepoint(_)) | None => &[],
+            };
+            copies.restored(objects.iter().map(|object| object.path.as_str()));
+        }
+        let source = LocalFirst::new(copies.as_deref(), &segments);
         let around = Surroundings {
             job,
             plan: &PhysicalPlan::of(&job.graph),
@@ -235,10 +249,16 @@ impl Running {
             events: events.clone(),
             snapshots: &self.snapshots,
             data: data.as_ref(),
-            segments: &segments,
+            segments: &source,
             backends,
+            copies: copies.as_ref(),
         };
-        prepare(&around, restore.as_ref()).map_err(|error| match (segments.failure(), &deployment.restore) {
+        let prepared = prepare(&around, restore.as_ref());
+        if copies.is_some() && restore.is_some() {
+            let (local_bytes, fetched_bytes) = source.read_bytes();
+            tracing::info!(local_bytes, fetched_bytes, "state was read from this worker's disk, and from storage");
+        }
+        prepared.map_err(|error| match (segments.failure(), &deployment.restore) {
             (Some(ReadFailure::Transient), _) => DeployError { is_fatal: false, ..error },
             (Some(ReadFailure::Damage), Some(RestoreFrom::Checkpoint(manifest))) => {
                 fatal(not_restorable(manifest.checkpoint, &error.reason))

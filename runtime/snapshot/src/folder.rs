@@ -73,7 +73,7 @@ pub(crate) fn is_object_of(path: &ObjectPath, checkpoint: CheckpointId, fence: F
 }
 
 /// The checkpoint that an object was written for; `None` for whatever isn't a checkpoint's object.
-pub(crate) fn checkpoint_of_object(path: &ObjectPath) -> Option<CheckpointId> {
+pub fn checkpoint_of_object(path: &ObjectPath) -> Option<CheckpointId> {
     let (folder, name) = path.as_str().strip_prefix(CHECKPOINT_PREFIX)?.split_once('/')?;
     let id = number(folder)?;
     let (epoch, rest) = name.strip_prefix('e')?.split_once("-a")?;

@@ -1,4 +1,4 @@
-use crate::children::Children;
+use crate::children::{Children, Worker};
 use crate::job_file::JobFile;
 use crate::progress::Progress;
 use anyhow::{Context, Result};
@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use weir_model::CheckpointId;
 use weir_node::{
     CoordinatorOptions, DistributedJob, Job, LocalJob, Outcome, Registry, Request, StartError, StartFrom, StopMode,
-    control_socket,
+    control_socket, local_copies_folder,
 };
 
 #[derive(Args)]
@@ -42,8 +42,8 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
     let options = CoordinatorOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), workers: workers as usize };
     started(&job, DistributedJob::start(Arc::clone(&job), &from, options), |distributed| {
         // Subtasks are spread over all of them; a rescale may want more, up to the number of key groups.
-        let slots = job.graph.max_parallelism;
-        let children = Children::start(workers, distributed.address(), slots)?;
+        let (slots, local_dir) = (job.graph.max_parallelism, local_copies_folder(&job));
+        let children = Children::start(workers, &Worker { coordinator: distributed.address(), slots, local_dir })?;
         let code = drive(&job, distributed.into_job(), arguments.quiet);
         children.end();
         code

@@ -1,6 +1,7 @@
 use anyhow::Result;
 use clap::Args;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,10 @@ pub(crate) struct Arguments {
     /// How long a coordinator that isn't reached is waited for, in seconds.
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     patience: u64,
+    /// Where copies of checkpoints are kept, for a job with `localRecovery`: on a disk that outlives the process. What
+    /// is there already is restored from. Without it beside RocksDB's files, or among temporary files.
+    #[arg(long, value_name = "FOLDER")]
+    local_dir: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments, registry: &Arc<Registry>) -> Result<ExitCode> {
@@ -32,6 +37,7 @@ pub(crate) fn run(arguments: &Arguments, registry: &Arc<Registry>) -> Result<Exi
         listen: arguments.listen,
         advertise: arguments.advertise.clone(),
         patience: Duration::from_secs(arguments.patience),
+        local_dir: arguments.local_dir.clone(),
     };
     run_worker(&options, registry)?;
     Ok(ExitCode::SUCCESS)

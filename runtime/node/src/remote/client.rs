@@ -4,6 +4,7 @@ use super::{HEARTBEAT, HEARTBEAT_TIMEOUT, MESSAGE_BYTES, MESSAGES, convert};
 use crate::backends::Backends;
 use crate::exchange::DataServer;
 use crate::job::{Job, load_text};
+use crate::local_copies::{self, Held, LocalCopies};
 use crate::registry::Registry;
 use crate::start::job_folder;
 use crate::status::NodeStatus;
@@ -36,6 +37,9 @@ pub struct WorkerOptions {
     pub advertise: Option<String>,
     /// How long a coordinator that isn't reached is waited for.
     pub patience: Duration,
+    /// Where copies of checkpoints are kept, for a job that wants them; what is there already is offered when the
+    /// worker registers. Without it where the job says.
+    pub local_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +70,14 @@ pub fn run_worker(options: &WorkerOptions, registry: &Arc<Registry>) -> Result<(
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()?;
     let data = runtime.block_on(DataServer::listen(options.listen));
     let data = data.map_err(|source| WorkerError::Listen { address: options.listen, source })?;
+    // A disk that refuses costs the copies, not the work.
+    let mut copies = options.local_dir.as_deref().and_then(|folder| {
+        let opened = LocalCopies::open(folder).map(Arc::new);
+        opened.inspect_err(|error| tracing::warn!(%error, "no local copies of checkpoints are kept")).ok()
+    });
     let (mut last_seen, mut pause) = (Instant::now(), FIRST_RETRY);
     loop {
-        match runtime.block_on(stay(options, registry, &data))? {
+        match runtime.block_on(stay(options, registry, &data, &mut copies))? {
             Left::Goodbye => return Ok(()),
             Left::Lost { reason, was_registered } => {
                 if was_registered {
@@ -86,7 +95,12 @@ pub fn run_worker(options: &WorkerOptions, registry: &Arc<Registry>) -> Result<(
     }
 }
 
-async fn stay(options: &WorkerOptions, registry: &Arc<Registry>, data: &Arc<DataServer>) -> Result<Left, WorkerError> {
+async fn stay(
+    options: &WorkerOptions,
+    registry: &Arc<Registry>,
+    data: &Arc<DataServer>,
+    copies: &mut Option<Arc<LocalCopies>>,
+) -> Result<Left, WorkerError> {
     let not_yet = |reason: String| Ok(Left::Lost { reason, was_registered: false });
     let endpoint = match Endpoint::from_shared(format!("http://{}", options.coordinator)) {
         Ok(endpoint) => endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true),
@@ -100,11 +114,15 @@ async fn stay(options: &WorkerOptions, registry: &Arc<Registry>, data: &Arc<Data
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     let (outgoing, messages) = mpsc::channel(MESSAGES);
+    let Held { job_uid: held_job_uid, objects } = copies.as_ref().map(|copies| copies.held()).unwrap_or_default();
+    let held = objects.into_iter().map(|(object, bytes)| v1::HeldObject { object, bytes });
     let register = v1::Register {
         protocol: Some(PROTOCOL),
         program: format!("weir {}", env!("CARGO_PKG_VERSION")),
         slots: options.slots,
         data_address: options.advertise.clone().unwrap_or_else(|| data.address().to_string()),
+        held_job_uid,
+        held: held.collect(),
     };
     outgoing.try_send(message(worker_message::Message::Register(register))).ok();
     let mut incoming = match client.attach(ReceiverStream::new(messages)).await {
@@ -122,7 +140,10 @@ async fn stay(options: &WorkerOptions, registry: &Arc<Registry>, data: &Arc<Data
     let own = WorkerId(registered.worker);
     let mut job = job(registered, registry)?;
     tracing::info!(worker = %own, job = %job.name, "registered");
-    let reason = work(own, &mut job, data, incoming, outgoing).await?;
+    // Where the job says, if nobody else did: then they are offered with the next registration.
+    let of_job = local_copies::of_job(&job, copies.take());
+    *copies = of_job.clone();
+    let reason = work(own, &mut job, data, of_job, incoming, outgoing).await?;
     Ok(reason.map_or(Left::Goodbye, |reason| Left::Lost { reason, was_registered: true }))
 }
 
@@ -147,6 +168,7 @@ async fn work(
     own: WorkerId,
     job: &mut Arc<Job>,
     data: &Arc<DataServer>,
+    copies: Option<Arc<LocalCopies>>,
     mut incoming: Streaming<v1::CoordinatorMessage>,
     outgoing: mpsc::Sender<v1::WorkerMessage>,
 ) -> Result<Option<String>, WorkerError> {
@@ -169,6 +191,7 @@ async fn work(
             }
         }),
         data: Some(Arc::clone(data)),
+        copies,
     })?;
     let reports = tokio::spawn(report(outgoing, Arc::clone(&counted)));
     let ended = loop {

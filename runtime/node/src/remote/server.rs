@@ -2,6 +2,7 @@
 
 use super::{HEARTBEAT, HEARTBEAT_TIMEOUT, MESSAGE_BYTES, MESSAGES, convert};
 use crate::control::{ControlEvent, WorkerLink};
+use crate::local_copies::Held;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
@@ -81,7 +82,9 @@ impl Coordination for Port {
 
         let link = link(worker, sender.clone(), self.events.clone());
         let data_address = Some(register.data_address);
-        self.tell(ControlEvent::WorkerRegistered { worker, slots: register.slots, data_address, link })?;
+        let objects = register.held.into_iter().map(|held| (held.object, held.bytes)).collect();
+        let held = Held { job_uid: register.held_job_uid, objects };
+        self.tell(ControlEvent::WorkerRegistered { worker, slots: register.slots, data_address, held, link })?;
         let heartbeats = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(HEARTBEAT).await;
