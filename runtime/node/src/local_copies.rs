@@ -75,7 +75,9 @@ pub fn local_copies_folder(job: &Job) -> Option<PathBuf> {
 
 /// One folder for each user of the machine.
 fn default_folder(job: &Job) -> PathBuf {
-    let root = local_folder(job).unwrap_or_else(std::env::temp_dir);
+    // As RocksDB's files: /tmp may be memory.
+    let temporary = || std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+    let root = local_folder(job).unwrap_or_else(temporary);
     let user = fs::metadata("/proc/self").map_or(0, |own| own.uid());
     root.join(format!("weir-copies-{user}"))
 }
