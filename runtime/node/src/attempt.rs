@@ -4,6 +4,7 @@ use crate::backends::Backends;
 use crate::checkpoint_objects::CheckpointObjects;
 use crate::exchange::{AttemptExchange, DataServer};
 use crate::job::Job;
+use crate::kept::{Handover, KeptStates};
 use crate::local_copies::LocalCopies;
 use crate::metrics::NodeMetrics;
 use crate::physical::PhysicalPlan;
@@ -30,6 +31,7 @@ type ThreadBody = Box<dyn FnOnce() + Send>;
 /// The running tasks of one attempt on one worker.
 pub(crate) struct Attempt {
     pub(crate) objects: Arc<CheckpointObjects>,
+    pub(crate) handover: Arc<Handover>,
     exchange: AttemptExchange,
     gates: Vec<Arc<Gate>>,
     source_gates: Vec<Arc<Gate>>,
@@ -117,6 +119,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) segments: &'a dyn SegmentSource,
     pub(crate) backends: &'a Backends,
     pub(crate) copies: Option<&'a Arc<LocalCopies>>,
+    /// What the attempt before has left here.
+    pub(crate) kept: &'a KeptStates,
 }
 
 impl Surroundings<'_> {
@@ -134,10 +138,10 @@ pub(crate) fn prepare(around: &Surroundings<'_>, restore: Option<&RestoreState>)
             bodies.push(builder.thread(task, subtask)?);
         }
     }
-    let Builder { gates, source_gates, objects, mut exchange, .. } = builder;
+    let Builder { gates, source_gates, objects, handover, mut exchange, .. } = builder;
     exchange.open();
     let gates = gates.into_iter().flatten().flatten().collect();
-    Ok(Prepared { attempt: Attempt { objects, exchange, gates, source_gates, threads: vec![] }, bodies })
+    Ok(Prepared { attempt: Attempt { objects, handover, exchange, gates, source_gates, threads: vec![] }, bodies })
 }
 
 /// Makes visible what the restored checkpoint completed, and removes what later ones prepared. Every worker has read its
@@ -235,6 +239,7 @@ struct Builder<'a> {
     gates: Vec<Vec<Option<Arc<Gate>>>>,
     source_gates: Vec<Arc<Gate>>,
     objects: Arc<CheckpointObjects>,
+    handover: Arc<Handover>,
     exchange: AttemptExchange,
 }
 
@@ -263,7 +268,8 @@ impl<'a> Builder<'a> {
         let objects = CheckpointObjects::new(folder, runtime, *fence, *worker, tasks, around.copies.cloned());
         let Fence { epoch, attempt } = fence;
         let attempt_name = format!("e{epoch}-a{attempt}-{:08x}", rand::random::<u32>());
-        Builder { around, restore, attempt_name, gates, source_gates: vec![], objects: Arc::new(objects), exchange }
+        let (objects, handover) = (Arc::new(objects), Arc::new(Handover::new(around.deployment.fence)));
+        Builder { around, restore, attempt_name, gates, source_gates: vec![], objects, handover, exchange }
     }
 
     /// # Panics
@@ -294,6 +300,8 @@ impl<'a> Builder<'a> {
             pending: PendingCommits::default(),
             commits: self.commit_thread(chained, &reporter)?,
             failed_in: None,
+            handover: Arc::clone(&self.handover),
+            unchanged_since: None,
         };
         if is_source {
             self.source_gates.push(self.gate(task, subtask));
@@ -375,7 +383,8 @@ impl<'a> Builder<'a> {
         let restored: Vec<_> = restored.iter().filter(meets).cloned().collect();
         let failed = |error: &dyn std::fmt::Display| DeployError::fatal(format!("{}: {error}", node.uid));
         let name = format!("{}-{subtask}", node.uid);
-        let opened = self.around.backends.open(&name, config, &restored, self.around.segments);
+        let mut kept = self.around.kept.of(&node.uid);
+        let opened = self.around.backends.open(&name, config, &restored, &mut kept, self.around.segments);
         let mut state = opened.map_err(|error| DeployError {
             reason: format!("{}: {error}", node.uid),
             // A disk that is full now may not be so later.

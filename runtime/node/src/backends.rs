@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use weir_crds::quantity::ByteSize;
 use weir_crds::streamjob::{RocksDbOptions, RocksDbProfile, StateBackendKind};
-use weir_state::{KeyedState, KeyedStateHandle, SegmentSource, StateConfig, StateError};
+use weir_state::{KeptState, KeyedState, KeyedStateHandle, SegmentSource, StateConfig, StateError};
 use weir_state_rocksdb::{RocksDb, Settings, open_files};
 
 /// Threads that write cuts: encoding takes a processor each.
@@ -33,18 +33,20 @@ impl Backends {
         }
     }
 
-    /// The state of one subtask, from what either backend kept. `name` tells its local files from others', for people.
+    /// The state of one subtask, from what either backend kept in a checkpoint, and former subtasks in memory. `name` tells its local files from others', for people.
     pub(crate) fn open(
         &self,
         name: &str,
         config: StateConfig,
         handles: &[KeyedStateHandle],
+        kept: &mut [KeptState],
         segments: &dyn SegmentSource,
     ) -> Result<KeyedState, StateError> {
         match self {
             Backends::RocksDb(shared) => shared.open(name, config, handles, segments),
             Backends::Heap if handles.iter().all(|handle| handle.cold.is_none()) => {
-                KeyedState::open(config, handles, segments)
+                let mut kept: Vec<&mut KeptState> = kept.iter_mut().collect();
+                KeyedState::open_with_kept(config, &mut kept, handles, segments)
             }
             Backends::Heap => {
                 let files = open_files(None, handles, config.key_groups, segments)?;

@@ -14,6 +14,7 @@ pub mod control_socket;
 mod exchange;
 mod failpoint;
 pub mod job;
+mod kept;
 mod local;
 mod local_copies;
 pub mod metrics;

@@ -8,6 +8,7 @@ use crate::checkpoint_objects::TaskSnapshots;
 use crate::exchange::DataServer;
 use crate::failpoint::failpoint;
 use crate::job::Job;
+use crate::kept::{Handover, KeptStates};
 use crate::local_copies::{LocalCopies, LocalFirst};
 use crate::physical::PhysicalPlan;
 use crate::restore::{FolderSegments, ReadFailure, RestoreState};
@@ -148,7 +149,7 @@ pub(crate) struct Worker {
 pub(crate) fn start(worker: Worker) -> std::io::Result<Sender<WorkerCommand>> {
     let (commands, received) = channel();
     let snapshots = SnapshotPool::start(worker.backends.snapshot_threads())?;
-    let running = Running { worker, snapshots, attempt: None };
+    let running = Running { worker, snapshots, attempt: None, handover: None };
     std::thread::Builder::new().name("worker".to_owned()).spawn(move || running.run(received))?;
     Ok(commands)
 }
@@ -157,6 +158,8 @@ struct Running {
     worker: Worker,
     snapshots: SnapshotPool,
     attempt: Option<(Fence, Stage)>,
+    /// What the last attempt that ran here leaves.
+    handover: Option<Arc<Handover>>,
 }
 
 enum Stage {
@@ -218,7 +221,12 @@ impl Running {
         self.worker.events.send(WorkerEvent::Prepared { fence, result });
     }
 
-    fn try_prepare(&self, deployment: Deployment) -> Result<Prepared, DeployError> {
+    fn try_prepare(&mut self, deployment: Deployment) -> Result<Prepared, DeployError> {
+        let handover = self.handover.take();
+        let kept = match (&deployment.restore, handover) {
+            (Some(RestoreFrom::Checkpoint(manifest)), Some(handover)) => handover.take(manifest),
+            _ => KeptStates::default(),
+        };
         let Worker { folder, backends, runtime, events, data, copies } = &self.worker;
         let job = &deployment.job;
         let fatal = |reason: String| DeployError { reason, is_fatal: true };
@@ -252,6 +260,7 @@ impl Running {
             segments: &source,
             backends,
             copies: copies.as_ref(),
+            kept: &kept,
         };
         let prepared = prepare(&around, restore.as_ref());
         if copies.is_some() && restore.is_some() {
@@ -274,7 +283,9 @@ impl Running {
         }
         let Some((_, Stage::Prepared(prepared))) = self.attempt.take() else { return };
         // Threads that are missing are told as a task's failure, which ends the attempt as any other does.
-        self.attempt = Some((fence, Stage::Started(prepared.start())));
+        let attempt = prepared.start();
+        self.handover = Some(Arc::clone(&attempt.handover));
+        self.attempt = Some((fence, Stage::Started(attempt)));
     }
 
     fn end(&mut self, fence: Fence, in_order: bool) {

@@ -21,9 +21,9 @@ pub struct KeyedState {
     /// Number of the current interval between two cuts; restored rows are born in interval 0.
     pub(crate) interval: u32,
     /// Sequence of the runs that the next cut writes.
-    sequence: u64,
+    pub(crate) sequence: u64,
     /// Cuts that aren't confirmed, oldest first.
-    cuts: Vec<PendingCut>,
+    pub(crate) cuts: Vec<PendingCut>,
     pub(crate) pool: BufferPool,
     pub(crate) cold: Option<Cold>,
 }
@@ -38,9 +38,9 @@ pub struct StateConfig {
 
 pub(crate) struct Tracked {
     pub(crate) state: AnyState,
-    has_ttl: bool,
+    pub(crate) has_ttl: bool,
     /// What the last confirmed checkpoint holds.
-    confirmed: StateRuns,
+    pub(crate) confirmed: StateRuns,
     /// Key groups that the rolling rebase owes, in parts of `ROLLING_CUTS`.
     owed: usize,
 }
@@ -50,10 +50,10 @@ pub(crate) enum AnyState {
     Ordered(OrderedState),
 }
 
-struct PendingCut {
-    checkpoint: CheckpointId,
+pub(crate) struct PendingCut {
+    pub(crate) checkpoint: CheckpointId,
     interval: u32,
-    written: Written,
+    pub(crate) written: Written,
 }
 
 /// Each key group is written in full at least once in this many confirmed checkpoints, so no restore reads
@@ -403,7 +403,7 @@ impl Tracked {
 }
 
 impl AnyState {
-    fn schema(&self) -> &StateSchema {
+    pub(crate) fn schema(&self) -> &StateSchema {
         match self {
             AnyState::Rows(state) => state.schema(),
             AnyState::Ordered(state) => state.schema(),

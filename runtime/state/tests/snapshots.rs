@@ -56,6 +56,44 @@ fn runs_behind_a_key_group_stay_bounded() {
     assert!(bytes < 400_000, "{bytes} bytes behind the checkpoint");
 }
 
+/// Tables that belong to one key group each change hands as they are; their rows and removals, and the full copies that
+/// later checkpoints build on, are those of the state that is read.
+#[test]
+fn large_states_change_hands() {
+    let keys = |range: std::ops::Range<i64>| range.map(Some).collect::<Vec<_>>();
+    let mut world = World::on(Backend::Heap);
+    world.apply(&Step::Upsert(false, 0, [keys(0..20_000), vec![None]].concat()));
+    world.apply(&Step::Upsert(true, 1, keys(0..9_000)));
+    world.apply(&Step::Upsert(false, 2, keys(0..50)));
+    world.apply(&Step::Put(keys(0..3_000), 1, 10));
+    let mut written = vec![];
+    for (round, (parallelism, kept)) in
+        [(4, 0xff), (3, 0xff), (1, 0b101), (5, 0xff), (2, 0b11010), (2, 0xff)].into_iter().enumerate()
+    {
+        let first = round as i64 * 100;
+        world.apply(&Step::Rescale(parallelism, kept));
+        let objects = |name: &str, bytes: &Vec<u8>| (name == format!("chk-{}", world.next - 1)).then_some(bytes.len());
+        written.push(world.segments.with_objects(|all| all.iter().find_map(|(name, bytes)| objects(name, bytes))));
+        // Of rows that were born before, since, and that are born again.
+        world.apply(&Step::Remove(false, 0, keys(first..first + 50)));
+        world.apply(&Step::Upsert(false, 0, keys(30_000 + first..30_040 + first)));
+        world.apply(&Step::Upsert(true, 1, keys(first..first + 20)));
+        world.apply(&Step::Delete(keys(first..first + 10), 1));
+        if round == 2 {
+            world.apply(&Step::DropNamespace(2));
+        }
+        world.apply(&Step::Cut);
+        world.check(2, Backend::Heap);
+        world.apply(&Step::Remove(false, 0, keys(30_000 + first..30_020 + first)));
+        world.apply(&Step::Cut);
+        world.check(3, Backend::Heap);
+        world.apply(&Step::Confirm(true));
+    }
+    let (first, later) = written.split_first().expect("six rescales");
+    let largest = later.iter().flatten().max();
+    assert!(largest < first.as_ref(), "all was written again: {written:?}");
+}
+
 /// An interval without changes writes nothing.
 #[test]
 fn an_idle_state_costs_nothing() {

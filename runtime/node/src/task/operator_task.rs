@@ -1,6 +1,7 @@
 //! The thread of a task that reads channels: alignment, watermarks, and the chain behind them.
 
 use super::*;
+use crate::kept::Handover;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_dataflow::alignment::{Action, Aligner, CancelCause};
@@ -20,6 +21,10 @@ pub(crate) struct TaskCore {
     pub(crate) pending: PendingCommits,
     pub(crate) commits: Option<CommitThread>,
     pub(crate) failed_in: Option<weir_model::OperatorUid>,
+    /// Takes the state of a task that ends with nothing written since its last cut.
+    pub(crate) handover: Arc<Handover>,
+    /// The checkpoint of the last cut, while that is so.
+    pub(crate) unchanged_since: Option<CheckpointId>,
 }
 
 /// Why a task's loop ended.
@@ -41,6 +46,7 @@ impl TaskCore {
     }
 
     pub(crate) fn downstream(&mut self) -> Downstream<'_> {
+        self.unchanged_since = None;
         Downstream { nodes: &mut self.nodes, outputs: &mut self.outputs, failed_in: &mut self.failed_in }
     }
 
@@ -48,6 +54,7 @@ impl TaskCore {
     /// `source` is the part of a source that drives this chain.
     pub(crate) fn cut(&mut self, barrier: Barrier, source: Option<NodeCut>) -> Result<(), OperatorError> {
         let mut cuts: Vec<NodeCut> = source.into_iter().collect();
+        self.unchanged_since = Some(barrier.checkpoint);
         for node in &mut self.nodes {
             let mut cut = NodeCut::of(node.uid.clone());
             match &mut node.kind {
@@ -123,6 +130,13 @@ impl TaskCore {
             for node in &mut self.nodes {
                 if let ChainNodeKind::Sink(writer) = &mut node.kind {
                     writer.abort();
+                }
+            }
+        }
+        if let (Ok(TaskEnd::Cancelled), Some(checkpoint)) = (&result, self.unchanged_since) {
+            for node in self.nodes {
+                if let ChainNodeKind::Operator { state, .. } = node.kind {
+                    self.handover.leave(node.uid, checkpoint, *state);
                 }
             }
         }

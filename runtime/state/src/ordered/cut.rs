@@ -98,6 +98,21 @@ impl OrderedState {
     }
 }
 
+impl OrderedState {
+    /// As `RowState::take_over`.
+    pub(crate) fn take_over(&mut self, other: &mut OrderedState) {
+        let Some(part) = self.owned.intersect(&other.owned) else { return };
+        let all = other.len().max(1);
+        for group in part.iter() {
+            let tree = std::mem::take(&mut other.trees[(group.0 - other.owned.first) as usize]);
+            // About, as `bytes` is.
+            self.bytes += other.bytes / all * tree.len();
+            self.trees[(group.0 - self.owned.first) as usize] = tree;
+        }
+        self.least = None;
+    }
+}
+
 /// What became of one place.
 struct Change<'a> {
     place: &'a [u8],

@@ -10,6 +10,7 @@ pub(crate) mod read;
 mod set;
 mod sweep;
 mod table;
+mod take_over;
 mod words;
 mod write;
 

@@ -65,7 +65,10 @@ impl Subtask {
             }
             Backend::Heap => KeyedState::open(config, &handles, source),
         };
-        let mut state = state.unwrap();
+        Subtask::of(state.unwrap())
+    }
+
+    fn of(mut state: KeyedState) -> Self {
         let rows = [false, true].map(|byte_keys| {
             let name = format!("rows-{byte_keys}");
             state.register_rows(schema(&name, StateKind::Value, key_fields(byte_keys))).unwrap()
@@ -116,6 +119,8 @@ pub enum Step {
     Confirm(bool),
     /// Restart from the last confirmed checkpoint at this parallelism.
     Restart(u32, Backend),
+    /// Cut, and go on at this parallelism; of the subtasks whose bit is set what they held is kept.
+    Rescale(u32, u8),
 }
 
 pub fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -131,6 +136,7 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::AbortedCut),
         4 => Just(Step::BetweenBatches),
         1 => (1u32..5, backends()).prop_map(|(p, b)| Step::Restart(p, b)),
+        2 => (1u32..5, any::<u8>()).prop_map(|(p, kept)| Step::Rescale(p, kept)),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -246,7 +252,30 @@ impl World {
                 self.model = model.clone();
                 self.written.clear();
             }
+            Step::Rescale(parallelism, kept) => self.rescale(*parallelism, *kept),
         }
+    }
+
+    fn rescale(&mut self, parallelism: u32, kept: u8) {
+        self.cut();
+        let (checkpoint, handles, model) = self.written.pop().unwrap();
+        self.written.clear();
+        let former = std::mem::take(&mut self.subtasks).into_iter().enumerate();
+        let former = former.filter(|(index, _)| kept >> index & 1 != 0);
+        let mut kept: Vec<KeptState> = former.filter_map(|(_, subtask)| subtask.state.keep(checkpoint)).collect();
+        let is_cold = handles.iter().any(|handle| handle.cold.is_some());
+        let open = |index| {
+            if is_cold {
+                return Subtask::open(index, parallelism, Backend::Heap, &handles, &self.segments);
+            }
+            let key_groups = KeyGroupRange::of_subtask(index, parallelism, MAX);
+            let config = StateConfig { key_groups, max_parallelism: MAX };
+            let handles = handles_of(&handles, key_groups);
+            let mut kept: Vec<&mut KeptState> = kept.iter_mut().collect();
+            Subtask::of(KeyedState::open_with_kept(config, &mut kept, &handles, &self.segments).unwrap())
+        };
+        self.subtasks = (0..parallelism).map(open).collect();
+        self.confirmed = (handles, model);
     }
 
     pub fn put(&mut self, keys: &[Option<i64>], namespace: i64, length: Option<usize>) {
