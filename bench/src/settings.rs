@@ -59,6 +59,8 @@ pub enum Benchmark {
     CheckpointBytes,
     /// From the start of a process until 10 million restored keys are at work.
     Restore,
+    /// Silence while a job of two processes is rescaled; Weir alone.
+    Rescale,
     /// State ten times the memory given to the backend.
     LargerThanMemory,
     /// Resident memory over time at full load.

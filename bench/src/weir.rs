@@ -6,7 +6,7 @@ use crate::settings::{Backend, Order};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -127,11 +127,33 @@ impl WeirBinary {
 
     /// Starts the job, with its file and its checkpoints in `folder`.
     pub fn start(&self, job: &WeirJob, folder: &Path) -> Result<WeirRun> {
+        self.launch(&job.yaml(&folder.join("checkpoints")), folder, &[], Stdio::null())
+    }
+
+    /// As `start`, over so many worker processes; with what they print.
+    pub fn start_workers(&self, yaml: &str, folder: &Path, workers: u32) -> Result<(WeirRun, ChildStdout)> {
+        let mut run = self.launch(yaml, folder, &["--workers", &workers.to_string()], Stdio::piped())?;
+        let output = run.process.child().stdout.take().context("weir has no standard output")?;
+        Ok((run, output))
+    }
+
+    /// Returns when all tasks of the job in `folder` run with it.
+    pub fn rescale(&self, folder: &Path, parallelism: u32) -> Result<()> {
+        let mut command = Command::new(&self.0);
+        command.arg("rescale").arg(folder.join("job.yaml")).args(["-p", &parallelism.to_string()]);
+        let output = command.output().context("cannot run `weir rescale`")?;
+        match output.status.success() {
+            true => Ok(()),
+            false => bail!("`weir rescale` failed: {}", String::from_utf8_lossy(&output.stderr)),
+        }
+    }
+
+    fn launch(&self, yaml: &str, folder: &Path, arguments: &[&str], output: Stdio) -> Result<WeirRun> {
         let file = folder.join("job.yaml");
-        std::fs::write(&file, job.yaml(&folder.join("checkpoints"))).context("cannot write the job file")?;
+        std::fs::write(&file, yaml).context("cannot write the job file")?;
         let started = Instant::now();
         let mut command = Command::new(&self.0);
-        command.arg("run").arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.arg("run").arg(&file).args(arguments).stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
         let mut process = Process::start(&mut command)?;
         let output = process.child().stderr.take().context("weir has no standard error")?;
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -207,6 +229,13 @@ impl WeirRun {
     pub fn until_checkpoint(&self) -> Result<Duration> {
         let at = self.wait_for("the first checkpoint", Duration::ZERO, |seen| Some(seen.checkpoints.first()?.at))?;
         Ok(at - self.started)
+    }
+
+    /// The first of them that has completed.
+    pub fn wait_for_checkpoint(&self, is_it: impl Fn(&CheckpointSample) -> bool) -> Result<CheckpointSample> {
+        self.wait_for("a checkpoint", Duration::ZERO, |seen| {
+            seen.checkpoints.iter().find(|checkpoint| is_it(checkpoint)).copied()
+        })
     }
 
     pub fn wait_for_records(&self, records: u64) -> Result<()> {

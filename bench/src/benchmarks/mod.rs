@@ -2,6 +2,7 @@
 
 mod bytes;
 mod memory;
+mod rescale;
 mod restore;
 mod start;
 mod throughput;
@@ -53,6 +54,7 @@ impl Bench {
             Benchmark::CheckpointInterval => throughput::checkpoint_interval(self),
             Benchmark::CheckpointBytes => bytes::run(self),
             Benchmark::Restore => restore::run(self),
+            Benchmark::Rescale => rescale::run(self),
             Benchmark::LargerThanMemory => throughput::larger_than_memory(self),
             Benchmark::Memory => memory::run(self),
             Benchmark::Start => start::run(self),
