@@ -171,7 +171,7 @@ impl World {
                     self.rescales.insert(checkpoint, self.wanted.expect("somebody asked for it"));
                 }
                 if kind == CheckpointKind::Checkpoint
-                    && !is_rescale
+                    && !self.coordinator.is_rescaling()
                     && let Some(end_ms) = self.last_end_ms
                 {
                     assert!(self.now_ms >= end_ms + MIN_PAUSE_MS, "no pause after the checkpoint before");

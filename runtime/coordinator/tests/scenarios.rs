@@ -782,3 +782,35 @@ fn a_job_that_ends_is_not_rescaled() {
 ",
     );
 }
+
+#[test]
+fn what_changed_long_since_is_written_before_the_sources_wait() {
+    let checkpoints =
+        CheckpointConfig { interval_ms: 60_000, min_pause_ms: 0, max_concurrent: 1, mode: CheckpointMode::ExactlyOnce };
+    check(
+        Config { checkpoints: Some(checkpoints), ..config() },
+        "
+0 start
+  deploy attempt 1
+10 deployed
+510 tick
+  trigger 1 Checkpoint at 1 sources
+520 ack 1 source#0
+520 ack 1 sink#0
+  complete 1 of sink#0, of source#0
+530 appended 1
+  commit 1 at 2 tasks
+  retain
+20000 rescale 1 4
+  accept 1
+  trigger 2 Checkpoint at 1 sources
+20010 ack 2 source#0
+20010 ack 2 sink#0
+  complete 2 of sink#0, of source#0
+20020 appended 2
+  commit 2 at 2 tasks
+  retain
+  trigger 3 Checkpoint at 1 sources and hold
+",
+    );
+}

@@ -85,6 +85,8 @@ pub struct Coordinator<P> {
     last_end_ms: Option<u64>,
     failures_in_a_row: u32,
     deployed_ms: Option<u64>,
+    /// The trigger of the last checkpoint that completed.
+    saved_ms: Option<u64>,
     restarts: RestartTracker,
     savepoint_queue: VecDeque<SavepointRequest>,
     writing_savepoints: BTreeMap<RequestId, (SavepointRequest, CheckpointId)>,
@@ -113,6 +115,7 @@ impl<P> Coordinator<P> {
             last_end_ms: None,
             failures_in_a_row: 0,
             deployed_ms: None,
+            saved_ms: None,
             savepoint_queue: VecDeque::new(),
             writing_savepoints: BTreeMap::new(),
             is_draining: false,
@@ -305,6 +308,7 @@ impl<P> Coordinator<P> {
         let checkpoint = *durable.get();
         let Some(pending) = self.pending.remove(&checkpoint) else { return };
         self.last_completed = Some(checkpoint);
+        self.saved_ms = Some(pending.triggered_ms);
         self.restarts.on_checkpoint();
         self.history.attempt(pending.record(now_ms, AttemptResult::Completed));
         self.failures_in_a_row = 0;

@@ -8,6 +8,10 @@ use super::{Coordinator, Phase, Then};
 use crate::{Command, RequestId, RescaleAnswer};
 use weir_model::CheckpointId;
 
+/// Where more has changed than in this time, a checkpoint that holds nothing comes first: sources wait until what has
+/// changed since the checkpoint before is written.
+const RECENT_MS: u64 = 5_000;
+
 /// A rescale that is accepted and not done.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rescale {
@@ -15,6 +19,8 @@ pub(super) struct Rescale {
     parallelism: u32,
     former: Option<u32>,
     asked_ms: u64,
+    /// What has changed until lately is in a checkpoint, or was to be.
+    is_prepared: bool,
     stage: Stage,
 }
 
@@ -54,7 +60,8 @@ impl<P> Coordinator<P> {
         self.fail_rescale(format!("a rescale to {parallelism} was asked for after it"), commands);
         commands.push(Command::AnswerRescale { request, answer: RescaleAnswer::Accepted });
         let former = self.parallelism;
-        let mut rescale = Rescale { request, parallelism, former, asked_ms: now_ms, stage: Stage::Moving };
+        let mut rescale =
+            Rescale { request, parallelism, former, asked_ms: now_ms, is_prepared: false, stage: Stage::Moving };
         match self.phase {
             Phase::Running => rescale.stage = Stage::Waiting,
             // It may be this very parallelism that it has no slots for.
@@ -88,6 +95,19 @@ impl<P> Coordinator<P> {
     /// Whether a rescale waits for its checkpoint to be triggered.
     pub(super) fn wants_rescale(&self) -> bool {
         self.rescale.is_some_and(|rescale| rescale.stage == Stage::Waiting)
+    }
+
+    /// Whether a checkpoint is to come before its own; asked once.
+    pub(super) fn prepares_rescale(&mut self, now_ms: u64) -> bool {
+        let saved_ms = self.saved_ms.max(self.deployed_ms).unwrap_or(now_ms);
+        let is_recent = now_ms.saturating_sub(saved_ms) <= RECENT_MS;
+        match &mut self.rescale {
+            Some(rescale) if !rescale.is_prepared => {
+                rescale.is_prepared = true;
+                !is_recent
+            }
+            _ => false,
+        }
     }
 
     pub(super) fn rescale_triggered(&mut self, checkpoint: CheckpointId) {

@@ -80,7 +80,9 @@ impl<P> Coordinator<P> {
         if self.wants_rescale() && self.wants_final() {
             self.fail_rescale("the job is coming to its end".to_owned(), commands);
         }
-        if self.wants_rescale() {
+        if self.wants_rescale() && self.prepares_rescale(now_ms) {
+            self.trigger(CheckpointKind::Checkpoint, None, false, now_ms, commands);
+        } else if self.wants_rescale() {
             let checkpoint = self.next_checkpoint;
             self.trigger(CheckpointKind::Checkpoint, None, true, now_ms, commands);
             self.rescale_triggered(checkpoint);
