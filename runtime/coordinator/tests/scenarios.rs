@@ -652,7 +652,6 @@ fn a_rescale_is_a_checkpoint_and_an_attempt() {
   complete 2 of sink#0, of source#0
 570 appended 2
   stop tasks
-  retain
 580 stopped
   deploy attempt 2 at parallelism 4
 600 deployed
@@ -700,7 +699,6 @@ fn a_failure_before_the_rescale_is_durable_goes_on_as_it_was_and_one_after_it_do
   stop tasks
 140 stopped
 200 appended 2
-  retain
   deploy attempt 3 at parallelism 4
 210 deploy-failed
 260 tick

@@ -100,6 +100,7 @@ impl Runner {
             events: events.clone(),
             known_objects,
             located: None,
+            appended: None,
         };
         let (storage, storage_requests) = channel();
         std::thread::Builder::new()
@@ -348,7 +349,8 @@ impl Runner {
         (self.tasks, self.sources) = plan.subtasks(&self.job.graph);
         self.rollout.needs(plan.slots());
         self.rollout.begin(fence);
-        self.ask_storage(StorageRequest::Locate { fence, job: Arc::clone(&self.job) });
+        let is_rescale = self.coordinator.is_rescaling();
+        self.ask_storage(StorageRequest::Locate { fence, job: Arc::clone(&self.job), is_rescale });
         None
     }
 

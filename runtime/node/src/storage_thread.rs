@@ -34,6 +34,7 @@ pub(crate) enum StorageRequest {
         fence: Fence,
         /// With the parallelism of the attempt.
         job: Arc<Job>,
+        is_rescale: bool,
     },
     /// All that was located could be read: let sinks stand exactly there.
     Settle {
@@ -67,6 +68,8 @@ pub(crate) struct StorageThread {
     pub(crate) known_objects: BTreeMap<ObjectPath, ObjectRef>,
     /// What the attempt that is being started starts from.
     pub(crate) located: Option<Located>,
+    /// Since the last attempt was started.
+    pub(crate) appended: Option<CheckpointId>,
 }
 
 pub(crate) struct Located {
@@ -78,9 +81,9 @@ impl StorageThread {
     pub(crate) fn run(mut self, requests: Receiver<StorageRequest>) {
         for request in requests {
             match request {
-                StorageRequest::Locate { fence, job } => {
+                StorageRequest::Locate { fence, job, is_rescale } => {
                     self.job = job;
-                    let result = self.locate(fence);
+                    let result = self.locate(fence, is_rescale);
                     self.events.send(ControlEvent::Located { fence, result }).ok();
                 }
                 StorageRequest::Settle { fence } => {
@@ -117,13 +120,19 @@ impl StorageThread {
     }
 
     /// Finds what the attempt starts from.
-    fn locate(&mut self, fence: Fence) -> Result<StartPoint, DeployError> {
-        // What crashes and aborted checkpoints left behind goes before anything new is written.
-        self.sweep(SweepScope::Everything);
+    fn locate(&mut self, fence: Fence, is_rescale: bool) -> Result<StartPoint, DeployError> {
+        // Of a rescale the job is silent: nothing has failed, what aborted checkpoints left is found by a later sweep,
+        // and the checkpoint was completed here a moment ago.
+        let fresh = self.appended.take().filter(|_| is_rescale);
+        if fresh.is_none() {
+            // What crashes and aborted checkpoints left behind goes before anything new is written.
+            self.sweep(SweepScope::Everything);
+        }
         let (start_point, restore) = match self.log.history().restore_point() {
             None => (StartPoint::default(), None),
             Some(RestorePoint::Checkpoint { checkpoint }) => {
-                let (checkpoint, because) = self.readable(checkpoint)?;
+                let (checkpoint, because) =
+                    if fresh == Some(checkpoint) { (checkpoint, String::new()) } else { self.readable(checkpoint)? };
                 let not_there = || fatal(format!("checkpoint {checkpoint} is not in the log"));
                 let manifest = self.log.history().checkpoint(checkpoint).ok_or_else(not_there)?;
                 let proof = self.log.proof(checkpoint).ok_or_else(not_there)?;
@@ -224,6 +233,7 @@ impl StorageThread {
             let appended = self.log.complete(manifest.clone(), &self.retention, protect_from, now_ms);
             match self.runtime.block_on(appended) {
                 Ok(checkpoint) => {
+                    self.appended = Some(*checkpoint.get());
                     self.known_objects
                         .extend(manifest.objects.iter().map(|object| (object.path.clone(), object.clone())));
                     let objects = manifest.objects.iter().map(|object| object.path.as_str().to_owned()).collect();

@@ -317,7 +317,8 @@ impl<P> Coordinator<P> {
         for id in older {
             self.give_up(id, format!("checkpoint {checkpoint} completed first"), now_ms, commands);
         }
-        if self.is_of_rescale(checkpoint) {
+        let is_rescale = self.is_of_rescale(checkpoint);
+        if is_rescale {
             self.rescale_is_durable(now_ms, commands);
         } else if self.phase == Phase::Running {
             let permit = CommitPermit::for_durable(&durable, self.fence);
@@ -334,7 +335,10 @@ impl<P> Coordinator<P> {
             self.writing_savepoints.insert(savepoint.request, (savepoint, checkpoint));
             commands.push(Command::WriteSavepoint { request: savepoint.request, checkpoint });
         }
-        commands.push(Command::Retain);
+        // The job is silent until the next attempt runs; what may go goes with the next checkpoint.
+        if !is_rescale {
+            commands.push(Command::Retain);
+        }
     }
 
     fn committed(&mut self, checkpoint: CheckpointId, task: SubtaskId) {
