@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::traffic::{self, Checkpoints, Guarantee};
-use support::{Running, Scratch, Weir, await_condition};
+use support::{Scratch, Weir, await_condition, signal};
 
 /// Longer than the silence after which a worker is taken for lost.
 const PAUSE: Duration = Duration::from_secs(12);
@@ -139,22 +139,4 @@ fn await_checkpoints(scratch: &Scratch, job: &Path, count: usize) {
         let latest = listed.iter().filter_map(|checkpoint| checkpoint["id"].as_u64()).max();
         (latest.unwrap_or(0) >= count as u64).then_some(())
     });
-}
-
-fn signal(pid: i32, signal: i32) {
-    // SAFETY: kill(2) takes two numbers. The process is a child of one that we started.
-    unsafe { libc::kill(pid, signal) };
-}
-
-trait Children {
-    fn children(&self) -> Vec<i32>;
-}
-
-impl Children for Running {
-    /// The worker processes, as the system knows them.
-    fn children(&self) -> Vec<i32> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
-        let listed = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-        listed.flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
-    }
 }

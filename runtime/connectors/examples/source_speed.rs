@@ -120,6 +120,7 @@ fn write(rows: &GeneratorSource, path: &Path, format: SinkFileFormat) -> Result<
         subtask: 0,
         parallelism: 1,
         attempt: "1".into(),
+        epoch: weir_model::Epoch(1),
         input: rows.schema(),
     };
     let mut writer = sink.writer(context, Vec::new())?;
@@ -129,7 +130,7 @@ fn write(rows: &GeneratorSource, path: &Path, format: SinkFileFormat) -> Result<
     }
     let checkpoint = weir_model::CheckpointId(1);
     let snapshot = writer.pre_commit(checkpoint)?;
-    let committer = CommitterContext { name: "out".into(), job_uid: "speed".into() };
+    let committer = CommitterContext { name: "out".into(), job_uid: "speed".into(), epoch: weir_model::Epoch(1) };
     let fence = weir_model::Fence { epoch: weir_model::Epoch(1), attempt: weir_model::AttemptNumber(1) };
     let permit = weir_model::CommitPermit::for_durable(&weir_model::Durable::attest(checkpoint), fence);
     sink.committer(committer)?.map_or(Ok(()), |mut committer| committer.commit(permit, &snapshot.committables))

@@ -74,6 +74,7 @@ fn csv_in_json_out() {
         subtask: 0,
         parallelism: 1,
         attempt: "1-1".into(),
+        epoch: Epoch(1),
         input: schema(),
     };
     sink.check(&schema()).unwrap();
@@ -85,7 +86,7 @@ fn csv_in_json_out() {
         names.filter(|name| !name.starts_with('.')).collect::<Vec<_>>()
     };
     assert_eq!(visible(), Vec::<String>::new());
-    let committer = CommitterContext { name: "out".into(), job_uid: "u".into() };
+    let committer = CommitterContext { name: "out".into(), job_uid: "u".into(), epoch: Epoch(1) };
     let mut committer = sink.committer(committer).unwrap().unwrap();
     committer.commit(permit(), &snapshot.committables).unwrap();
     committer.commit(permit(), &snapshot.committables).unwrap();

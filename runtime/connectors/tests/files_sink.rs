@@ -16,7 +16,7 @@ use weir_connectors::api::*;
 use weir_connectors::files::*;
 use weir_connectors::formats::*;
 use weir_model::change::change_kind_field;
-use weir_model::{ChangeKind, CheckpointId};
+use weir_model::{ChangeKind, CheckpointId, Epoch};
 
 fn writer(
     sink: &FilesSink,
@@ -31,13 +31,14 @@ fn writer(
         subtask,
         parallelism,
         attempt: format!("1-{attempt}"),
+        epoch: Epoch(1),
         input: schema(),
     };
     sink.writer(context, restored.to_vec()).unwrap()
 }
 
 fn committer(sink: &FilesSink) -> Box<dyn Committer> {
-    sink.committer(CommitterContext { name: "out".into(), job_uid: "uid-1".into() }).unwrap().unwrap()
+    sink.committer(CommitterContext { name: "out".into(), job_uid: "uid-1".into(), epoch: Epoch(1) }).unwrap().unwrap()
 }
 
 /// Files below a directory, hidden ones or the others.
@@ -227,7 +228,13 @@ fn nothing_is_left_behind_and_other_sinks_files_are_left_alone() {
     job.write(5);
     job.checkpoint(0);
     job.write(5);
-    let foreign = [".weir~uid-2~out~part-00000-1-1-00000.jsonl.inprogress", ".weir~uid-1~out-2~x.inprogress", ".x"];
+    let foreign = [
+        ".weir~uid-2~out~e1~part-00000-1-1-00000.jsonl.inprogress",
+        ".weir~uid-1~out-2~e1~x.inprogress",
+        // Of a coordinator that has taken the job over meanwhile.
+        ".weir~uid-1~out~e2~part-00000-2-1-00000.jsonl.inprogress",
+        ".x",
+    ];
     foreign.iter().for_each(|name| fs::write(path.join(name), "not ours").unwrap());
     assert_eq!(files(&path, true).len(), 2 * 2 + foreign.len());
     job.restore(2, 2);
@@ -298,7 +305,7 @@ fn going_back_behind_a_file_that_was_in_progress_loses_nothing() {
     for file in files(&path, false) {
         fs::remove_file(file).unwrap();
     }
-    let bystander = path.join(".weir~uid-1~out~part-00000-9-9-00000.jsonl.inprogress");
+    let bystander = path.join(".weir~uid-1~out~e1~part-00000-9-9-00000.jsonl.inprogress");
     fs::write(&bystander, "{}").unwrap();
     let refused = committer(&sink).abort_others(&older.committables, std::slice::from_ref(&kept)).unwrap_err();
     assert!(matches!(refused, ConnectorError::Permanent(_)), "{refused}");
@@ -397,6 +404,7 @@ fn an_updating_input_is_refused_or_written_with_its_change_kinds() {
         subtask: 0,
         parallelism: 1,
         attempt: "1".into(),
+        epoch: Epoch(1),
         input: updating.clone(),
     };
     let kinds = [ChangeKind::Insert, ChangeKind::UpdateBefore, ChangeKind::UpdateAfter, ChangeKind::Delete];

@@ -21,6 +21,7 @@ fn printed(prefix: Option<&str>, parallelism: u32, batch: &RecordBatch) -> Strin
         subtask: 1,
         parallelism,
         attempt: "1".into(),
+        epoch: weir_model::Epoch(1),
         input: batch.schema(),
     };
     sink.check(&batch.schema()).unwrap();

@@ -207,7 +207,7 @@ fn settle_sink(
     restore: Option<&(Durable<CheckpointId>, RestoreState)>,
 ) -> Result<(), DeployError> {
     let sink = &job.sinks[&node.step];
-    let context = CommitterContext { name: node.step.clone(), job_uid: job.uid.clone() };
+    let context = CommitterContext { name: node.step.clone(), job_uid: job.uid.clone(), epoch: fence.epoch };
     let committer = sink.committer(context).map_err(|error| DeployError::connector(&node.uid, error))?;
     let Some(mut committer) = committer else { return Ok(()) };
     let (committables, writers) = match restore {
@@ -428,6 +428,7 @@ impl<'a> Builder<'a> {
             subtask: subtask as u32,
             parallelism: node.parallelism,
             attempt: self.attempt_name.clone(),
+            epoch: self.around.deployment.fence.epoch,
             input: node.schema.fields.clone(),
         };
         let writers = self.restored(&node.uid).map_or(vec![], |restored| restored.writers.clone());
@@ -440,7 +441,11 @@ impl<'a> Builder<'a> {
     fn commit_thread(&self, chained: &[NodeId], reporter: &Reporter) -> Result<Option<CommitThread>, DeployError> {
         let nodes = chained.iter().map(|id| self.around.job.graph.node(*id));
         let Some(node) = nodes.into_iter().find(|node| matches!(node.kind, NodeKind::Sink)) else { return Ok(None) };
-        let context = CommitterContext { name: node.step.clone(), job_uid: self.around.job.uid.clone() };
+        let context = CommitterContext {
+            name: node.step.clone(),
+            job_uid: self.around.job.uid.clone(),
+            epoch: self.around.deployment.fence.epoch,
+        };
         let committer = self.around.job.sinks[&node.step].committer(context);
         let Some(committer) = committer.map_err(|error| DeployError::connector(&node.uid, error))? else {
             return Ok(None);

@@ -57,7 +57,10 @@ pub(crate) enum ControlEvent {
         result: Result<String, String>,
     },
     Request(Request),
-    Closed,
+    Closed {
+        /// Another coordinator turned out to have the job.
+        fenced_by: Option<String>,
+    },
 }
 
 /// What the attempt starts from, and the same in words; empty for one that starts with nothing.

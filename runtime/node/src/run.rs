@@ -3,6 +3,7 @@
 use crate::attempt::node_status;
 use crate::backends::local_folder;
 use crate::control::{ControlEvent, Request, StartPoint, WorkerLink};
+use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
 use crate::savepoint;
@@ -14,7 +15,7 @@ use crate::worker::{Deployment, SubtaskMetrics, WorkerCommand, WorkerEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weir_coordinator::{
     AttemptResult, Command, Coordinator, Event, ObjectBytes, Outcome, Phase, Placement, RegisteredWorker, RequestId,
     RescaleAnswer, Rollout, RolloutStep, Then,
@@ -22,6 +23,9 @@ use weir_coordinator::{
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{Barrier, CheckpointId, Fence, SubtaskId, WorkerId};
 use weir_snapshot::{JobFolder, ObjectRef};
+
+/// What workers get to leave once the job is over; one that is paused or cut off learns it from nobody.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// A job that runs, or has ended.
 pub struct Runner {
@@ -58,6 +62,7 @@ pub struct Runner {
     sizes: BTreeMap<CheckpointId, (u64, u64)>,
     shown_attempts: u64,
     is_closed: bool,
+    fenced_by: Option<String>,
 }
 
 struct SavepointWish {
@@ -136,6 +141,7 @@ impl Runner {
             sizes: BTreeMap::new(),
             shown_attempts: 0,
             is_closed: false,
+            fenced_by: None,
         })
     }
 
@@ -181,11 +187,31 @@ impl Runner {
             };
             self.apply(events);
         }
-        self.tell(&self.links.keys().copied().collect::<Vec<_>>(), || WorkerCommand::Goodbye);
+        let outcome = match (self.fenced_by.take(), self.coordinator.phase()) {
+            (Some(by), _) => Outcome::Fenced { by },
+            (None, Phase::Closed(outcome)) => outcome.clone(),
+            (None, other) => unreachable!("closed in phase {other:?}"),
+        };
+        self.part_with_workers(&outcome);
         self.show();
-        match self.coordinator.phase() {
-            Phase::Closed(outcome) => outcome.clone(),
-            other => unreachable!("closed in phase {other:?}"),
+        outcome
+    }
+
+    /// Lets workers know that the job is over. They leave by themselves; a process that ended at once would take the
+    /// word with it, and they would look for it for minutes.
+    fn part_with_workers(&mut self, outcome: &Outcome) {
+        // The job isn't over, only here: workers lose this coordinator, and look for the one that has it.
+        if matches!(outcome, Outcome::Fenced { .. }) {
+            return;
+        }
+        self.tell(&self.links.keys().copied().collect::<Vec<_>>(), || WorkerCommand::Goodbye);
+        let until = Instant::now() + FAREWELL;
+        while !self.addresses.is_empty() {
+            match self.received.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(ControlEvent::WorkerLost { worker, .. }) => drop(self.addresses.remove(&worker)),
+                Ok(_) => {}
+                Err(_) => return,
+            }
         }
     }
 
@@ -255,8 +281,9 @@ impl Runner {
             ControlEvent::Request(Request::Rescale { parallelism, answer }) => {
                 return self.rescale(parallelism, answer).into_iter().collect();
             }
-            ControlEvent::Closed => {
+            ControlEvent::Closed { fenced_by } => {
                 self.is_closed = true;
+                self.fenced_by = fenced_by;
                 return vec![];
             }
         }]
@@ -477,7 +504,10 @@ impl Runner {
                         protect_from,
                     });
                 }
-                Command::Commit { permit, tasks: _ } => self.tell_all(|| WorkerCommand::Commit(permit)),
+                Command::Commit { permit, tasks: _ } => {
+                    failpoint("before-commit");
+                    self.tell_all(|| WorkerCommand::Commit(permit));
+                }
                 Command::Resume { fence } => self.tell_all(|| WorkerCommand::Resume { fence }),
                 Command::WriteSavepoint { request, checkpoint } => self.write_savepoint(request, checkpoint),
                 Command::AnswerSavepoint { request, result } => {

@@ -83,11 +83,13 @@ impl StorageThread {
             match request {
                 StorageRequest::Locate { fence, job, is_rescale } => {
                     self.job = job;
-                    let result = self.locate(fence, is_rescale);
+                    // What a rescale starts from was appended a moment ago.
+                    let verified = if is_rescale { Ok(()) } else { self.verified() };
+                    let result = verified.and_then(|()| self.locate(fence, is_rescale));
                     self.events.send(ControlEvent::Located { fence, result }).ok();
                 }
                 StorageRequest::Settle { fence } => {
-                    let result = self.settle(fence);
+                    let result = self.verified().and_then(|()| self.settle(fence));
                     self.events.send(ControlEvent::Settled { fence, result }).ok();
                 }
                 StorageRequest::Complete {
@@ -111,12 +113,23 @@ impl StorageThread {
                 StorageRequest::Retain => self.retain(),
                 StorageRequest::Close { outcome } => {
                     let events = self.events.clone();
-                    self.close(&outcome);
-                    events.send(ControlEvent::Closed).ok();
+                    let fenced_by = self.close(&outcome);
+                    events.send(ControlEvent::Closed { fenced_by }).ok();
                     return;
                 }
             }
         }
+    }
+
+    /// What an attempt begins with is done by the job's owner only: what the sinks of another coordinator have prepared
+    /// meanwhile is not ours to abort.
+    fn verified(&mut self) -> Result<(), DeployError> {
+        self.runtime.block_on(self.log.verify()).map_err(|error| {
+            if let LogError::Fenced { reason, .. } = &error {
+                self.events.send(ControlEvent::Fenced { by: reason.clone() }).ok();
+            }
+            DeployError { reason: error.to_string(), is_fatal: false }
+        })
     }
 
     /// Finds what the attempt starts from.
@@ -318,23 +331,30 @@ impl StorageThread {
         }
     }
 
-    fn close(mut self, outcome: &Outcome) {
+    /// Returns what fences this coordinator, where that is found out only now.
+    fn close(mut self, outcome: &Outcome) -> Option<String> {
         let on_delete = self.job.resource.spec.checkpoint.as_ref().map(|policy| policy.on_delete());
         if *outcome == Outcome::Cancelled && on_delete == Some(DeletionPolicy::Delete) {
             if let Err(error) = self.runtime.block_on(self.log.delete_job(now_ms())) {
                 tracing::warn!(%error, "the cancelled job's checkpoints could not all be deleted");
             }
-            return;
+            return None;
         }
         let (reason, message) = match outcome {
             Outcome::Finished => (CloseReason::Finished, String::new()),
             Outcome::Stopped { savepoint } => (CloseReason::Stopped, savepoint.clone().unwrap_or_default()),
             Outcome::Cancelled => (CloseReason::Cancelled, String::new()),
             Outcome::Failed { reason } => (CloseReason::Failed, reason.clone()),
-            Outcome::Fenced { .. } => return,
+            Outcome::Fenced { .. } => return None,
         };
-        if let Err(error) = self.runtime.block_on(self.log.close(reason, message, now_ms())) {
-            tracing::warn!(%error, "the end of the job could not be noted in its log");
+        match self.runtime.block_on(self.log.close(reason, message, now_ms())) {
+            Ok(_) => None,
+            // Whatever came to an end here: the job goes on elsewhere.
+            Err(LogError::Fenced { reason, .. }) => Some(reason),
+            Err(error) => {
+                tracing::warn!(%error, "the end of the job could not be noted in its log");
+                None
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 // Each test target uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod certificates;
+pub mod history;
 mod oracle;
 mod process;
 mod scratch;
@@ -10,5 +12,5 @@ pub mod session;
 pub mod traffic;
 
 pub use oracle::{Check, Mode, Oracle, Rows, Run, Table, tables};
-pub use process::{Finished, Running, Weir, await_condition};
+pub use process::{Finished, Running, Weir, await_condition, is_stopped, signal};
 pub use scratch::{Scratch, finished_files, finished_lines};

@@ -21,6 +21,7 @@ pub struct Weir {
     arguments: Vec<OsString>,
     folder: PathBuf,
     variables: Vec<(&'static str, String)>,
+    network_namespace: Option<String>,
 }
 
 /// A process that runs. Killed when it goes out of scope.
@@ -43,11 +44,17 @@ impl Weir {
     /// `folder` is the current directory of the process and takes its logs.
     pub fn new<I: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = I>) -> Self {
         let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
-        Weir { arguments, folder: folder.to_path_buf(), variables: vec![] }
+        Weir { arguments, folder: folder.to_path_buf(), variables: vec![], network_namespace: None }
     }
 
     pub fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.variables.push((name, value.into()));
+        self
+    }
+
+    /// Lets the process run in a network namespace of that name.
+    pub fn in_network_namespace(mut self, namespace: &str) -> Self {
+        self.network_namespace = Some(namespace.to_owned());
         self
     }
 
@@ -61,7 +68,15 @@ impl Weir {
         let number = NEXT_LOG.fetch_add(1, Ordering::Relaxed);
         let logs = ["stdout", "stderr"].map(|stream| self.folder.join(format!("weir-{number:04}.{stream}")));
         let [stdout, stderr] = [&logs[0], &logs[1]].map(|path| File::create(path).expect("create a log file"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        let mut command = match &self.network_namespace {
+            None => Command::new(env!("CARGO_BIN_EXE_weir")),
+            // It becomes the program, so that its process id is the program's.
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_weir")]);
+                command
+            }
+        };
         command
             .args(&self.arguments)
             .current_dir(&self.folder)
@@ -102,14 +117,39 @@ impl Weir {
     }
 }
 
+/// Sends a signal to a process that the test started, or that one of those did.
+pub fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill(2) takes two numbers.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Whether the process is stopped, as by SIGSTOP.
+pub fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold anything; the state comes after it.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
+
 impl Running {
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("ask for the exit status").is_some()
     }
 
+    /// None: it runs.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("ask for the exit status")
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The processes that it started, as the system knows them.
+    pub fn children(&self) -> Vec<i32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
+        let listed = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        listed.flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
     }
 
     /// What it wrote to standard output so far.

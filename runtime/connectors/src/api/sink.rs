@@ -4,7 +4,7 @@ use super::ConnectorError;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
-use weir_model::{CheckpointId, CommitPermit};
+use weir_model::{CheckpointId, CommitPermit, Epoch};
 
 /// A configured sink, shared by its subtasks.
 pub trait Sink: Send + Sync {
@@ -50,6 +50,8 @@ pub struct SinkContext {
     pub parallelism: u32,
     /// Unique to this attempt, for names that must not collide with what an earlier attempt left.
     pub attempt: String,
+    /// Of the coordinator that the attempt is of: see `CommitterContext`.
+    pub epoch: Epoch,
     pub input: SchemaRef,
 }
 
@@ -60,6 +62,9 @@ pub struct CommitterContext {
     pub name: String,
     /// The job's UID.
     pub job_uid: String,
+    /// Of the coordinator that commits and aborts. One that was paused, and doesn't know yet that another has the job,
+    /// must not abort what that one's sinks have prepared: what is of a later epoch is left alone.
+    pub epoch: Epoch,
 }
 
 pub trait SinkWriter: Send {
@@ -100,5 +105,6 @@ pub trait Committer: Send {
 
     /// After a restore, before any new record: removes what writers of this job prepared that does not belong to
     /// the restored checkpoint: neither in `committed` (already committed again by now) nor in `writers` (their restored state).
+    /// Nor may it touch what is of a later epoch than the committer's (see `CommitterContext`).
     fn abort_others(&mut self, committed: &[Committable], writers: &[serde_json::Value]) -> Result<(), ConnectorError>;
 }

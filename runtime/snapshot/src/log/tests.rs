@@ -81,6 +81,35 @@ async fn who_is_overtaken_is_fenced_and_stays_so() {
 }
 
 #[tokio::test]
+async fn who_asks_learns_that_the_job_has_another_coordinator() {
+    let storage = memory();
+    let mut old = open_log(&storage, "old").await.unwrap();
+    old.verify().await.unwrap();
+    complete_next(&mut old, &keep(1)).await.unwrap();
+    old.verify().await.unwrap();
+    let mut new = open_log(&storage, "new").await.unwrap();
+    let error = old.verify().await.unwrap_err();
+    assert_eq!(error.to_string(), "fenced: entry 3 was written by new at epoch 2");
+    assert!(complete_next(&mut old, &keep(1)).await.is_err(), "it stays so");
+    for _ in 0..4 {
+        complete_next(&mut new, &keep(1)).await.unwrap();
+        new.collect_garbage(SweepScope::Trimmed).await.unwrap();
+        new.verify().await.unwrap();
+    }
+    new.delete_job(0).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_own_entry_of_unknown_fate_fences_nobody() {
+    let inner = memory();
+    let mut log = open_log(&faulty(&inner, Operation::PutIfAbsent, 1, Fault::FailAfter), "a").await.unwrap();
+    complete(&mut log, manifest(Epoch(1), 1, &[]), &keep(5)).await.unwrap_err();
+    log.verify().await.unwrap();
+    complete(&mut log, manifest(Epoch(1), 2, &[]), &keep(5)).await.unwrap();
+    log.verify().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_paused_writer_cannot_take_a_number_that_was_trimmed() {
     let storage = memory();
     let mut paused = open_log(&storage, "paused").await.unwrap();

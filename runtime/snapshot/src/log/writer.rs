@@ -206,6 +206,40 @@ impl CommitLog {
         floor.max(current).max(1)
     }
 
+    /// Whether the job is still this coordinator's. Nothing is written; that another takes it over right after is told
+    /// by the next append only.
+    ///
+    /// # Errors
+    /// `Fenced`: it is not. Anything else: the storage doesn't say.
+    pub async fn verify(&mut self) -> Result<(), LogError> {
+        if let Some((by, reason)) = &self.fenced {
+            return Err(LogError::Fenced { by: *by, reason: reason.clone() });
+        }
+        let verified = self.verify_tail().await;
+        if let Err(LogError::Fenced { by, reason }) = &verified {
+            self.fenced = Some((*by, reason.clone()));
+        }
+        verified
+    }
+
+    async fn verify_tail(&self) -> Result<(), LogError> {
+        // Opening the log has written one.
+        let last = self.next - 1;
+        let numbers = self.numbers_after(last.checked_sub(1)).await?;
+        let fenced = |reason: String| Err(LogError::Fenced { by: None, reason });
+        if !numbers.contains(&last) {
+            return fenced(format!("entry {last} is gone: another coordinator has the job, or it was deleted"));
+        }
+        match numbers.last().filter(|higher| **higher > last) {
+            None => Ok(()),
+            // Perhaps an entry of this writer's, of which no answer came.
+            Some(higher) if *higher == self.next => {
+                self.recognise(*higher, &self.read_taken(*higher).await?).map(|_own| ())
+            }
+            Some(higher) => fenced(format!("the log has gone on to entry {higher}: another coordinator has the job")),
+        }
+    }
+
     async fn append(&mut self, record: LogRecord, low_water: u64, now_ms: u64) -> Result<(), LogError> {
         if let Some((by, reason)) = &self.fenced {
             return Err(LogError::Fenced { by: *by, reason: reason.clone() });
@@ -288,13 +322,7 @@ impl CommitLog {
 
     /// See `log`: tells a number that was free from one that was taken and trimmed.
     async fn check_tail(&self, number: u64) -> Result<(), LogError> {
-        let log = self.folder.path(&log_folder());
-        let after = number.checked_sub(2).map(|before| self.folder.path(&log_entry_path(before)));
-        let storage = self.folder.storage();
-        let tail =
-            self.retried(|| storage.list(&log, after.as_ref(), TAIL_ENTRIES)).await.map_err(LogError::Unknown)?;
-        let relative = tail.iter().filter_map(|info| info.path.relative_to(self.folder.folder()));
-        let numbers = relative.filter_map(|path| log_entry_number(&path)).collect::<Vec<_>>();
+        let numbers = self.numbers_after(number.checked_sub(2)).await?;
         let fenced = |reason: String| Err(LogError::Fenced { by: None, reason });
         if let Some(higher) = numbers.last().filter(|last| **last > number) {
             return fenced(format!("the log has gone on to entry {higher}: another coordinator has the job"));
@@ -303,6 +331,17 @@ impl CommitLog {
             return fenced(format!("entry {} is gone: the job was deleted, or the storage lost it", number - 1));
         }
         Ok(())
+    }
+
+    /// Of the entries above this number, ascending.
+    async fn numbers_after(&self, number: Option<u64>) -> Result<Vec<u64>, LogError> {
+        let log = self.folder.path(&log_folder());
+        let after = number.map(|number| self.folder.path(&log_entry_path(number)));
+        let storage = self.folder.storage();
+        let tail =
+            self.retried(|| storage.list(&log, after.as_ref(), TAIL_ENTRIES)).await.map_err(LogError::Unknown)?;
+        let relative = tail.iter().filter_map(|info| info.path.relative_to(self.folder.folder()));
+        Ok(relative.filter_map(|path| log_entry_number(&path)).collect())
     }
 
     fn accept(&mut self, entry: LogEntry) {

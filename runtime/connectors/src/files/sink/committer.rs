@@ -1,6 +1,6 @@
 //! The second phase: renaming pending files, and removing what no checkpoint knows.
 
-use super::names::hidden_prefix;
+use super::names::{epoch_of_hidden, hidden_prefix};
 use super::part::{self, Sealed};
 use super::sync_directory;
 use super::writer::{Commit, WriterState};
@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
-use weir_model::CommitPermit;
+use weir_model::{CommitPermit, Epoch};
 
 /// Folders below the sink's directory that are looked into: more than anybody partitions by.
 const MAX_DEPTH: usize = 32;
@@ -19,11 +19,12 @@ pub(super) struct FilesCommitter {
     sink: String,
     root: PathBuf,
     hidden_prefix: String,
+    epoch: Epoch,
 }
 
 impl FilesCommitter {
     pub fn new(root: PathBuf, context: &CommitterContext) -> Self {
-        FilesCommitter { sink: context.name.clone(), root, hidden_prefix: hidden_prefix(context) }
+        FilesCommitter { sink: context.name.clone(), root, hidden_prefix: hidden_prefix(context), epoch: context.epoch }
     }
 
     fn parse<T: serde::de::DeserializeOwned>(&self, value: &serde_json::Value) -> Result<T, ConnectorError> {
@@ -74,9 +75,15 @@ impl FilesCommitter {
             let kind = entry.file_type().map_err(|error| io_error("read", &path, &error))?;
             if kind.is_dir() && depth < MAX_DEPTH {
                 self.remove_others(&path, depth + 1, kept)?;
-            } else if entry.file_name().to_str().is_some_and(|name| name.starts_with(&self.hidden_prefix))
+            } else if let Some(epoch) =
+                entry.file_name().to_str().and_then(|name| epoch_of_hidden(&self.hidden_prefix, name))
                 && !kept.contains(&path)
             {
+                if epoch > self.epoch {
+                    let (sink, file) = (&self.sink, path.display());
+                    tracing::warn!(sink, %file, %epoch, "output of a later coordinator is left alone");
+                    continue;
+                }
                 tracing::info!(sink = self.sink, file = %path.display(), "removing output that no checkpoint holds");
                 remove(&path)?;
             }

@@ -2,6 +2,7 @@
 
 use crate::api::CommitterContext;
 use std::path::{Path, PathBuf};
+use weir_model::Epoch;
 
 /// What the hidden files of one job's sink begin with. The parts are escaped and end with `~`, so that no
 /// sink's prefix is the beginning of another's.
@@ -9,14 +10,20 @@ pub(super) fn hidden_prefix(context: &CommitterContext) -> String {
     format!(".weir~{}~{}~", escaped(&context.job_uid), escaped(&context.name))
 }
 
-pub(super) fn hidden(prefix: &str, finished: &str) -> String {
-    format!("{prefix}{finished}.inprogress")
+pub(super) fn hidden(prefix: &str, epoch: Epoch, finished: &str) -> String {
+    format!("{prefix}e{epoch}~{finished}.inprogress")
+}
+
+/// The epoch of the coordinator whose tasks wrote a hidden file of the sink with this prefix. None: it is none of those.
+pub(super) fn epoch_of_hidden(prefix: &str, hidden: &str) -> Option<Epoch> {
+    let (epoch, _finished) = hidden.strip_prefix(prefix)?.strip_prefix('e')?.split_once('~')?;
+    epoch.parse().ok().map(Epoch)
 }
 
 /// What a hidden file is called once it is finished. None: it is no hidden file of a sink.
 pub(super) fn finished_of_hidden(hidden: &Path) -> Option<PathBuf> {
     let name = hidden.file_name()?.to_str()?.strip_prefix(".weir~")?.strip_suffix(".inprogress")?;
-    let [_job, _sink, finished] = name.split('~').collect::<Vec<_>>()[..] else { return None };
+    let [_job, _sink, _epoch, finished] = name.split('~').collect::<Vec<_>>()[..] else { return None };
     Some(hidden.with_file_name(finished))
 }
 
@@ -72,11 +79,15 @@ mod tests {
 
     #[test]
     fn no_sinks_prefix_begins_anothers() {
-        let prefix =
-            |uid: &str, name: &str| hidden_prefix(&CommitterContext { job_uid: uid.into(), name: name.into() });
+        let prefix = |uid: &str, name: &str| {
+            hidden_prefix(&CommitterContext { job_uid: uid.into(), name: name.into(), epoch: Epoch(2) })
+        };
         assert_eq!(prefix("u-1", "out"), ".weir~u-1~out~");
         let finished_name = finished(3, "2-1", 7, "jsonl");
-        let path = Path::new("/out").join(hidden(&prefix("u-1", "out"), &finished_name));
+        let hidden = hidden(&prefix("u-1", "out"), Epoch(2), &finished_name);
+        assert_eq!(epoch_of_hidden(&prefix("u-1", "out"), &hidden), Some(Epoch(2)));
+        assert_eq!(epoch_of_hidden(&prefix("u-1", "o"), &hidden), None);
+        let path = Path::new("/out").join(hidden);
         assert_eq!(finished_of_hidden(&path), Some(Path::new("/out").join(&finished_name)));
         assert!(!prefix("u", "out-2").starts_with(&prefix("u", "out")));
         assert!(!prefix("u", "a~b").starts_with(&prefix("u", "a")));

@@ -69,7 +69,8 @@ impl FilesWriter {
                 in_progress.extend(state.in_progress);
             }
         }
-        let owner = CommitterContext { name: context.name.clone(), job_uid: context.job_uid.clone() };
+        let owner =
+            CommitterContext { name: context.name.clone(), job_uid: context.job_uid.clone(), epoch: context.epoch };
         Ok(FilesWriter {
             layout: Layout::of(&config, &context.input)?,
             hidden_prefix: names::hidden_prefix(&owner),
@@ -102,7 +103,7 @@ impl FilesWriter {
         self.create_directory(&directory)?;
         let name = names::finished(self.context.subtask, &self.context.attempt, self.counter, self.extension());
         self.counter += 1;
-        let hidden = directory.join(names::hidden(&self.hidden_prefix, &name));
+        let hidden = directory.join(names::hidden(&self.hidden_prefix, self.context.epoch, &name));
         let part = Part::create(&self.config, &self.layout.schema, hidden, directory.join(name), continues)?;
         self.unsynced.insert(directory);
         Ok(part)
