@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use weir_node::tls::OwnCertificates;
 
 /// How long a worker whose coordinator has died looks for it: the command that started both is gone with it.
 const PATIENCE_SECONDS: u64 = 10;
 /// From one look at a child to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// From one look at the certificates' age to the next.
+const RENEWAL_LOOK: Duration = Duration::from_secs(60);
 /// From a death to the next start, so that a worker that cannot run is not started in a busy loop.
 const RESTART_DELAY: Duration = Duration::from_millis(200);
 /// Starts of one worker; beyond, something is wrong that another start doesn't mend.
@@ -27,6 +30,8 @@ pub(crate) struct Worker {
     pub(crate) slots: u32,
     /// Where it keeps copies of checkpoints, if the job wants that.
     pub(crate) local_dir: Option<PathBuf>,
+    /// The folder of its certificates.
+    pub(crate) tls_dir: PathBuf,
 }
 
 pub(crate) struct Children {
@@ -35,14 +40,17 @@ pub(crate) struct Children {
 }
 
 impl Children {
-    pub(crate) fn start(workers: u32, worker: &Worker) -> Result<Self> {
+    /// `certificates`, which the workers read, are renewed as long as the job runs.
+    pub(crate) fn start(workers: u32, worker: &Worker, certificates: OwnCertificates) -> Result<Self> {
         let is_over = Arc::new(AtomicBool::new(false));
         let start = |_| {
             let first = spawn(worker)?;
             let (worker, is_over) = (worker.clone(), Arc::clone(&is_over));
             Ok(std::thread::spawn(move || guard(first, &worker, &is_over)))
         };
-        let guards = (0..workers).map(start).collect::<Result<_>>()?;
+        let mut guards = (0..workers).map(start).collect::<Result<Vec<_>>>()?;
+        let job_is_over = Arc::clone(&is_over);
+        guards.push(std::thread::spawn(move || renew(certificates, &job_is_over)));
         Ok(Children { is_over, guards })
     }
 
@@ -56,14 +64,30 @@ impl Children {
 }
 
 fn spawn(worker: &Worker) -> Result<Child> {
-    let Worker { coordinator, slots, local_dir } = worker;
+    let Worker { coordinator, slots, local_dir, tls_dir } = worker;
     let program = std::env::current_exe().context("cannot find this program")?;
     Command::new(program)
         .args(["worker", "--coordinator", &coordinator.to_string(), "--slots", &slots.to_string()])
         .args(["--patience", &PATIENCE_SECONDS.to_string()])
         .args(local_dir.iter().flat_map(|folder| ["--local-dir".as_ref(), folder.as_os_str()]))
+        .args(["--tls-dir".as_ref(), tls_dir.as_os_str()])
         .spawn()
         .context("cannot start a worker process")
+}
+
+/// Keeps the certificates, and removes them in the end.
+fn renew(mut certificates: OwnCertificates, is_over: &AtomicBool) {
+    let mut looked = Instant::now();
+    while !is_over.load(Ordering::SeqCst) {
+        std::thread::sleep(LOOK_EVERY);
+        if looked.elapsed() < RENEWAL_LOOK {
+            continue;
+        }
+        looked = Instant::now();
+        if let Err(error) = certificates.renew_if_due() {
+            tracing::warn!(%error, "the certificates of the workers cannot be renewed");
+        }
+    }
 }
 
 fn guard(mut child: Child, worker: &Worker, is_over: &AtomicBool) {

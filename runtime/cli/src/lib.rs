@@ -4,6 +4,7 @@ mod children;
 mod command;
 mod job_file;
 mod progress;
+mod security;
 mod text;
 
 use clap::{Parser, Subcommand};

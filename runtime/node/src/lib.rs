@@ -29,6 +29,7 @@ mod start;
 pub mod status;
 mod storage_thread;
 mod task;
+pub mod tls;
 mod worker;
 
 pub use control::Request;

@@ -8,6 +8,7 @@ use crate::remote::{self, JobText};
 use crate::run::{RequestSender, Runner};
 use crate::start::{self, StartError, StartFrom};
 use crate::status::StatusHandle;
+use crate::tls::{JobIdentity, Security};
 use crate::worker::{self, EventSink, Worker};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -100,12 +101,14 @@ impl LocalJob {
 }
 
 /// Where workers come to, and how many.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct CoordinatorOptions {
     /// Port 0 lets the system choose one.
     pub listen: SocketAddr,
     /// How many workers somebody starts, if that is known: worth a short wait for all of them.
     pub workers: usize,
+    /// Of the connections of workers.
+    pub security: Security,
 }
 
 /// A job that this process coordinates, and other processes run.
@@ -121,6 +124,14 @@ impl DistributedJob {
     /// # Errors
     /// As `LocalJob::start`; and the address may be taken.
     pub fn start(job: Arc<Job>, from: &StartFrom, options: CoordinatorOptions) -> Result<Self, StartError> {
+        let CoordinatorOptions { listen, workers, security } = options;
+        if let Some(certified) = security.identity().filter(|certified| **certified != JobIdentity::of_job(&job)) {
+            let own = JobIdentity::of_job(&job);
+            return Err(StartError::Refused(format!(
+                "the certificate is of job `{certified}`, and this job is `{own}`: it needs one with the DNS name `{}`",
+                own.dns_name()
+            )));
+        }
         let text = JobText {
             yaml: serde_yaml::to_string(&job.resource)
                 .map_err(|error| StartError::Refused(format!("the job cannot be sent to workers: {error}")))?,
@@ -130,9 +141,9 @@ impl DistributedJob {
         let folder = runtime.block_on(start::own_folder(&job))?;
         let opened = start::open(&job, from, folder, runtime.handle())?;
         let status = StatusHandle::default();
-        let runner = Runner::new(job, opened, options.workers, runtime.handle().clone(), status.clone())?;
-        let address = remote::serve(runtime.handle(), options.listen, text, runner.events())
-            .map_err(|error| StartError::Refused(format!("cannot listen on {}: {error}", options.listen)))?;
+        let runner = Runner::new(job, opened, workers, runtime.handle().clone(), status.clone())?;
+        let address = remote::serve(runtime.handle(), listen, security, text, runner.events())
+            .map_err(|error| StartError::Refused(format!("cannot listen on {listen}: {error}")))?;
         let slots = runner.slots();
         Ok(DistributedJob { job: LocalJob { runner, status, _runtime: runtime }, address, slots })
     }

@@ -1,5 +1,6 @@
 use super::run::{drive, start_from, started};
 use crate::job_file::JobFile;
+use crate::security::SecurityArguments;
 use anyhow::Result;
 use clap::Args;
 use std::net::SocketAddr;
@@ -14,9 +15,11 @@ pub(crate) struct Arguments {
     /// Where to begin, as with `weir run`.
     #[arg(long, value_name = "WHERE")]
     from: Option<String>,
-    /// Where workers register. Connections are not encrypted yet: keep it to networks that you trust.
+    /// Where workers register.
     #[arg(long, default_value = "127.0.0.1:6123", value_name = "ADDRESS")]
     listen: SocketAddr,
+    #[command(flatten)]
+    security: SecurityArguments,
     /// How many workers will come, if that is known: worth a short wait for the last of them.
     #[arg(long, default_value_t = 0, value_name = "N")]
     workers: usize,
@@ -28,7 +31,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
     let job = Arc::new(arguments.job.job(registry)?);
     let from = start_from(arguments.from.as_deref())?;
-    let options = CoordinatorOptions { listen: arguments.listen, workers: arguments.workers };
+    let security = arguments.security.security(&[("--listen", &arguments.listen.to_string())])?;
+    let options = CoordinatorOptions { listen: arguments.listen, workers: arguments.workers, security };
     started(&job, DistributedJob::start(Arc::clone(&job), &from, options), |distributed| {
         let (address, slots) = (distributed.address(), distributed.slots());
         eprintln!("{}: waiting at {address} for workers with {slots} slots", job.name);

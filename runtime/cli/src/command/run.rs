@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use weir_model::CheckpointId;
+use weir_node::tls::{JobIdentity, OwnCertificates, Security, Tls};
 use weir_node::{
     CoordinatorOptions, DistributedJob, Job, LocalJob, Outcome, Registry, Request, StartError, StartFrom, StopMode,
     control_socket, local_copies_folder,
@@ -39,11 +40,17 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
         let local = LocalJob::start(Arc::clone(&job), &from);
         return started(&job, local, |local| drive(&job, local, arguments.quiet));
     };
-    let options = CoordinatorOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), workers: workers as usize };
+    // Other users of this machine reach its loopback, too.
+    let certificates =
+        OwnCertificates::issue(JobIdentity::of_job(&job)).context("cannot make certificates for the workers")?;
+    let security = Security::Tls(Arc::new(Tls::of_folder(certificates.folder())?));
+    let options = CoordinatorOptions { listen: (Ipv4Addr::LOCALHOST, 0).into(), workers: workers as usize, security };
     started(&job, DistributedJob::start(Arc::clone(&job), &from, options), |distributed| {
         // Subtasks are spread over all of them; a rescale may want more, up to the number of key groups.
         let (slots, local_dir) = (job.graph.max_parallelism, local_copies_folder(&job));
-        let children = Children::start(workers, &Worker { coordinator: distributed.address(), slots, local_dir })?;
+        let tls_dir = certificates.folder().to_path_buf();
+        let worker = Worker { coordinator: distributed.address(), slots, local_dir, tls_dir };
+        let children = Children::start(workers, &worker, certificates)?;
         let code = drive(&job, distributed.into_job(), arguments.quiet);
         children.end();
         code

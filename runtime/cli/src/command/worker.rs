@@ -1,3 +1,4 @@
+use crate::security::SecurityArguments;
 use anyhow::Result;
 use clap::Args;
 use std::net::SocketAddr;
@@ -28,9 +29,13 @@ pub(crate) struct Arguments {
     /// is there already is restored from. Without it beside RocksDB's files, or among temporary files.
     #[arg(long, value_name = "FOLDER")]
     local_dir: Option<PathBuf>,
+    #[command(flatten)]
+    security: SecurityArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments, registry: &Arc<Registry>) -> Result<ExitCode> {
+    let listen = arguments.listen.to_string();
+    let security = arguments.security.security(&[("--coordinator", &arguments.coordinator), ("--listen", &listen)])?;
     let options = WorkerOptions {
         coordinator: arguments.coordinator.clone(),
         slots: arguments.slots,
@@ -38,6 +43,7 @@ pub(crate) fn run(arguments: &Arguments, registry: &Arc<Registry>) -> Result<Exi
         advertise: arguments.advertise.clone(),
         patience: Duration::from_secs(arguments.patience),
         local_dir: arguments.local_dir.clone(),
+        security,
     };
     run_worker(&options, registry)?;
     Ok(ExitCode::SUCCESS)

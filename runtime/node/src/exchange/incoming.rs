@@ -2,13 +2,14 @@
 
 use super::{Failure, Outgoing};
 use crate::task::Gate;
+use crate::tls::{Clients, Connection, Listener, Security};
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{AbortHandle, JoinSet};
 use weir_model::{Fence, StreamElement, WorkerId};
@@ -46,6 +47,7 @@ impl Inbound {
 pub(crate) struct DataServer {
     runtime: tokio::runtime::Handle,
     address: SocketAddr,
+    security: Security,
     state: Mutex<State>,
 }
 
@@ -57,11 +59,12 @@ struct State {
 }
 
 impl DataServer {
-    pub(crate) async fn listen(address: SocketAddr) -> Result<Arc<Self>> {
-        let listener = TcpListener::bind(address).await?;
+    pub(crate) async fn listen(address: SocketAddr, security: Security) -> Result<Arc<Self>> {
+        let listener = Listener::bind(address, security.clone(), Clients::OfTheJob)?;
         let server = Arc::new(DataServer {
             runtime: tokio::runtime::Handle::current(),
-            address: listener.local_addr()?,
+            address: listener.address(),
+            security,
             state: Mutex::default(),
         });
         tokio::spawn(accept(Arc::clone(&server), listener));
@@ -88,8 +91,9 @@ impl DataServer {
 
     pub(super) fn connect(self: &Arc<Self>, outgoing: Arc<Outgoing>, hello: Hello, address: String) {
         let Some(queued) = outgoing.queued() else { return };
+        let security = self.security.clone();
         let task = self.runtime.spawn(async move {
-            let reason = match send(&outgoing, queued, hello, &address).await {
+            let reason = match send(&outgoing, queued, hello, &address, &security).await {
                 Ok(()) => "it ended the connection".to_owned(),
                 Err(error) => error.to_string(),
             };
@@ -107,16 +111,11 @@ impl DataServer {
     }
 }
 
-async fn accept(server: Arc<DataServer>, listener: TcpListener) {
-    loop {
-        // What fails here is one connection, or passes (no file handle left); the attempt's own timeouts tell the rest.
-        let Ok((stream, peer)) = listener.accept().await else {
-            tokio::time::sleep(FIRST_RETRY).await;
-            continue;
-        };
+async fn accept(server: Arc<DataServer>, mut listener: Listener) {
+    while let Some((connection, peer)) = listener.next().await {
         let server = Arc::clone(&server);
         tokio::spawn(async move {
-            if let Err(error) = welcome(&server, stream).await {
+            if let Err(error) = welcome(&server, connection).await {
                 tracing::debug!(%peer, %error, "a data connection was refused");
             }
         });
@@ -124,8 +123,7 @@ async fn accept(server: Arc<DataServer>, listener: TcpListener) {
 }
 
 /// Learns what attempt a connection belongs to; one that isn't open here gets no answer but the end.
-async fn welcome(server: &Arc<DataServer>, mut stream: TcpStream) -> Result<()> {
-    stream.set_nodelay(true)?;
+async fn welcome(server: &Arc<DataServer>, mut stream: Connection) -> Result<()> {
     let mut bytes = [0; Hello::BYTES];
     tokio::time::timeout(HELLO_TIMEOUT, stream.read_exact(&mut bytes)).await??;
     let hello = Hello::decode(&bytes).map_err(Error::other)?;
@@ -148,7 +146,7 @@ async fn welcome(server: &Arc<DataServer>, mut stream: TcpStream) -> Result<()> 
     Ok(())
 }
 
-async fn receive(stream: TcpStream, inbound: &Inbound) -> Result<()> {
+async fn receive(stream: Connection, inbound: &Inbound) -> Result<()> {
     let (reading, writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     let (returned, credits) = unbounded_channel();
@@ -197,9 +195,14 @@ async fn return_credits(writing: impl AsyncWrite + Unpin, mut credits: Unbounded
 }
 
 /// Sends until the queue is closed, and takes the credit that comes back meanwhile.
-async fn send(outgoing: &Arc<Outgoing>, queued: UnboundedReceiver<Frame>, hello: Hello, address: &str) -> Result<()> {
-    let mut stream = reach(address).await?;
-    stream.set_nodelay(true)?;
+async fn send(
+    outgoing: &Arc<Outgoing>,
+    queued: UnboundedReceiver<Frame>,
+    hello: Hello,
+    address: &str,
+    security: &Security,
+) -> Result<()> {
+    let mut stream = reach(address, security).await?;
     stream.write_all(&hello.encode()).await?;
     let (reading, writing) = stream.into_split();
     tokio::select! {
@@ -208,12 +211,19 @@ async fn send(outgoing: &Arc<Outgoing>, queued: UnboundedReceiver<Frame>, hello:
     }
 }
 
-async fn reach(address: &str) -> Result<TcpStream> {
+async fn reach(address: &str, security: &Security) -> Result<Connection> {
     let mut pause = FIRST_RETRY;
     let mut last = None;
     for _ in 0..CONNECT_TRIES {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                match security.connect(stream).await {
+                    Ok(connection) => return Ok(connection),
+                    // It may be just about to read a new certificate, or a new bundle of CAs.
+                    Err(refusal) => last = Some(refusal.into()),
+                }
+            }
             Ok(Err(error)) => last = Some(error),
             Err(late) => last = Some(late.into()),
         }

@@ -8,14 +8,20 @@ use crate::local_copies::{self, Held, LocalCopies};
 use crate::registry::Registry;
 use crate::start::job_folder;
 use crate::status::NodeStatus;
+use crate::tls::{Connection, Security, explain};
 use crate::worker::{self, EventSink, SubtaskMetrics, Worker, WorkerCommand, WorkerEvent};
+use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::codegen::Service;
 use tonic::transport::Endpoint;
 use weir_model::{Fence, WorkerId};
 use weir_wire::PROTOCOL;
@@ -40,6 +46,8 @@ pub struct WorkerOptions {
     /// Where copies of checkpoints are kept, for a job that wants them; what is there already is offered when the
     /// worker registers. Without it where the job says.
     pub local_dir: Option<PathBuf>,
+    /// Of the connections to the coordinator and to other workers.
+    pub security: Security,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +76,7 @@ enum Left {
 pub fn run_worker(options: &WorkerOptions, registry: &Arc<Registry>) -> Result<(), WorkerError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()?;
-    let data = runtime.block_on(DataServer::listen(options.listen));
+    let data = runtime.block_on(DataServer::listen(options.listen, options.security.clone()));
     let data = data.map_err(|source| WorkerError::Listen { address: options.listen, source })?;
     // A disk that refuses costs the copies, not the work.
     let mut copies = options.local_dir.as_deref().and_then(|folder| {
@@ -102,13 +110,14 @@ async fn stay(
     copies: &mut Option<Arc<LocalCopies>>,
 ) -> Result<Left, WorkerError> {
     let not_yet = |reason: String| Ok(Left::Lost { reason, was_registered: false });
+    let reach = Reach { address: options.coordinator.clone(), security: options.security.clone() };
     let endpoint = match Endpoint::from_shared(format!("http://{}", options.coordinator)) {
-        Ok(endpoint) => endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true),
+        Ok(endpoint) => endpoint,
         Err(error) => return Err(WorkerError::Refused(format!("`{}` is no address: {error}", options.coordinator))),
     };
-    let channel = match endpoint.connect().await {
+    let channel = match endpoint.connect_with_connector(reach).await {
         Ok(channel) => channel,
-        Err(error) => return not_yet(with_causes(&error)),
+        Err(error) => return not_yet(explain(&error)),
     };
     let mut client = CoordinationClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES)
@@ -127,7 +136,7 @@ async fn stay(
     outgoing.try_send(message(worker_message::Message::Register(register))).ok();
     let mut incoming = match client.attach(ReceiverStream::new(messages)).await {
         Ok(answer) => answer.into_inner(),
-        Err(status) => return not_yet(status.message().to_owned()),
+        Err(status) => return not_yet(words(&status, &options.security)),
     };
     let registered = match next(&mut incoming).await.map(|message| message.message) {
         Ok(Some(coordinator_message::Message::Registered(registered))) => registered,
@@ -275,7 +284,7 @@ impl Counted {
 async fn next(incoming: &mut Streaming<v1::CoordinatorMessage>) -> Result<v1::CoordinatorMessage, String> {
     match tokio::time::timeout(HEARTBEAT_TIMEOUT, incoming.message()).await {
         Err(_) => Err(format!("no heartbeat for {} s", HEARTBEAT_TIMEOUT.as_secs())),
-        Ok(Err(status)) => Err(status.message().to_owned()),
+        Ok(Err(status)) => Err(explain(&status)),
         Ok(Ok(None)) => Err("it ended the connection".to_owned()),
         Ok(Ok(Some(message))) => Ok(message),
     }
@@ -285,12 +294,36 @@ fn message(message: worker_message::Message) -> v1::WorkerMessage {
     v1::WorkerMessage { message: Some(message) }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
+/// Why the coordinator did not answer, and what it may be where this side says nothing of TLS.
+fn words(status: &tonic::Status, security: &Security) -> String {
+    match security {
+        Security::Tls(_) => explain(status),
+        Security::Open => format!("{} (if the coordinator has --tls-dir, this worker needs it too)", explain(status)),
     }
-    text
+}
+
+/// How tonic reaches the coordinator.
+#[derive(Clone)]
+struct Reach {
+    address: String,
+    security: Security,
+}
+
+impl Service<tonic::codegen::http::Uri> for Reach {
+    type Response = TokioIo<Connection>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<TokioIo<Connection>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: tonic::codegen::http::Uri) -> Self::Future {
+        let Reach { address, security } = self.clone();
+        Box::pin(async move {
+            let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&address)).await??;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(security.connect(stream).await?))
+        })
+    }
 }

@@ -3,13 +3,13 @@
 use super::{HEARTBEAT, HEARTBEAT_TIMEOUT, MESSAGE_BYTES, MESSAGES, convert};
 use crate::control::{ControlEvent, WorkerLink};
 use crate::local_copies::Held;
+use crate::tls::{Clients, Listener, Security};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 use weir_model::WorkerId;
 use weir_wire::check_version;
@@ -26,18 +26,19 @@ pub(crate) struct JobText {
 pub(crate) fn serve(
     runtime: &tokio::runtime::Handle,
     address: SocketAddr,
+    security: Security,
     job: JobText,
     events: Sender<ControlEvent>,
 ) -> std::io::Result<SocketAddr> {
     let _inside = runtime.enter();
-    let incoming = TcpIncoming::bind(address)?.with_nodelay(Some(true));
-    let address = incoming.local_addr()?;
+    let listener = Listener::bind(address, security, Clients::OfTheJob)?;
+    let address = listener.address();
     let service = Port { job, events, next_worker: AtomicU32::new(1) };
     let service = CoordinationServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES)
         .max_encoding_message_size(MESSAGE_BYTES);
     runtime.spawn(async move {
-        if let Err(error) = Server::builder().add_service(service).serve_with_incoming(incoming).await {
+        if let Err(error) = Server::builder().add_service(service).serve_with_incoming(listener.into_incoming()).await {
             tracing::error!(%error, "the coordinator's port is closed: no worker can register");
         }
     });
@@ -143,5 +144,79 @@ async fn listen(worker: WorkerId, mut incoming: Streaming<v1::WorkerMessage>, ev
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, channel};
+    use weir_wire::PROTOCOL;
+    use weir_wire::v1::ProtocolVersion;
+    use weir_wire::v1::coordination_client::CoordinationClient;
+
+    struct Served {
+        runtime: tokio::runtime::Runtime,
+        address: SocketAddr,
+        events: Receiver<ControlEvent>,
+    }
+
+    fn served() -> Served {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (events, received) = channel();
+        let job = JobText { yaml: "the job".to_owned(), folder: "/".to_owned() };
+        let any = "127.0.0.1:0".parse().unwrap();
+        let address = serve(runtime.handle(), any, Security::Open, job, events).unwrap();
+        Served { runtime, address, events: received }
+    }
+
+    impl Served {
+        /// What the coordinator answers to a worker of that version.
+        fn register(&self, protocol: ProtocolVersion) -> coordinator_message::Message {
+            self.runtime.block_on(async {
+                let mut client = CoordinationClient::connect(format!("http://{}", self.address)).await.unwrap();
+                let register = v1::Register {
+                    protocol: Some(protocol),
+                    slots: 2,
+                    data_address: "d:1".into(),
+                    ..Default::default()
+                };
+                let first = v1::WorkerMessage { message: Some(worker_message::Message::Register(register)) };
+                // The worker leaves once its sender is gone.
+                let (sender, messages) = mpsc::channel(1);
+                sender.send(first).await.unwrap();
+                let messages = ReceiverStream::new(messages);
+                let mut answers = client.attach(messages).await.unwrap().into_inner();
+                answers.message().await.unwrap().unwrap().message.unwrap()
+            })
+        }
+    }
+
+    #[test]
+    fn neighbouring_versions_are_taken() {
+        let served = served();
+        let ProtocolVersion { major, minor } = PROTOCOL;
+        for minor in [minor.saturating_sub(1), minor, minor + 1] {
+            let answer = served.register(ProtocolVersion { major, minor });
+            assert!(matches!(answer, coordinator_message::Message::Registered(_)), "{minor}: {answer:?}");
+            let registered = served.events.recv().unwrap();
+            assert!(matches!(registered, ControlEvent::WorkerRegistered { slots: 2, .. }));
+            // Its stream is gone again.
+            assert!(matches!(served.events.recv().unwrap(), ControlEvent::WorkerLost { .. }));
+        }
+    }
+
+    #[test]
+    fn other_versions_are_refused_with_the_reason() {
+        let served = served();
+        let ProtocolVersion { major, minor } = PROTOCOL;
+        for (major, minor) in [(major, minor + 2), (major + 1, minor), (0, 0)] {
+            let coordinator_message::Message::Refused(refused) = served.register(ProtocolVersion { major, minor })
+            else {
+                panic!("version {major}.{minor} was not refused");
+            };
+            assert!(refused.reason.contains(&format!("version {major}.{minor} of the protocol")), "{}", refused.reason);
+        }
+        assert!(served.events.try_recv().is_err(), "the job heard of a worker that was refused");
     }
 }
