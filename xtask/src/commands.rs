@@ -53,8 +53,9 @@ pub fn check(layout: &Layout) -> Result<()> {
         .map_err(|_| Failure::new("the formatting differs from rustfmt's; `cargo fmt --all` repairs it"))?;
     data::fetch_all(layout)?;
     let env = BuildEnv::prepare_for_tests(layout)?;
-    step("generated files: crdgen --check");
+    step("generated files: crdgen --check, apigen --check");
     run_crdgen(&env, layout, "--check")?;
+    run_apigen(&env, layout, "--check")?;
     step("lints: cargo clippy");
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     run(env.cargo(&clippy).current_dir(&layout.checkout))?;
@@ -99,6 +100,17 @@ pub fn crds(layout: &Layout, arguments: &[String]) -> Result<()> {
     run_crdgen(&env, layout, mode)
 }
 
+/// Writes the files that are generated from the REST API's types and the metrics' names, or compares them.
+pub fn api(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let mode = match arguments {
+        [] => "--write",
+        [only] if only == "--check" => "--check",
+        _ => return Err(Failure::new("usage: cargo xtask api [--check]")),
+    };
+    let env = BuildEnv::prepare(layout)?;
+    run_apigen(&env, layout, mode)
+}
+
 /// Everything a later command needs, without building Weir.
 pub fn setup(layout: &Layout) -> Result<()> {
     ensure_components()?;
@@ -130,6 +142,11 @@ fn cargo_test(env: &BuildEnv, arguments: &[String]) -> Command {
 
 fn run_crdgen(env: &BuildEnv, layout: &Layout, mode: &str) -> Result<()> {
     let mut cargo = env.cargo(&["run", "--quiet", "--package", "weir-crds", "--bin", "crdgen", "--", mode]);
+    run(cargo.current_dir(&layout.checkout))
+}
+
+fn run_apigen(env: &BuildEnv, layout: &Layout, mode: &str) -> Result<()> {
+    let mut cargo = env.cargo(&["run", "--quiet", "--package", "weir-api", "--bin", "apigen", "--", mode]);
     run(cargo.current_dir(&layout.checkout))
 }
 

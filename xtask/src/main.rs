@@ -53,6 +53,7 @@ Prepare
   setup                    Put everything in place: compiler, libclang, RocksDB, test oracle, example data.
   data                     Fetch the data of all examples.
   crds [--check]           Write the files generated from the resource types; --check only compares.
+  api [--check]            Write the files generated from the REST API's types and the metrics' names.
   env                      Print the variables a plain cargo needs: eval \"$(cargo xtask env)\"
 
 Environment
@@ -102,6 +103,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "setup" => no_arguments(command, rest).and_then(|()| commands::setup(&layout)),
         "data" => no_arguments(command, rest).and_then(|()| data::fetch_all(&layout)),
         "crds" => commands::crds(&layout, rest),
+        "api" => commands::api(&layout, rest),
         "env" => no_arguments(command, rest).and_then(|()| commands::print_env(&layout)),
         unknown => {
             Err(Failure::new(format!("there is no command `{unknown}`; `cargo xtask help` lists those there are")))

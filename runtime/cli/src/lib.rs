@@ -2,10 +2,13 @@
 
 mod children;
 mod command;
+mod http;
 mod job_file;
 mod progress;
+mod running_job;
 mod security;
 mod text;
+mod top;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -37,6 +40,10 @@ enum Command {
     Validate(command::validate::Arguments),
     /// Show what would run: operators, exchanges, state, and what it would start from.
     Plan(command::plan::Arguments),
+    /// Show how a running job does.
+    Status(command::status::Arguments),
+    /// Watch a running job, live.
+    Top(command::top::Arguments),
     /// List a job's checkpoints.
     Checkpoints(command::checkpoints::Arguments),
     /// Let a running job write a savepoint.
@@ -71,6 +78,8 @@ pub fn main(mut registry: Registry) -> ExitCode {
         Command::Worker(arguments) => command::worker::run(&arguments, &registry),
         Command::Validate(arguments) => command::validate::run(&arguments, registry),
         Command::Plan(arguments) => command::plan::run(&arguments, registry),
+        Command::Status(arguments) => command::status::run(&arguments, registry),
+        Command::Top(arguments) => command::top::run(&arguments, registry),
         Command::Checkpoints(arguments) => command::checkpoints::run(&arguments, registry),
         Command::Savepoint(arguments) => command::savepoint::run(&arguments, registry),
         Command::Rescale(arguments) => command::rescale::run(&arguments, registry),

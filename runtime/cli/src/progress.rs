@@ -118,7 +118,7 @@ impl View {
             match &line.failure {
                 None => writeln!(
                     out,
-                    "{}  checkpoint {} {} in {}, {} new of {}",
+                    "{}  checkpoint {} {:?} in {}, {} new of {}",
                     self.job,
                     line.checkpoint,
                     line.kind,

@@ -41,6 +41,31 @@ pub(crate) fn duration(ms: u64) -> String {
     if ms < 1000 { format!("{ms} ms") } else { format!("{:.1} s", ms as f64 / 1000.0) }
 }
 
+/// `3d 4h`, `12m 5s`, `8s`
+pub(crate) fn long_duration(ms: u64) -> String {
+    let (days, hours, minutes, seconds) = (ms / 86_400_000, ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1000 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {seconds}s"),
+        (0, ..) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+/// Of a share, 0 to 1: `84%`
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.0}%", share * 100.0)
+}
+
+/// One line of at most so many characters.
+pub(crate) fn shortened(text: &str, chars: usize) -> String {
+    let line = text.replace('\n', " ");
+    if line.chars().count() <= chars {
+        return line;
+    }
+    line.chars().take(chars.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// Seconds since the epoch as UTC.
 pub(crate) fn time_of_ms(ms: u64) -> String {
     match DateTime::<Utc>::from_timestamp_millis(ms as i64) {
@@ -90,6 +115,9 @@ mod tests {
         assert_eq!([0, 999, 1000, 336_776, 1_000_000].map(count), ["0", "999", "1,000", "336,776", "1,000,000"]);
         assert_eq!([0.0, 1500.0, 2.34e6].map(rate), ["0 /s", "1.5 k/s", "2.3 M/s"]);
         assert_eq!([84, 2345].map(duration), ["84 ms", "2.3 s"]);
+        assert_eq!([8_999, 725_000, 7_260_000, 273_600_000].map(long_duration), ["8s", "12m 5s", "2h 1m", "3d 4h"]);
+        assert_eq!([0.0, 0.126, 1.0].map(percent), ["0%", "13%", "100%"]);
+        assert_eq!([shortened("a\nb", 3), shortened("abcd", 3)], ["a b", "ab…"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::physical::PhysicalPlan;
 use crate::restore::{OperatorRestore, RestoreState};
 use crate::status::NodeStatus;
 use crate::task::*;
+use crate::task_clock;
 use crate::worker::{Deployment, EventSink};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -295,6 +296,8 @@ impl<'a> Builder<'a> {
             sink: sink.map(|node| self.sink_to_open(node, subtask)),
             outputs: self.outputs(task, subtask, Port::Main)?,
             gate: self.gate(task, subtask),
+            metrics: self.metrics(plan.nodes[0], subtask),
+            arrivals: Arrivals::default(),
             reporter: reporter.clone(),
             snapshots: self.around.snapshots.handle(Arc::clone(&self.objects)),
             pending: PendingCommits::default(),
@@ -306,7 +309,8 @@ impl<'a> Builder<'a> {
         if is_source {
             self.source_gates.push(self.gate(task, subtask));
             let source = self.source_task(task, subtask, core)?;
-            return Ok((reporter.clone(), guarded(reporter, move || source.run())));
+            let own = Arc::clone(&source.core.metrics);
+            return Ok((reporter.clone(), guarded(reporter, own, move || source.run())));
         }
         let bases = self.around.plan.channel_bases(task);
         let channels = bases.last().copied().unwrap_or(0);
@@ -317,7 +321,8 @@ impl<'a> Builder<'a> {
             watermarks: WatermarkMerger::new(channels),
             input_of_channel: input_of_channel.collect(),
         };
-        Ok((reporter.clone(), guarded(reporter, move || operator.run())))
+        let own = Arc::clone(&operator.core.metrics);
+        Ok((reporter.clone(), guarded(reporter, own, move || operator.run())))
     }
 
     fn source_task(&mut self, task: usize, subtask: usize, core: TaskCore) -> Result<SourceTask, DeployError> {
@@ -535,8 +540,9 @@ pub(crate) fn node_status(node: &Node) -> NodeStatus {
 }
 
 /// A panic in a task fails the attempt, as any failure does.
-fn guarded(reporter: Reporter, body: impl FnOnce() + Send + 'static) -> ThreadBody {
+fn guarded(reporter: Reporter, own: Arc<NodeMetrics>, body: impl FnOnce() + Send + 'static) -> ThreadBody {
     Box::new(move || {
+        task_clock::count_for(own);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
             let message = panic.downcast_ref::<String>().map(String::as_str);
             let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

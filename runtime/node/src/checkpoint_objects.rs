@@ -1,6 +1,7 @@
 //! The objects of the checkpoints under way: one for each, into which all subtasks of this worker write.
 
 use crate::local_copies::LocalCopies;
+use crate::metrics::CheckpointFigures;
 use crate::task::TaskSnapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use weir_state::{SegmentRef, SegmentSink, StateError};
 const GIVEN_UP_LIMIT: usize = 256;
 
 pub(crate) type TaskSnapshots = Vec<(SubtaskId, TaskSnapshot)>;
+pub(crate) type TaskFigures = Vec<(SubtaskId, CheckpointFigures)>;
 
 /// Of one attempt on one worker.
 pub(crate) struct CheckpointObjects {
@@ -38,6 +40,7 @@ struct OpenObject {
     writer: ObjectWriter,
     upload: JoinHandle<Result<Option<ObjectRef>, StorageError>>,
     snapshots: TaskSnapshots,
+    figures: TaskFigures,
 }
 
 /// What all tasks of the worker keep for a checkpoint; the object is yet to be completed.
@@ -61,7 +64,7 @@ impl CheckpointObjects {
     pub(crate) fn segments(&self, checkpoint: CheckpointId) -> Option<ObjectSegments> {
         let mut state = self.lock();
         let writer = self.object(&mut state, checkpoint)?.writer.clone();
-        Some(ObjectSegments { writer, copies: self.copies.clone() })
+        Some(ObjectSegments { writer, copies: self.copies.clone(), written_bytes: 0 })
     }
 
     /// Notes a task's part. `Some` with the last one.
@@ -70,9 +73,11 @@ impl CheckpointObjects {
         checkpoint: CheckpointId,
         task: SubtaskId,
         snapshot: TaskSnapshot,
+        figures: CheckpointFigures,
     ) -> Option<Acknowledged> {
         let mut state = self.lock();
         let object = self.object(&mut state, checkpoint)?;
+        object.figures.push((task.clone(), figures));
         object.snapshots.push((task, snapshot));
         if object.snapshots.len() < self.tasks {
             return None;
@@ -87,11 +92,14 @@ impl CheckpointObjects {
     }
 
     /// Completes the object; it is durable when this returns. Without an object if nothing had to be written.
-    pub(crate) fn finish(&self, acknowledged: Acknowledged) -> Result<(Option<ObjectRef>, TaskSnapshots), String> {
-        let OpenObject { writer, upload, snapshots } = acknowledged.object;
+    pub(crate) fn finish(
+        &self,
+        acknowledged: Acknowledged,
+    ) -> Result<(Option<ObjectRef>, TaskSnapshots, TaskFigures), String> {
+        let OpenObject { writer, upload, snapshots, figures } = acknowledged.object;
         writer.finish().map_err(|error| error.to_string())?;
         let uploaded = self.runtime.block_on(upload).map_err(|error| error.to_string())?;
-        Ok((uploaded.map_err(|error| error.to_string())?, snapshots))
+        Ok((uploaded.map_err(|error| error.to_string())?, snapshots, figures))
     }
 
     /// Drops what was written; the upload ends without an object.
@@ -120,7 +128,7 @@ impl CheckpointObjects {
         Some(state.open.entry(checkpoint).or_insert_with(|| {
             let path = worker_object_path(checkpoint, self.fence, self.worker.0);
             let (writer, upload) = ObjectWriter::new(self.folder.clone(), path);
-            OpenObject { writer, upload: self.runtime.spawn(upload.run()), snapshots: vec![] }
+            OpenObject { writer, upload: self.runtime.spawn(upload.run()), snapshots: vec![], figures: vec![] }
         }))
     }
 
@@ -133,10 +141,18 @@ impl CheckpointObjects {
 pub(crate) struct ObjectSegments {
     writer: ObjectWriter,
     copies: Option<Arc<LocalCopies>>,
+    written_bytes: u64,
+}
+
+impl ObjectSegments {
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
 }
 
 impl SegmentSink for ObjectSegments {
     fn append(&mut self, bytes: &[u8]) -> Result<SegmentRef, StateError> {
+        self.written_bytes += bytes.len() as u64;
         let location = self.writer.append(bytes).map_err(|error| StateError::Storage {
             action: "writing to the object of",
             object: "the checkpoint".to_owned(),

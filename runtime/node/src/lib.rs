@@ -2,7 +2,7 @@
 //!
 //! * [`job::load`]: from a StreamJob file to a [`job::Job`], with every mistake found on the way
 //! * [`LocalJob`]: a job run in this process, all tasks as threads
-//! * [`control_socket`]: how another process reaches a running job
+//! * [`http`]: how people and other processes watch and steer a running job
 //!
 //! Nothing here knows Kubernetes: in a pod and on a laptop the same code runs.
 
@@ -10,9 +10,9 @@ mod attempt;
 mod backends;
 mod checkpoint_objects;
 mod control;
-pub mod control_socket;
 mod exchange;
 mod failpoint;
+pub mod http;
 pub mod job;
 mod kept;
 mod local;
@@ -29,6 +29,7 @@ mod start;
 pub mod status;
 mod storage_thread;
 mod task;
+mod task_clock;
 pub mod tls;
 mod worker;
 

@@ -1,5 +1,6 @@
 //! Counters of each node, shared by its subtasks and read by whoever shows progress.
 
+pub use crate::task_clock::{TaskClock, TimeTotals};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 #[derive(Default)]
@@ -48,4 +49,34 @@ pub struct NodeMetrics {
     pub bad_records: Counter,
     /// Microseconds since the Unix epoch; `i64::MIN` before the first.
     pub watermark_us: Gauge,
+    /// What the whole task does; counted at the first node of its chain alone.
+    pub task: TaskMetrics,
+}
+
+/// Of one subtask of a task, which is a chain of nodes.
+#[derive(Default)]
+pub struct TaskMetrics {
+    /// Bytes of batches taken from channels, and put into them.
+    pub bytes_in: Counter,
+    pub bytes_out: Counter,
+    pub clock: TaskClock,
+    /// The latest checkpoint of which a barrier has come, that was cut, and whose part was written; 0 before the first.
+    pub barrier_seen: Counter,
+    pub barrier_cut: Counter,
+    pub barrier_written: Counter,
+}
+
+/// What one subtask did for a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckpointFigures {
+    /// When its first barrier came, by this machine's clock.
+    pub first_barrier_ms: u64,
+    /// From the first barrier to the last.
+    pub alignment_us: u64,
+    /// The cut, while nothing is processed.
+    pub sync_us: u64,
+    /// From the cut until its part was written.
+    pub async_us: u64,
+    /// Written of its state.
+    pub bytes: u64,
 }

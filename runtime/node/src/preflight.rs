@@ -71,6 +71,22 @@ pub fn preflight(job: &Job, from: &StartFrom) -> Result<Preflight, StartError> {
     of_restore_point(job, &history, point.as_ref(), runtime.handle())
 }
 
+/// Compares a new version of a job with what the running one would be restored from. Reads only.
+pub(crate) fn against_running(new: &Job, running: &Job) -> Result<Preflight, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::thread)?;
+    let history = existing_history(running, runtime.handle())?;
+    let point = restore_point(&history, &StartFrom::Latest)?;
+    let mut found = of_restore_point(new, &history, point.as_ref(), runtime.handle())?;
+    let (was, is) = (running.storage_uri(), new.storage_uri());
+    if was != is && found.from.is_some() {
+        found.refusals.push(format!(
+            "the job's checkpoints stand in `{was}`, and the new spec looks for them in `{is}`: let it write a savepoint, \
+             and name that in `restore.from.path`"
+        ));
+    }
+    Ok(found)
+}
+
 /// As `preflight`, of a restore point of this log.
 pub(crate) fn of_restore_point(
     job: &Job,

@@ -2,13 +2,14 @@
 
 use crate::attempt::node_status;
 use crate::backends::local_folder;
+use crate::checkpoint_objects::TaskFigures;
 use crate::control::{ControlEvent, Request, StartPoint, WorkerLink};
 use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
 use crate::savepoint;
 use crate::start::{Opened, StartError};
-use crate::status::{CheckpointLine, NodeStatus, StatusHandle};
+use crate::status::{CheckpointLine, NodeStatus, StatusHandle, UnderWay};
 use crate::storage_thread::{StorageRequest, StorageThread, now_ms};
 use crate::task::{TaskEvent, TaskEventKind, TaskSnapshot};
 use crate::worker::{Deployment, SubtaskMetrics, WorkerCommand, WorkerEvent};
@@ -60,6 +61,8 @@ pub struct Runner {
     rescales: BTreeMap<RequestId, Sender<RescaleAnswer>>,
     next_request: u64,
     sizes: BTreeMap<CheckpointId, (u64, u64)>,
+    /// What subtasks told of the checkpoints under way.
+    figures: BTreeMap<CheckpointId, TaskFigures>,
     shown_attempts: u64,
     is_closed: bool,
     fenced_by: Option<String>,
@@ -114,6 +117,7 @@ impl Runner {
             .map_err(StartError::thread)?;
         let plan = PhysicalPlan::of(&job.graph);
         let (tasks, sources) = plan.subtasks(&job.graph);
+        status.lock().started_ms = now_ms();
         Ok(Runner {
             coordinator,
             rollout: Rollout::new(plan.slots(), promised_workers),
@@ -139,6 +143,7 @@ impl Runner {
             rescales: BTreeMap::new(),
             next_request: 0,
             sizes: BTreeMap::new(),
+            figures: BTreeMap::new(),
             shown_attempts: 0,
             is_closed: false,
             fenced_by: None,
@@ -302,7 +307,7 @@ impl Runner {
                 let steps = self.rollout.stopped(fence, worker);
                 self.take_steps(steps)
             }
-            WorkerEvent::Acknowledged { fence, checkpoint, object, snapshots } => {
+            WorkerEvent::Acknowledged { fence, checkpoint, object, snapshots, figures } => {
                 if fence != self.coordinator.fence() {
                     return vec![];
                 }
@@ -311,6 +316,7 @@ impl Runner {
                 {
                     self.rollout.holds(worker, object.path.as_str().to_owned(), object.length);
                 }
+                self.figures.entry(checkpoint).or_default().extend(figures);
                 self.written.entry(checkpoint).or_default().extend(object);
                 let acknowledged = |(task, payload)| Event::Acknowledged { fence, checkpoint, task, payload };
                 snapshots.into_iter().map(acknowledged).collect()
@@ -386,11 +392,7 @@ impl Runner {
         for counted in subtasks {
             let node = status.nodes.get(counted.node as usize);
             let Some(metrics) = node.and_then(|node| node.subtasks.get(counted.subtask as usize)) else { continue };
-            metrics.records_in.set(counted.records_in);
-            metrics.records_out.set(counted.records_out);
-            metrics.late_records.set(counted.late_records);
-            metrics.bad_records.set(counted.bad_records);
-            metrics.watermark_us.set(counted.watermark_us);
+            counted.show(metrics);
         }
     }
 
@@ -459,6 +461,8 @@ impl Runner {
         let nodes: Vec<NodeStatus> = self.job.graph.nodes.iter().map(node_status).collect();
         let mut status = self.status.lock();
         status.nodes = nodes.clone();
+        status.job = Some(Arc::clone(&self.job));
+        status.slots = placement.slots().to_vec();
         status.restored_from = self.start_point.words.clone();
         drop(status);
         for worker in placement.workers() {
@@ -587,9 +591,29 @@ impl Runner {
         status.phase = phase_name(self.coordinator.phase()).to_owned();
         status.epoch = self.coordinator.fence().epoch.0;
         status.attempt = self.coordinator.fence().attempt.0;
+        status.running_since_ms = self.coordinator.running_since_ms();
+        if let Phase::Closed(outcome) = self.coordinator.phase() {
+            status.outcome = Some(outcome_words(outcome));
+        }
+        if !status.workers.keys().eq(self.links.keys()) {
+            let workers = self.links.keys().map(|worker| (*worker, self.addresses.get(worker).cloned()));
+            status.workers = workers.collect();
+        }
+        let under_way = self.coordinator.under_way().map(|(checkpoint, kind, triggered_ms, awaited)| UnderWay {
+            checkpoint: checkpoint.0,
+            kind,
+            triggered_ms,
+            awaited: awaited.into_iter().cloned().collect(),
+        });
+        status.under_way = under_way.collect();
+        status.checkpoints_failed_in_a_row = self.coordinator.failures_in_a_row();
         let history = self.coordinator.history();
+        let restarts: Vec<_> = history.restarts().collect();
+        let fresh = (history.restart_count - status.restarts) as usize;
+        restarts[restarts.len().saturating_sub(fresh)..].iter().for_each(|restart| status.restarted(restart));
         status.restarts = history.restart_count;
-        status.last_restart = history.restarts().next_back().map(|restart| restart.reason.clone());
+        status.last_restart = restarts.last().map(|restart| restart.reason.clone());
+        (status.completed_checkpoints, status.failed_checkpoints) = (history.completed, history.failed);
         let ended = history.completed + history.failed;
         let fresh = (ended - self.shown_attempts) as usize;
         let all: Vec<_> = history.attempts().collect();
@@ -597,11 +621,12 @@ impl Runner {
             let (new_bytes, full_bytes) = self.sizes.remove(&attempt.checkpoint).unwrap_or_default();
             status.checkpoint(CheckpointLine {
                 checkpoint: attempt.checkpoint.0,
-                kind: format!("{:?}", attempt.kind),
+                kind: attempt.kind,
                 triggered_ms: attempt.triggered_ms,
                 duration_ms: attempt.ended_ms.saturating_sub(attempt.triggered_ms),
                 new_bytes,
                 full_bytes,
+                subtasks: self.figures.remove(&attempt.checkpoint).unwrap_or_default(),
                 failure: match &attempt.result {
                     AttemptResult::Completed => None,
                     AttemptResult::Failed { reason } => Some(reason.clone()),
@@ -609,6 +634,9 @@ impl Runner {
             });
         }
         self.shown_attempts = ended;
+        // Of a checkpoint that was decided before its last acknowledgement came.
+        self.figures
+            .retain(|checkpoint, _| status.under_way.iter().any(|under_way| under_way.checkpoint == checkpoint.0));
     }
 }
 
@@ -623,6 +651,17 @@ fn phase_name(phase: &Phase) -> &'static str {
         Phase::Closed(Outcome::Cancelled) => "Cancelled",
         Phase::Closed(Outcome::Failed { .. }) => "Failed",
         Phase::Closed(Outcome::Fenced { .. }) => "Fenced",
+    }
+}
+
+fn outcome_words(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Finished => "finished: all input was read, and everything is committed".to_owned(),
+        Outcome::Stopped { savepoint: Some(savepoint) } => format!("stopped with the savepoint {savepoint}"),
+        Outcome::Stopped { savepoint: None } => "stopped after a last checkpoint".to_owned(),
+        Outcome::Cancelled => "cancelled".to_owned(),
+        Outcome::Failed { reason } => format!("failed: {reason}"),
+        Outcome::Fenced { by } => format!("taken over: {by}"),
     }
 }
 

@@ -247,7 +247,7 @@ pub(crate) fn meaning_of_going_back(spec: &StreamJobSpec, checkpoint: Checkpoint
 }
 
 /// Tells versions of the job apart, for people who read the log.
-fn fingerprint(spec: &StreamJobSpec) -> String {
+pub(crate) fn fingerprint(spec: &StreamJobSpec) -> String {
     let mut hasher = DefaultHasher::new();
     serde_json::to_string(spec).unwrap_or_default().hash(&mut hasher);
     format!("{:016x}", hasher.finish())

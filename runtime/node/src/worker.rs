@@ -4,12 +4,13 @@
 
 use crate::attempt::{Attempt, DeployError, Prepared, Surroundings, prepare};
 use crate::backends::Backends;
-use crate::checkpoint_objects::TaskSnapshots;
+use crate::checkpoint_objects::{TaskFigures, TaskSnapshots};
 use crate::exchange::DataServer;
 use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::kept::{Handover, KeptStates};
 use crate::local_copies::{LocalCopies, LocalFirst};
+use crate::metrics::{NodeMetrics, TimeTotals};
 use crate::physical::PhysicalPlan;
 use crate::restore::{FolderSegments, ReadFailure, RestoreState};
 use crate::savepoint;
@@ -84,6 +85,7 @@ pub(crate) enum WorkerEvent {
         /// None: nothing had to be written.
         object: Option<ObjectRef>,
         snapshots: TaskSnapshots,
+        figures: TaskFigures,
     },
     Task(TaskEvent),
     /// What several tasks need is gone: a connection to another worker.
@@ -112,6 +114,47 @@ pub(crate) struct SubtaskMetrics {
     pub(crate) late_records: u64,
     pub(crate) bad_records: u64,
     pub(crate) watermark_us: i64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) time: TimeTotals,
+    pub(crate) barrier_seen: u64,
+    pub(crate) barrier_cut: u64,
+    pub(crate) barrier_written: u64,
+}
+
+impl SubtaskMetrics {
+    pub(crate) fn of(node: u32, subtask: u32, metrics: &NodeMetrics) -> Self {
+        SubtaskMetrics {
+            node,
+            subtask,
+            records_in: metrics.records_in.get(),
+            records_out: metrics.records_out.get(),
+            late_records: metrics.late_records.get(),
+            bad_records: metrics.bad_records.get(),
+            watermark_us: metrics.watermark_us.get(),
+            bytes_in: metrics.task.bytes_in.get(),
+            bytes_out: metrics.task.bytes_out.get(),
+            time: metrics.task.clock.totals(),
+            barrier_seen: metrics.task.barrier_seen.get(),
+            barrier_cut: metrics.task.barrier_cut.get(),
+            barrier_written: metrics.task.barrier_written.get(),
+        }
+    }
+
+    /// Where the coordinator shows what another process has counted.
+    pub(crate) fn show(&self, metrics: &NodeMetrics) {
+        metrics.records_in.set(self.records_in);
+        metrics.records_out.set(self.records_out);
+        metrics.late_records.set(self.late_records);
+        metrics.bad_records.set(self.bad_records);
+        metrics.watermark_us.set(self.watermark_us);
+        metrics.task.bytes_in.set(self.bytes_in);
+        metrics.task.bytes_out.set(self.bytes_out);
+        metrics.task.clock.set(self.time);
+        metrics.task.barrier_seen.set(self.barrier_seen);
+        metrics.task.barrier_cut.set(self.barrier_cut);
+        metrics.task.barrier_written.set(self.barrier_written);
+    }
 }
 
 /// Where a worker's events go.

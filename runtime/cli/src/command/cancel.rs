@@ -1,21 +1,19 @@
-use super::savepoint::request;
-use crate::job_file::JobFile;
+use crate::running_job::RunningJob;
 use anyhow::Result;
 use clap::Args;
 use std::process::ExitCode;
 use std::sync::Arc;
 use weir_node::Registry;
-use weir_node::control_socket::SocketRequest;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    job: JobFile,
+    job: RunningJob,
 }
 
 pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
-    let job = arguments.job.job(registry)?;
-    request(&job, &SocketRequest::Cancel)?;
-    println!("{} is being cancelled", job.name);
+    let connection = arguments.job.connect(registry)?;
+    connection.ask(connection.client.cancel())?;
+    println!("{} is being cancelled", connection.name.as_deref().unwrap_or("the job"));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,5 @@
 use super::run::{drive, start_from, started};
+use crate::http::HttpArguments;
 use crate::job_file::JobFile;
 use crate::security::SecurityArguments;
 use anyhow::Result;
@@ -23,6 +24,8 @@ pub(crate) struct Arguments {
     /// How many workers will come, if that is known: worth a short wait for the last of them.
     #[arg(long, default_value_t = 0, value_name = "N")]
     workers: usize,
+    #[command(flatten)]
+    http: HttpArguments,
     /// Show no progress.
     #[arg(short, long)]
     quiet: bool,
@@ -36,6 +39,6 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
     started(&job, DistributedJob::start(Arc::clone(&job), &from, options), |distributed| {
         let (address, slots) = (distributed.address(), distributed.slots());
         eprintln!("{}: waiting at {address} for workers with {slots} slots", job.name);
-        drive(&job, distributed.into_job(), arguments.quiet)
+        drive(&job, distributed.into_job(), &arguments.http.of_coordinator(), arguments.quiet)
     })
 }

@@ -1,4 +1,5 @@
 use crate::children::{Children, Worker};
+use crate::http::HttpArguments;
 use crate::job_file::JobFile;
 use crate::progress::Progress;
 use anyhow::{Context, Result};
@@ -8,10 +9,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use weir_model::CheckpointId;
+use weir_node::http::{HttpOptions, HttpServer};
 use weir_node::tls::{JobIdentity, OwnCertificates, Security, Tls};
 use weir_node::{
     CoordinatorOptions, DistributedJob, Job, LocalJob, Outcome, Registry, Request, StartError, StartFrom, StopMode,
-    control_socket, local_copies_folder,
+    local_copies_folder,
 };
 
 #[derive(Args)]
@@ -25,6 +27,8 @@ pub(crate) struct Arguments {
     /// Run the job in so many worker processes beside this one, which coordinates; without it in this process alone.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     workers: Option<u32>,
+    #[command(flatten)]
+    http: HttpArguments,
     /// Show no progress.
     #[arg(short, long)]
     quiet: bool,
@@ -36,9 +40,10 @@ const INTERRUPTED: u8 = 130;
 pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
     let job = Arc::new(arguments.job.job(registry)?);
     let from = start_from(arguments.from.as_deref())?;
+    let http = arguments.http.of_run();
     let Some(workers) = arguments.workers else {
         let local = LocalJob::start(Arc::clone(&job), &from);
-        return started(&job, local, |local| drive(&job, local, arguments.quiet));
+        return started(&job, local, |local| drive(&job, local, &http, arguments.quiet));
     };
     // Other users of this machine reach its loopback, too.
     let certificates =
@@ -51,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
         let tls_dir = certificates.folder().to_path_buf();
         let worker = Worker { coordinator: distributed.address(), slots, local_dir, tls_dir };
         let children = Children::start(workers, &worker, certificates)?;
-        let code = drive(&job, distributed.into_job(), arguments.quiet);
+        let code = drive(&job, distributed.into_job(), &http, arguments.quiet);
         children.end();
         code
     })
@@ -74,17 +79,16 @@ pub(crate) fn started<T>(
 }
 
 /// Runs a job to its end, shows how it goes, and takes requests meanwhile.
-pub(crate) fn drive(job: &Job, local: LocalJob, quiet: bool) -> Result<ExitCode> {
-    let socket = control_socket::serve(job, local.requests()).inspect_err(|error| {
-        eprintln!("warning: savepoint, rescale, stop and cancel from another shell won't work: {error}")
-    });
+pub(crate) fn drive(job: &Arc<Job>, local: LocalJob, http: &HttpOptions, quiet: bool) -> Result<ExitCode> {
+    let server = HttpServer::start(Arc::clone(job), local.status(), local.requests(), http)?;
+    if let Some(address) = server.address() {
+        eprintln!("{}: HTTP at http://{address}", job.name);
+    }
     stop_on_interrupt(&local)?;
     let progress = Progress::start(job, local.status(), quiet);
     let outcome = local.run();
     progress.end();
-    if let Ok(socket) = socket {
-        socket.finish();
-    }
+    server.finish();
     Ok(report(&job.name, &outcome))
 }
 

@@ -151,10 +151,17 @@ impl<P> Coordinator<P> {
         self.failures_in_a_row
     }
 
-    /// The checkpoints under way: id, kind, time of the trigger, and the tasks that haven't acknowledged.
+    /// Since when the attempt's tasks run.
+    pub fn running_since_ms(&self) -> Option<u64> {
+        self.deployed_ms
+    }
+
+    /// The checkpoints under way: id, kind, time of the trigger, and the tasks that haven't acknowledged; none of them
+    /// is left while the log entry is being appended.
     pub fn under_way(&self) -> impl Iterator<Item = (CheckpointId, CheckpointKind, u64, Vec<&SubtaskId>)> {
         self.pending.values().map(|pending| {
-            let awaited = self.tasks.iter().filter(|task| !pending.acknowledged.contains_key(*task)).collect();
+            let is_awaited = |task: &&SubtaskId| !pending.is_completing && !pending.acknowledged.contains_key(*task);
+            let awaited = self.tasks.iter().filter(is_awaited).collect();
             (pending.checkpoint, pending.kind, pending.triggered_ms, awaited)
         })
     }

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::task::{CHANNEL_BYTES, ChannelClosed};
+use crate::task_clock::{self, Wait, waiting};
 use arrow::datatypes::SchemaRef;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -103,12 +104,13 @@ impl RemoteChannel {
                 return match frames.send(frame) {
                     Ok(()) => {
                         state.on_the_way += bytes;
+                        task_clock::sent(bytes);
                         Ok(())
                     }
                     Err(_) => Err(ChannelClosed),
                 };
             }
-            state = self.credit.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = waiting(Wait::Output, || self.credit.wait(state)).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

@@ -267,15 +267,7 @@ impl Counted {
         let own = |subtask: usize| self.own.get(subtask).copied().unwrap_or(false);
         let subtasks = self.nodes.iter().enumerate().flat_map(|(node, status)| {
             let here = status.subtasks.iter().enumerate().filter(|(subtask, _)| own(*subtask));
-            here.map(move |(subtask, metrics)| SubtaskMetrics {
-                node: node as u32,
-                subtask: subtask as u32,
-                records_in: metrics.records_in.get(),
-                records_out: metrics.records_out.get(),
-                late_records: metrics.late_records.get(),
-                bad_records: metrics.bad_records.get(),
-                watermark_us: metrics.watermark_us.get(),
-            })
+            here.map(move |(subtask, metrics)| SubtaskMetrics::of(node as u32, subtask as u32, metrics))
         });
         WorkerEvent::Metrics { fence: self.fence, subtasks: subtasks.collect() }
     }

@@ -2,8 +2,10 @@
 
 use crate::attempt::{DeployError, node_status};
 use crate::job::Job;
+use crate::metrics::{CheckpointFigures, TimeTotals};
 use crate::task::{TaskEvent, TaskEventKind, TaskFailure};
 use crate::worker::{Deployment, RestoreFrom, SubtaskMetrics, WorkerCommand, WorkerEvent};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{
@@ -131,11 +133,13 @@ pub(super) fn event_message(event: WorkerEvent) -> v1::WorkerMessage {
             fence: to_fence(fence),
             failure: result.err().map(|DeployError { reason, is_fatal }| v1::Failure { reason, is_fatal }),
         }),
-        WorkerEvent::Acknowledged { fence, checkpoint, object, snapshots } => {
+        WorkerEvent::Acknowledged { fence, checkpoint, object, snapshots, figures } => {
             let json = |value| serde_json::to_vec(value).expect("a plain structure");
+            let mut figures: BTreeMap<_, _> = figures.into_iter().collect();
             let snapshots = snapshots.iter().map(|(task, snapshot)| v1::TaskSnapshot {
                 task: to_subtask(task),
                 snapshot: serde_json::to_vec(snapshot).expect("a plain structure"),
+                figures: figures.remove(task).map(to_figures),
             });
             Message::Acknowledged(v1::Acknowledged {
                 fence: to_fence(fence),
@@ -183,6 +187,14 @@ pub(super) fn event_message(event: WorkerEvent) -> v1::WorkerMessage {
                     late_records: own.late_records,
                     bad_records: own.bad_records,
                     watermark_us: own.watermark_us,
+                    bytes_in: own.bytes_in,
+                    bytes_out: own.bytes_out,
+                    time_us: own.time.total_us,
+                    idle_us: own.time.idle_us,
+                    backpressured_us: own.time.backpressured_us,
+                    barrier_seen: own.barrier_seen,
+                    barrier_cut: own.barrier_cut,
+                    barrier_written: own.barrier_written,
                 })
                 .collect(),
         }),
@@ -205,15 +217,21 @@ pub(super) fn event(message: v1::WorkerMessage) -> Converted<Option<WorkerEvent>
                 [] => None,
                 json => Some(serde_json::from_slice(json).map_err(|_| Malformed("object"))?),
             };
-            let snapshot = |v1::TaskSnapshot { task, snapshot }| {
+            let mut told = vec![];
+            let snapshot = |v1::TaskSnapshot { task, snapshot, figures }| {
                 let snapshot = serde_json::from_slice(&snapshot).map_err(|_| Malformed("snapshot"))?;
-                Ok((from_subtask(task)?, snapshot))
+                let task = from_subtask(task)?;
+                // A worker of an older make doesn't measure.
+                told.extend(figures.map(|figures| (task.clone(), from_figures(figures))));
+                Ok((task, snapshot))
             };
+            let snapshots = snapshots.into_iter().map(snapshot).collect::<Converted<_>>()?;
             WorkerEvent::Acknowledged {
                 fence: from_fence(fence)?,
                 checkpoint: CheckpointId(checkpoint),
                 object,
-                snapshots: snapshots.into_iter().map(snapshot).collect::<Converted<_>>()?,
+                snapshots,
+                figures: told,
             }
         }
         Message::Task(v1::TaskReport { fence, task, report }) => {
@@ -250,10 +268,30 @@ pub(super) fn event(message: v1::WorkerMessage) -> Converted<Option<WorkerEvent>
                     late_records: own.late_records,
                     bad_records: own.bad_records,
                     watermark_us: own.watermark_us,
+                    bytes_in: own.bytes_in,
+                    bytes_out: own.bytes_out,
+                    time: TimeTotals {
+                        total_us: own.time_us,
+                        idle_us: own.idle_us,
+                        backpressured_us: own.backpressured_us,
+                    },
+                    barrier_seen: own.barrier_seen,
+                    barrier_cut: own.barrier_cut,
+                    barrier_written: own.barrier_written,
                 })
                 .collect(),
         },
     }))
+}
+
+fn to_figures(figures: CheckpointFigures) -> v1::CheckpointFigures {
+    let CheckpointFigures { first_barrier_ms, alignment_us, sync_us, async_us, bytes } = figures;
+    v1::CheckpointFigures { first_barrier_ms, alignment_us, sync_us, async_us, bytes }
+}
+
+fn from_figures(figures: v1::CheckpointFigures) -> CheckpointFigures {
+    let v1::CheckpointFigures { first_barrier_ms, alignment_us, sync_us, async_us, bytes } = figures;
+    CheckpointFigures { first_barrier_ms, alignment_us, sync_us, async_us, bytes }
 }
 
 fn to_fence(fence: Fence) -> Option<v1::Fence> {

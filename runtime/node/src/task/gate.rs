@@ -6,6 +6,7 @@
 
 use super::mail::Mail;
 use crate::exchange::RemoteChannel;
+use crate::task_clock::{self, Wait, waiting};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
@@ -78,13 +79,15 @@ impl Gate {
                 return Event::Element(channel, element);
             }
             state = match deadline {
-                None => self.readable.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                None => {
+                    waiting(Wait::Input, || self.readable.wait(state)).unwrap_or_else(|poisoned| poisoned.into_inner())
+                }
                 Some(deadline) => {
                     let now = Instant::now();
                     if now >= deadline {
                         return Event::TimedOut;
                     }
-                    let waited = self.readable.wait_timeout(state, deadline - now);
+                    let waited = waiting(Wait::Input, || self.readable.wait_timeout(state, deadline - now));
                     waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
                 }
             };
@@ -146,6 +149,7 @@ impl State {
             }
             if let Some((element, bytes)) = channel.queue.pop_front() {
                 channel.bytes -= bytes;
+                task_clock::received(bytes);
                 if let Some(credit) = channel.credit.as_ref().filter(|_| bytes > 0) {
                     credit(bytes);
                 }
@@ -206,9 +210,11 @@ impl LocalChannel {
                 channel.queue.push_back((element, bytes));
                 drop(state);
                 self.gate.readable.notify_one();
+                task_clock::sent(bytes);
                 return Ok(());
             }
-            state = self.gate.writable.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
+            let waited = waiting(Wait::Output, || self.gate.writable.wait(state));
+            state = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Tasks: the threads in which sources, chains of operators and sinks run.
 
+mod arrivals;
 mod chain;
 mod commit;
 mod gate;
@@ -9,6 +10,7 @@ mod output;
 mod snapshot;
 mod source_task;
 
+pub(crate) use arrivals::*;
 pub(crate) use chain::*;
 pub(crate) use commit::*;
 pub(crate) use gate::*;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::kept::Handover;
+use crate::metrics::NodeMetrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_dataflow::alignment::{Action, Aligner, CancelCause};
@@ -16,6 +17,9 @@ pub(crate) struct TaskCore {
     pub(crate) sink: Option<SinkToOpen>,
     pub(crate) outputs: Outputs,
     pub(crate) gate: Arc<Gate>,
+    /// Where the task counts: those of its first node.
+    pub(crate) metrics: Arc<NodeMetrics>,
+    pub(crate) arrivals: Arrivals,
     pub(crate) reporter: Reporter,
     pub(crate) snapshots: SnapshotHandle,
     pub(crate) pending: PendingCommits,
@@ -53,6 +57,7 @@ impl TaskCore {
     /// Cuts every node of the chain, sends the barrier on, and lets the cut be written in the background.
     /// `source` is the part of a source that drives this chain.
     pub(crate) fn cut(&mut self, barrier: Barrier, source: Option<NodeCut>) -> Result<(), OperatorError> {
+        let begun = self.arrivals.cut_begins(barrier.checkpoint);
         let mut cuts: Vec<NodeCut> = source.into_iter().collect();
         self.unchanged_since = Some(barrier.checkpoint);
         for node in &mut self.nodes {
@@ -72,9 +77,17 @@ impl TaskCore {
             }
             cuts.push(cut);
         }
+        let cut = begun.ended(Arc::clone(&self.metrics));
+        self.metrics.task.barrier_cut.set(barrier.checkpoint.0);
         self.outputs.broadcast(&StreamElement::Barrier(barrier))?;
-        self.snapshots.write(barrier.checkpoint, cuts, self.reporter.clone());
+        self.snapshots.write(barrier.checkpoint, cuts, cut, self.reporter.clone());
         Ok(())
+    }
+
+    /// A barrier has come to this task; others of the checkpoint may have come before.
+    pub(crate) fn barrier_arrived(&mut self, checkpoint: CheckpointId) {
+        self.arrivals.arrived(checkpoint);
+        self.metrics.task.barrier_seen.set(checkpoint.0);
     }
 
     /// The mail that every task understands. `Some`: the task ends.
@@ -202,6 +215,7 @@ impl OperatorTask {
                 self.core.progress(progress)
             }
             StreamElement::Barrier(barrier) => {
+                self.core.barrier_arrived(barrier.checkpoint);
                 let actions = self.aligner.on_barrier(channel, barrier);
                 self.align(actions)
             }

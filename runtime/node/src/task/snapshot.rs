@@ -1,7 +1,8 @@
 //! A task's part of a checkpoint: cut in the task's thread, written in the background, acknowledged when written.
 
-use super::{Reporter, TaskEventKind};
+use super::{EndedCut, Reporter, TaskEventKind};
 use crate::checkpoint_objects::CheckpointObjects;
+use crate::metrics::CheckpointFigures;
 use crate::worker::WorkerEvent;
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -46,6 +47,7 @@ impl NodeCut {
 struct Request {
     checkpoint: CheckpointId,
     nodes: Vec<NodeCut>,
+    cut: EndedCut,
     objects: Arc<CheckpointObjects>,
     reporter: Reporter,
 }
@@ -92,9 +94,9 @@ pub(crate) struct SnapshotHandle {
 }
 
 impl SnapshotHandle {
-    pub(crate) fn write(&self, checkpoint: CheckpointId, nodes: Vec<NodeCut>, reporter: Reporter) {
+    pub(crate) fn write(&self, checkpoint: CheckpointId, nodes: Vec<NodeCut>, cut: EndedCut, reporter: Reporter) {
         let objects = Arc::clone(&self.objects);
-        self.requests.send(Request { checkpoint, nodes, objects, reporter }).ok();
+        self.requests.send(Request { checkpoint, nodes, cut, objects, reporter }).ok();
     }
 }
 
@@ -105,8 +107,9 @@ fn run(received: &Mutex<Receiver<Request>>) {
             Err(_) => return,
         };
         let Ok(request) = request else { return };
-        if let Err(reason) = take(request.checkpoint, request.nodes, &request.objects, &request.reporter) {
-            request.reporter.report(TaskEventKind::Declined { checkpoint: request.checkpoint, reason });
+        let Request { checkpoint, nodes, cut, objects, reporter } = request;
+        if let Err(reason) = take(checkpoint, nodes, cut, &objects, &reporter) {
+            reporter.report(TaskEventKind::Declined { checkpoint, reason });
         }
     }
 }
@@ -115,23 +118,34 @@ fn run(received: &Mutex<Receiver<Request>>) {
 fn take(
     checkpoint: CheckpointId,
     nodes: Vec<NodeCut>,
+    cut: EndedCut,
     objects: &CheckpointObjects,
     reporter: &Reporter,
 ) -> Result<(), String> {
-    let snapshot = nodes.into_iter().map(|node| write(node, checkpoint, objects)).collect::<Result<_, _>>()?;
-    let Some(all) = objects.acknowledge(checkpoint, reporter.task.clone(), snapshot) else { return Ok(()) };
-    let (object, snapshots) = objects.finish(all)?;
-    reporter.events.send(WorkerEvent::Acknowledged { fence: reporter.fence, checkpoint, object, snapshots });
+    let mut bytes = 0;
+    let written = nodes.into_iter().map(|node| write(node, checkpoint, objects, &mut bytes));
+    let snapshot = written.collect::<Result<_, _>>()?;
+    let figures: CheckpointFigures = cut.written(checkpoint, bytes);
+    let Some(all) = objects.acknowledge(checkpoint, reporter.task.clone(), snapshot, figures) else { return Ok(()) };
+    let (object, snapshots, figures) = objects.finish(all)?;
+    reporter.events.send(WorkerEvent::Acknowledged { fence: reporter.fence, checkpoint, object, snapshots, figures });
     Ok(())
 }
 
-fn write(node: NodeCut, checkpoint: CheckpointId, objects: &CheckpointObjects) -> Result<NodeSnapshot, String> {
+/// Adds what was written of the keyed state to `bytes`.
+fn write(
+    node: NodeCut,
+    checkpoint: CheckpointId,
+    objects: &CheckpointObjects,
+    bytes: &mut u64,
+) -> Result<NodeSnapshot, String> {
     let NodeCut { uid, keyed, splits, sink, watermark } = node;
     let keyed = match keyed {
         None => None,
         Some(cut) => {
             let mut object = objects.segments(checkpoint).ok_or("the checkpoint was given up")?;
             let handle = cut.write(&mut object).map_err(|error| format!("{uid}: {error}"))?;
+            *bytes += object.written_bytes();
             // A stateless operator has nothing to say.
             (!handle.states.is_empty()).then_some(handle)
         }

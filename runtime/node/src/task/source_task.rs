@@ -104,6 +104,7 @@ impl SourceTask {
             Event::Element(..) => unreachable!("a source has no input channels"),
             Event::Mail(Mail::Trigger { barrier, hold }) => {
                 let is_at_end = matches!(*phase, Phase::AtEnd | Phase::Held { at_end: true });
+                self.core.barrier_arrived(barrier.checkpoint);
                 self.checkpoint(barrier, is_at_end)?;
                 if hold {
                     *phase = Phase::Held { at_end: *phase == Phase::AtEnd };
