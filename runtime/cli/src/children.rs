@@ -1,5 +1,6 @@
 //! The worker processes of `weir run --workers`: started, started anew when they die, and ended with the job.
 
+use crate::logs;
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,6 +72,7 @@ fn spawn(worker: &Worker) -> Result<Child> {
         .args(["--patience", &PATIENCE_SECONDS.to_string()])
         .args(local_dir.iter().flat_map(|folder| ["--local-dir".as_ref(), folder.as_os_str()]))
         .args(["--tls-dir".as_ref(), tls_dir.as_os_str()])
+        .env(logs::FORMAT_VARIABLE, logs::format().name())
         .spawn()
         .context("cannot start a worker process")
 }

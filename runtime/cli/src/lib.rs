@@ -4,6 +4,7 @@ mod children;
 mod command;
 mod http;
 mod job_file;
+mod logs;
 mod progress;
 mod running_job;
 mod security;
@@ -11,9 +12,9 @@ mod text;
 mod top;
 
 use clap::{Parser, Subcommand};
+use logs::LogFormat;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tracing_subscriber::EnvFilter;
 use weir_node::Registry;
 use weir_snapshot::storage::StorageProviders;
 use weir_storage_hdfs::HdfsProvider;
@@ -24,6 +25,9 @@ use weir_storage_s3::S3Provider;
 #[derive(Parser)]
 #[command(name = "weir", version, max_term_width = 100)]
 struct Arguments {
+    /// How to write the log: for people, or one JSON object a line. Else as WEIR_LOG_FORMAT says.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
     #[command(subcommand)]
     command: Command,
 }
@@ -58,18 +62,16 @@ enum Command {
     State(command::state::Arguments),
 }
 
-/// What is logged if nothing is said. The AWS SDK warns of each place that has no credentials before it finds some; if
-/// none has, the error says so.
-const SHOWN: &str = "warn,aws_config=error";
-
 /// Runs the command that the process's arguments name.
 pub fn main(mut registry: Registry) -> ExitCode {
     // Where two crates of a binary bring a crypto library each, TLS wants to be told which one is meant; whoever set
     // one before keeps it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let Arguments { command } = Arguments::parse();
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(SHOWN));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let Arguments { log_format, command } = Arguments::parse();
+    if let Err(reason) = logs::start(log_format) {
+        eprintln!("error: {reason}");
+        return ExitCode::FAILURE;
+    }
     registry.storages = storages(registry.storages);
     let registry = Arc::new(registry);
     let result = match command {

@@ -39,6 +39,8 @@ fn a_job_is_watched() {
     let of_task = |name: &str| told.tasks.iter().find(|task| task.task == name).expect("a task of the graph");
     let keyed = of_task(&hashed.task);
     assert!(keyed.subtasks.iter().all(|one| one.operators[0].records_in > 0 && one.bytes_in > 0), "{keyed:?}");
+    let hot = &keyed.hot_key_groups;
+    assert!(!hot.is_empty() && hot.iter().all(|one| one.share > 0.0 && one.share < 0.5 && one.subtask < 2), "{hot:?}");
     assert!(of_task("clicks").subtasks.iter().all(|one| one.operators[0].records_out > 0 && one.bytes_out > 0));
 
     let checkpoints = asked.ok(asked.client.checkpoints());
@@ -88,11 +90,9 @@ fn savepoints_are_taken_once_for_each_id() {
     asked.await_job("runs", |job| job.phase == JobPhase::Running);
     let request = |id: &str| SavepointRequest { id: id_of(id), folder: None };
     // Twice at once, as a client does that hears nothing.
+    let before = request("before");
     let both = asked.runtime.block_on(async {
-        tokio::join!(
-            asked.client.trigger_savepoint(&request("before")),
-            asked.client.trigger_savepoint(&request("before"))
-        )
+        tokio::join!(asked.client.trigger_savepoint(&before), asked.client.trigger_savepoint(&before))
     });
     assert!(both.0.is_ok() && both.1.is_ok(), "{both:?}");
     let first = asked.ended("before");
@@ -210,6 +210,30 @@ fn restarts_are_counted_with_their_reason() {
     assert!(asked.ok(asked.client.text("/metrics")).contains("weir_job_restarts_total{job_name=\"watched\"} "));
     asked.ok(asked.client.cancel());
     running.wait();
+}
+
+/// Of the coordinator and of its workers alike.
+#[test]
+fn logs_for_machines_say_what_they_are_about() {
+    let scratch = Scratch::new("http-logs");
+    let job = write_job(&scratch, "SELECT usr, COUNT(*) AS n FROM clicks GROUP BY usr");
+    let running = run(&scratch, &job, &["--workers", "1", "--quiet", "--log-format", "json"]).spawn();
+    let asked = Asked::of(&running);
+    asked.await_job("has a checkpoint", |job| job.checkpoints.completed > 0);
+    asked.ok(asked.client.cancel());
+    let ended = running.wait();
+    let lines: Vec<Value> = ended.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let about = |message: &str| {
+        let found = lines.iter().find(|line| line["message"] == message);
+        found.unwrap_or_else(|| panic!("nobody says `{message}`: {ended}"))
+    };
+    let completed = about("checkpoint completed");
+    assert_eq!(
+        (&completed["job"], &completed["epoch"], &completed["attempt"]),
+        (&json!("watched"), &json!(1), &json!(1))
+    );
+    assert!(completed["checkpoint"].is_u64() && completed["level"] == "INFO", "{completed}");
+    assert_eq!(about("registered")["job"], "watched", "of the worker");
 }
 
 /// A job that runs until it is stopped.

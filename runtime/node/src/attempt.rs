@@ -310,7 +310,7 @@ impl<'a> Builder<'a> {
             self.source_gates.push(self.gate(task, subtask));
             let source = self.source_task(task, subtask, core)?;
             let own = Arc::clone(&source.core.metrics);
-            return Ok((reporter.clone(), guarded(reporter, own, move || source.run())));
+            return Ok((reporter.clone(), guarded(reporter, own, self.span(task, subtask), move || source.run())));
         }
         let bases = self.around.plan.channel_bases(task);
         let channels = bases.last().copied().unwrap_or(0);
@@ -322,7 +322,15 @@ impl<'a> Builder<'a> {
             input_of_channel: input_of_channel.collect(),
         };
         let own = Arc::clone(&operator.core.metrics);
-        Ok((reporter.clone(), guarded(reporter, own, move || operator.run())))
+        Ok((reporter.clone(), guarded(reporter, own, self.span(task, subtask), move || operator.run())))
+    }
+
+    /// What every line of the log says of a task.
+    fn span(&self, task: usize, subtask: usize) -> tracing::Span {
+        let Deployment { fence: Fence { epoch, attempt }, worker, .. } = self.around.deployment;
+        let job = &self.around.job.name;
+        let task = &self.around.job.graph.node(self.around.plan.tasks[task].nodes[0]).uid;
+        tracing::error_span!("task", %job, epoch = epoch.0, attempt = attempt.0, worker = worker.0, %task, subtask)
     }
 
     fn source_task(&mut self, task: usize, subtask: usize, core: TaskCore) -> Result<SourceTask, DeployError> {
@@ -455,7 +463,7 @@ impl<'a> Builder<'a> {
         let Some(committer) = committer.map_err(|error| DeployError::connector(&node.uid, error))? else {
             return Ok(None);
         };
-        let thread = CommitThread::start(node.uid.clone(), committer, reporter.clone());
+        let thread = CommitThread::start(self.around.job.name.clone(), node.uid.clone(), committer, reporter.clone());
         thread.map(Some).map_err(|error| DeployError { reason: error.to_string(), is_fatal: false })
     }
 
@@ -507,6 +515,8 @@ impl<'a> Builder<'a> {
                             key_columns.clone(),
                             self.around.job.graph.max_parallelism,
                             writers.len(),
+                            self.metrics(plan.tasks[task].nodes[0], subtask),
+                            plan.tasks[reader].nodes[0].0 as u32,
                         )),
                         Exchange::Forward | Exchange::Rebalance => Partitioner::Rebalance { next: subtask },
                     };
@@ -540,8 +550,14 @@ pub(crate) fn node_status(node: &Node) -> NodeStatus {
 }
 
 /// A panic in a task fails the attempt, as any failure does.
-fn guarded(reporter: Reporter, own: Arc<NodeMetrics>, body: impl FnOnce() + Send + 'static) -> ThreadBody {
+fn guarded(
+    reporter: Reporter,
+    own: Arc<NodeMetrics>,
+    span: tracing::Span,
+    body: impl FnOnce() + Send + 'static,
+) -> ThreadBody {
     Box::new(move || {
+        let _around = span.entered();
         task_clock::count_for(own);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
             let message = panic.downcast_ref::<String>().map(String::as_str);

@@ -12,6 +12,7 @@ mod checkpoint_objects;
 mod control;
 mod exchange;
 mod failpoint;
+mod hot_keys;
 pub mod http;
 pub mod job;
 mod kept;

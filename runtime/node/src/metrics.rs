@@ -1,5 +1,6 @@
 //! Counters of each node, shared by its subtasks and read by whoever shows progress.
 
+pub use crate::hot_keys::{HotKeyGroups, HottestKeyGroups};
 pub use crate::task_clock::{TaskClock, TimeTotals};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
@@ -60,6 +61,7 @@ pub struct TaskMetrics {
     pub bytes_in: Counter,
     pub bytes_out: Counter,
     pub clock: TaskClock,
+    pub hot_key_groups: HotKeyGroups,
     /// The latest checkpoint of which a barrier has come, that was cut, and whose part was written; 0 before the first.
     pub barrier_seen: Counter,
     pub barrier_cut: Counter,

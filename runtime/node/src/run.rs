@@ -171,9 +171,14 @@ impl Runner {
 
     /// Runs the job to its end.
     pub fn run(mut self) -> Outcome {
-        let commands = self.coordinator.start();
-        self.carry_out(commands);
+        let mut span = self.span();
+        let commands = span.1.in_scope(|| self.coordinator.start());
+        span.1.in_scope(|| self.carry_out(commands));
         while !self.is_closed {
+            if span.0 != self.coordinator.fence() {
+                span = self.span();
+            }
+            let _around = span.1.clone().entered();
             self.show();
             let due_ms = [self.coordinator.next_wake_ms(), self.rollout.next_wake_ms()].into_iter().flatten().min();
             let wait = match due_ms {
@@ -218,6 +223,13 @@ impl Runner {
                 Err(_) => return,
             }
         }
+    }
+
+    /// What every line of the log says of the attempt.
+    fn span(&self) -> (Fence, tracing::Span) {
+        let fence = self.coordinator.fence();
+        let Fence { epoch, attempt } = fence;
+        (fence, tracing::error_span!("attempt", job = %self.job.name, epoch = epoch.0, attempt = attempt.0))
     }
 
     /// Hands events to the coordinator, and what comes of its commands, until nothing is left.
@@ -428,6 +440,8 @@ impl Runner {
                 RolloutStep::Prepare { fence, placement } => self.prepare(fence, &placement),
                 RolloutStep::Settle { fence } => self.ask_storage(StorageRequest::Settle { fence }),
                 RolloutStep::Start { fence, workers } => {
+                    let from = self.settled.words.as_deref().unwrap_or("nothing");
+                    tracing::info!(workers = workers.len(), from, "the attempt's tasks run");
                     self.tell(&workers, || WorkerCommand::Start { fence });
                     self.is_deployed = true;
                     self.confirmed.clear();
@@ -491,7 +505,7 @@ impl Runner {
                     self.tell_all(|| WorkerCommand::Trigger { fence, barrier, hold });
                 }
                 Command::CancelCheckpoint { fence, checkpoint, reason } => {
-                    tracing::warn!(%checkpoint, %reason, "checkpoint failed");
+                    tracing::warn!(checkpoint = checkpoint.0, %reason, "checkpoint failed");
                     self.written.remove(&checkpoint);
                     self.tell_all(|| WorkerCommand::CancelCheckpoint { fence, checkpoint });
                 }
@@ -610,7 +624,10 @@ impl Runner {
         let history = self.coordinator.history();
         let restarts: Vec<_> = history.restarts().collect();
         let fresh = (history.restart_count - status.restarts) as usize;
-        restarts[restarts.len().saturating_sub(fresh)..].iter().for_each(|restart| status.restarted(restart));
+        for restart in &restarts[restarts.len().saturating_sub(fresh)..] {
+            tracing::warn!(reason = %restart.reason, delay_ms = restart.delay_ms, "the attempt failed and is restarted");
+            status.restarted(restart);
+        }
         status.restarts = history.restart_count;
         status.last_restart = restarts.last().map(|restart| restart.reason.clone());
         (status.completed_checkpoints, status.failed_checkpoints) = (history.completed, history.failed);
@@ -619,11 +636,16 @@ impl Runner {
         let all: Vec<_> = history.attempts().collect();
         for attempt in &all[all.len().saturating_sub(fresh)..] {
             let (new_bytes, full_bytes) = self.sizes.remove(&attempt.checkpoint).unwrap_or_default();
+            let duration_ms = attempt.ended_ms.saturating_sub(attempt.triggered_ms);
+            if attempt.result == AttemptResult::Completed {
+                let checkpoint = attempt.checkpoint.0;
+                tracing::info!(checkpoint, kind = ?attempt.kind, duration_ms, new_bytes, full_bytes, "checkpoint completed");
+            }
             status.checkpoint(CheckpointLine {
                 checkpoint: attempt.checkpoint.0,
                 kind: attempt.kind,
                 triggered_ms: attempt.triggered_ms,
-                duration_ms: attempt.ended_ms.saturating_sub(attempt.triggered_ms),
+                duration_ms,
                 new_bytes,
                 full_bytes,
                 subtasks: self.figures.remove(&attempt.checkpoint).unwrap_or_default(),

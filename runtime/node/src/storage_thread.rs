@@ -79,6 +79,8 @@ pub(crate) struct Located {
 
 impl StorageThread {
     pub(crate) fn run(mut self, requests: Receiver<StorageRequest>) {
+        let epoch = self.log.epoch().0;
+        let _around = tracing::error_span!("storage", job = %self.job.name, epoch).entered();
         for request in requests {
             match request {
                 StorageRequest::Locate { fence, job, is_rescale } => {

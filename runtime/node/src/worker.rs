@@ -10,7 +10,7 @@ use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::kept::{Handover, KeptStates};
 use crate::local_copies::{LocalCopies, LocalFirst};
-use crate::metrics::{NodeMetrics, TimeTotals};
+use crate::metrics::{HottestKeyGroups, NodeMetrics, TimeTotals};
 use crate::physical::PhysicalPlan;
 use crate::restore::{FolderSegments, ReadFailure, RestoreState};
 use crate::savepoint;
@@ -117,6 +117,7 @@ pub(crate) struct SubtaskMetrics {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) time: TimeTotals,
+    pub(crate) hot_key_groups: Vec<HottestKeyGroups>,
     pub(crate) barrier_seen: u64,
     pub(crate) barrier_cut: u64,
     pub(crate) barrier_written: u64,
@@ -135,6 +136,7 @@ impl SubtaskMetrics {
             bytes_in: metrics.task.bytes_in.get(),
             bytes_out: metrics.task.bytes_out.get(),
             time: metrics.task.clock.totals(),
+            hot_key_groups: metrics.task.hot_key_groups.hottest(),
             barrier_seen: metrics.task.barrier_seen.get(),
             barrier_cut: metrics.task.barrier_cut.get(),
             barrier_written: metrics.task.barrier_written.get(),
@@ -151,6 +153,7 @@ impl SubtaskMetrics {
         metrics.task.bytes_in.set(self.bytes_in);
         metrics.task.bytes_out.set(self.bytes_out);
         metrics.task.clock.set(self.time);
+        metrics.task.hot_key_groups.tell(&self.hot_key_groups);
         metrics.task.barrier_seen.set(self.barrier_seen);
         metrics.task.barrier_cut.set(self.barrier_cut);
         metrics.task.barrier_written.set(self.barrier_written);
@@ -253,6 +256,10 @@ impl Running {
 
     fn prepare(&mut self, deployment: Deployment) {
         let fence = deployment.fence;
+        let (job, worker) = (&deployment.job.name, deployment.worker.0);
+        let Fence { epoch, attempt } = fence;
+        let span = tracing::error_span!("worker", %job, epoch = epoch.0, attempt = attempt.0, worker);
+        let _around = span.entered();
         // Of an older attempt that this worker was not told to end: nothing of it may run beside the new one.
         if let Some((_, Stage::Started(mut attempt))) = self.attempt.take() {
             attempt.cancel();

@@ -7,7 +7,11 @@ use crate::start::fingerprint;
 use crate::status::{CheckpointLine, JobStatus, UnderWay};
 use std::collections::BTreeMap;
 use weir_api::view::*;
+use weir_model::KeyGroup;
 use weir_model::graph::{Exchange, JobGraph, NodeKind, Port};
+
+/// Key groups that are named of each task.
+const HOT_KEY_GROUPS: usize = 5;
 
 pub(super) fn job(status: &JobStatus, started: &Job, now_ms: u64) -> JobView {
     let job = status.job.as_deref().unwrap_or(started);
@@ -166,10 +170,30 @@ pub(super) fn subtasks(status: &JobStatus, rates: &Rates) -> SubtasksView {
         TaskSubtasks {
             task: job.graph.node(task.nodes[0]).uid.to_string(),
             subtasks: (0..shown).map(subtask).collect(),
-            hot_key_groups: vec![],
+            hot_key_groups: hot_key_groups(status, head, task.parallelism as u32, job.graph.max_parallelism),
         }
     };
     SubtasksView { tasks: plan.tasks.iter().map(of_task).collect() }
+}
+
+/// Those that most rows go to on their way into this node, over all that write.
+fn hot_key_groups(status: &JobStatus, node: usize, parallelism: u32, max_parallelism: u32) -> Vec<HotKeyGroup> {
+    let writers = status.nodes.iter().flat_map(|node| &node.subtasks);
+    let told = writers.flat_map(|writer| writer.task.hot_key_groups.hottest());
+    let (mut rows, mut by_group) = (0, BTreeMap::new());
+    for told in told.filter(|told| told.node as usize == node) {
+        rows += told.rows;
+        told.groups.iter().for_each(|(group, rows)| *by_group.entry(*group).or_insert(0) += rows);
+    }
+    let mut groups: Vec<(u32, u64)> = by_group.into_iter().collect();
+    groups.sort_unstable_by_key(|(group, rows)| (std::cmp::Reverse(*rows), *group));
+    groups.truncate(HOT_KEY_GROUPS);
+    let view = |(key_group, of_group): (u32, u64)| HotKeyGroup {
+        key_group,
+        subtask: KeyGroup(key_group as u16).subtask(parallelism, max_parallelism),
+        share: of_group as f64 / rows.max(1) as f64,
+    };
+    groups.into_iter().map(view).collect()
 }
 
 fn figures(status: &JobStatus, rates: &Rates, node: usize, subtask: usize) -> Option<OperatorFigures> {

@@ -2,7 +2,7 @@
 
 use crate::attempt::{DeployError, node_status};
 use crate::job::Job;
-use crate::metrics::{CheckpointFigures, TimeTotals};
+use crate::metrics::{CheckpointFigures, HottestKeyGroups, TimeTotals};
 use crate::task::{TaskEvent, TaskEventKind, TaskFailure};
 use crate::worker::{Deployment, RestoreFrom, SubtaskMetrics, WorkerCommand, WorkerEvent};
 use std::collections::BTreeMap;
@@ -192,6 +192,7 @@ pub(super) fn event_message(event: WorkerEvent) -> v1::WorkerMessage {
                     time_us: own.time.total_us,
                     idle_us: own.time.idle_us,
                     backpressured_us: own.time.backpressured_us,
+                    hot_key_groups: own.hot_key_groups.into_iter().map(to_hottest).collect(),
                     barrier_seen: own.barrier_seen,
                     barrier_cut: own.barrier_cut,
                     barrier_written: own.barrier_written,
@@ -275,6 +276,7 @@ pub(super) fn event(message: v1::WorkerMessage) -> Converted<Option<WorkerEvent>
                         idle_us: own.idle_us,
                         backpressured_us: own.backpressured_us,
                     },
+                    hot_key_groups: own.hot_key_groups.into_iter().map(from_hottest).collect(),
                     barrier_seen: own.barrier_seen,
                     barrier_cut: own.barrier_cut,
                     barrier_written: own.barrier_written,
@@ -282,6 +284,17 @@ pub(super) fn event(message: v1::WorkerMessage) -> Converted<Option<WorkerEvent>
                 .collect(),
         },
     }))
+}
+
+fn to_hottest(hottest: HottestKeyGroups) -> v1::HotKeyGroups {
+    let HottestKeyGroups { node, rows, groups } = hottest;
+    let groups = groups.into_iter().map(|(key_group, rows)| v1::KeyGroupRows { key_group, rows });
+    v1::HotKeyGroups { node, rows, groups: groups.collect() }
+}
+
+fn from_hottest(hottest: v1::HotKeyGroups) -> HottestKeyGroups {
+    let v1::HotKeyGroups { node, rows, groups } = hottest;
+    HottestKeyGroups { node, rows, groups: groups.into_iter().map(|one| (one.key_group, one.rows)).collect() }
 }
 
 fn to_figures(figures: CheckpointFigures) -> v1::CheckpointFigures {

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use weir_connectors::api::{Committable, Committer, ConnectorError};
-use weir_model::{CheckpointId, CommitPermit, OperatorUid};
+use weir_model::{CheckpointId, CommitPermit, Fence, OperatorUid};
 
 /// Tries of one commit before the attempt fails (and the restore tries again).
 const COMMIT_TRIES: u32 = 8;
@@ -43,11 +43,19 @@ pub(crate) struct CommitThread {
 }
 
 impl CommitThread {
-    pub(crate) fn start(uid: OperatorUid, committer: Box<dyn Committer>, reporter: Reporter) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        job: String,
+        uid: OperatorUid,
+        committer: Box<dyn Committer>,
+        reporter: Reporter,
+    ) -> std::io::Result<Self> {
         let (requests, received) = channel();
-        let thread = std::thread::Builder::new()
-            .name(format!("commit {uid}"))
-            .spawn(move || run(uid, committer, received, reporter))?;
+        let thread = std::thread::Builder::new().name(format!("commit {uid}")).spawn(move || {
+            let Fence { epoch, attempt } = reporter.fence;
+            let task = reporter.task.to_string();
+            let span = tracing::error_span!("commit", job, epoch = epoch.0, attempt = attempt.0, task);
+            span.in_scope(|| run(uid, committer, received, reporter));
+        })?;
         Ok(CommitThread { requests: Some(requests), thread: Some(thread) })
     }
 

@@ -1,9 +1,12 @@
 //! The output of one task: for each reading task, how rows find its subtasks.
 
 use super::gate::ChannelWriter;
+use crate::hot_keys::Sampler;
+use crate::metrics::NodeMetrics;
 use arrow::array::{ArrayRef, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
+use std::sync::Arc;
 use weir_dataflow::operator::OperatorError;
 use weir_model::{KeyGroup, StreamElement, hash};
 
@@ -48,7 +51,12 @@ impl OutputEdge {
                 *next = (*next + 1) % self.writers.len();
                 push(writer, StreamElement::Batch(batch.clone()))
             }
-            Partitioner::Hash(_) if self.writers.len() == 1 => {
+            Partitioner::Hash(partitioner) if self.writers.len() == 1 => {
+                // Without keys there is one group, of which nothing is to be told.
+                if !partitioner.key_columns.is_empty() && partitioner.sampler.takes_next() {
+                    partitioner.hash(batch)?;
+                    partitioner.count();
+                }
                 push(&self.writers[0], StreamElement::Batch(batch.clone()))
             }
             Partitioner::Hash(partitioner) => partitioner.emit(batch, &self.writers),
@@ -65,19 +73,50 @@ pub(crate) struct HashPartitioner {
     hashes: Vec<u64>,
     /// Rows of each target subtask.
     rows: Vec<Vec<u32>>,
+    sampler: Sampler,
+    /// Where the writing task counts, and the node that reads.
+    metrics: Arc<NodeMetrics>,
+    reader: u32,
 }
 
 impl HashPartitioner {
-    pub(crate) fn new(key_columns: Vec<usize>, max_parallelism: u32, parallelism: usize) -> Self {
+    pub(crate) fn new(
+        key_columns: Vec<usize>,
+        max_parallelism: u32,
+        parallelism: usize,
+        metrics: Arc<NodeMetrics>,
+        reader: u32,
+    ) -> Self {
         let groups = 0..max_parallelism as u16;
         let subtasks = groups.map(|group| KeyGroup(group).subtask(parallelism as u32, max_parallelism)).collect();
-        HashPartitioner { key_columns, max_parallelism, subtasks, hashes: vec![], rows: vec![vec![]; parallelism] }
+        HashPartitioner {
+            key_columns,
+            max_parallelism,
+            subtasks,
+            hashes: vec![],
+            rows: vec![vec![]; parallelism],
+            sampler: Sampler::default(),
+            metrics,
+            reader,
+        }
+    }
+
+    fn hash(&mut self, batch: &RecordBatch) -> Result<(), OperatorError> {
+        let keys: Vec<ArrayRef> = self.key_columns.iter().map(|column| batch.column(*column).clone()).collect();
+        hash::hash_rows(&keys, batch.num_rows(), &mut self.hashes)
+            .map_err(|error| OperatorError::Failed(error.to_string()))
+    }
+
+    /// Of a batch that is in the sample.
+    fn count(&self) {
+        self.metrics.task.hot_key_groups.count(self.reader, &self.hashes, self.max_parallelism);
     }
 
     fn emit(&mut self, batch: &RecordBatch, writers: &[ChannelWriter]) -> Result<(), OperatorError> {
-        let keys: Vec<ArrayRef> = self.key_columns.iter().map(|column| batch.column(*column).clone()).collect();
-        hash::hash_rows(&keys, batch.num_rows(), &mut self.hashes)
-            .map_err(|error| OperatorError::Failed(error.to_string()))?;
+        self.hash(batch)?;
+        if self.sampler.takes_next() {
+            self.count();
+        }
         self.rows.iter_mut().for_each(Vec::clear);
         for (row, hash) in self.hashes.iter().enumerate() {
             let group = KeyGroup::of_hash(*hash, self.max_parallelism);
