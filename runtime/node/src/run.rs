@@ -440,7 +440,7 @@ impl Runner {
                 RolloutStep::Prepare { fence, placement } => self.prepare(fence, &placement),
                 RolloutStep::Settle { fence } => self.ask_storage(StorageRequest::Settle { fence }),
                 RolloutStep::Start { fence, workers } => {
-                    let from = self.settled.words.as_deref().unwrap_or("nothing");
+                    let from = self.start_point.words.as_deref().unwrap_or("nothing");
                     tracing::info!(workers = workers.len(), from, "the attempt's tasks run");
                     self.tell(&workers, || WorkerCommand::Start { fence });
                     self.is_deployed = true;
