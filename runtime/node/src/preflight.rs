@@ -6,7 +6,7 @@ use crate::restore::{OperatorRestore, operator_restore};
 use crate::savepoint;
 use crate::start::{StartError, StartFrom, job_folder, resolve, restore_point};
 use std::collections::BTreeMap;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 use weir_dataflow::factory::state_schemas;
 use weir_model::graph::{NodeKind, StreamSchema};
 use weir_model::{OperatorUid, StateSchema};
@@ -60,7 +60,7 @@ impl std::fmt::Display for Fit {
 /// # Errors
 /// What would be started from is not there or cannot be read; the job has finished.
 pub fn preflight(job: &Job, from: &StartFrom) -> Result<Preflight, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::thread)?;
+    let runtime = own_runtime()?;
     let history = existing_history(job, runtime.handle())?;
     let is_finished = history.closed().is_some_and(|closed| closed.reason == CloseReason::Finished);
     if is_finished && matches!(from, StartFrom::Latest | StartFrom::Spec) {
@@ -73,7 +73,7 @@ pub fn preflight(job: &Job, from: &StartFrom) -> Result<Preflight, StartError> {
 
 /// Compares a new version of a job with what the running one would be restored from. Reads only.
 pub(crate) fn against_running(new: &Job, running: &Job) -> Result<Preflight, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::thread)?;
+    let runtime = own_runtime()?;
     let history = existing_history(running, runtime.handle())?;
     let point = restore_point(&history, &StartFrom::Latest)?;
     let mut found = of_restore_point(new, &history, point.as_ref(), runtime.handle())?;
@@ -117,6 +117,12 @@ fn operators(manifest: &CheckpointManifest) -> Result<BTreeMap<OperatorUid, Oper
         Ok((operator.uid.clone(), restored))
     });
     operators.collect()
+}
+
+/// With a thread of its own: what reads a log spawns tasks, which nobody would run while this thread waits for them.
+fn own_runtime() -> Result<Runtime, StartError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name("preflight").enable_all().build().map_err(StartError::thread)
 }
 
 /// The job's log; that of a job that never ran is empty, and nothing is created for it.

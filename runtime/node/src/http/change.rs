@@ -106,3 +106,15 @@ pub(super) async fn bytes(body: Body) -> Answer<axum::body::Bytes> {
         Ok(Err(_)) => Err(Failure::too_large(BODY_BYTES)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_bounded() {
+        let status = |result: Answer<axum::body::Bytes>| result.map_or_else(|failure| failure.0.status, |_| 200);
+        assert_eq!(status(bytes(Body::from(vec![b'x'; BODY_BYTES])).await), 200);
+        assert_eq!(status(bytes(Body::from(vec![b'x'; BODY_BYTES + 1])).await), 413);
+    }
+}
