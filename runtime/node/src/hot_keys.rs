@@ -107,7 +107,7 @@ mod tests {
         hot.count(5, &one, 16);
         hot.count(5, &other, 16);
         let expected = HottestKeyGroups { node: 5, rows: 1010, groups: vec![(3, 1000), (9, 10)] };
-        assert_eq!(hot.hottest(), [expected.clone()]);
+        assert_eq!(hot.hottest(), std::slice::from_ref(&expected));
         for _ in 0..FORGOTTEN_ROWS / 500 {
             hot.count(5, &vec![hash_of(9); 1000], 16);
         }

@@ -9,7 +9,7 @@ use weir_api::view::{OperatorFigures, SubtaskView, SubtasksView, TaskSubtasks, T
 
 pub(super) const SPACING: u16 = 2;
 /// What the names get at least.
-const NAME_WIDTH: u16 = 16;
+const NAME_WIDTH: u16 = 20;
 /// Of a bar of shares.
 const BAR_WIDTH: u16 = 12;
 
