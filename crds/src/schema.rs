@@ -31,7 +31,10 @@ pub fn structural<T: JsonSchema>() -> Value {
 fn without_null(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
-            fields.remove("nullable");
+            // The keyword, and not a property of that name.
+            if fields.get("nullable").is_some_and(Value::is_boolean) {
+                fields.remove("nullable");
+            }
             if let Some(Value::Array(values)) = fields.get_mut("enum") {
                 values.retain(|value| !value.is_null());
             }

@@ -1,1 +1,135 @@
-fn main() {}
+//! The operator's process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+use prometheus_client::registry::Registry;
+use tracing_subscriber::EnvFilter;
+use weir_crds::HumanDuration;
+use weir_operator::lease::Election;
+use weir_operator::names::FIELD_MANAGER;
+use weir_operator::serve::{Metrics, Shown, serve};
+use weir_operator::{Settings, controller};
+
+/// Looks after the StreamJobs of a cluster.
+#[derive(Parser)]
+#[command(name = "weir-operator", version, max_term_width = 100)]
+struct Arguments {
+    /// The image of jobs that name none.
+    #[arg(long, env = "WEIR_IMAGE")]
+    image: String,
+    /// Of the pods of all jobs: Always, IfNotPresent or Never.
+    #[arg(long)]
+    image_pull_policy: Option<String>,
+    /// Look after this namespace alone.
+    #[arg(long)]
+    namespace: Option<String>,
+    /// A file with at least 32 bytes, from which the tokens of coordinators are made.
+    #[arg(long, value_name = "FILE")]
+    token_key_file: PathBuf,
+    /// Where health, readiness and metrics are served.
+    #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// How often a running job is asked how it goes.
+    #[arg(long, default_value = "5s", value_name = "DURATION")]
+    poll_interval: HumanDuration,
+    /// How often a job's progress is written to its status; what changes more than numbers is written at once.
+    #[arg(long, default_value = "10s", value_name = "DURATION")]
+    status_interval: HumanDuration,
+    /// Jobs looked at at the same time.
+    #[arg(long, default_value_t = 32)]
+    concurrency: u16,
+    /// The Lease by which one of several replicas acts.
+    #[arg(long, default_value = "weir-operator")]
+    lease: String,
+    /// The namespace of that Lease: the operator's own.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    lease_namespace: String,
+    /// This replica's name in the Lease.
+    #[arg(long, env = "POD_NAME")]
+    identity: String,
+}
+
+/// Shorter ones could be guessed.
+const KEY_BYTES: usize = 32;
+
+fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).json().flatten_event(true).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(arguments)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let token_key = std::fs::read(&arguments.token_key_file)
+        .with_context(|| format!("--token-key-file {}", arguments.token_key_file.display()))?;
+    if token_key.len() < KEY_BYTES {
+        bail!("--token-key-file holds {} bytes; it needs at least {KEY_BYTES}", token_key.len());
+    }
+    let client = Client::try_default().await.context("no cluster is known: KUBECONFIG, or a pod's service account")?;
+    let settings = Settings {
+        image: arguments.image,
+        image_pull_policy: arguments.image_pull_policy,
+        namespace: arguments.namespace,
+        poll_interval: arguments.poll_interval.get().max(Duration::from_millis(100)),
+        status_interval: arguments.status_interval.get(),
+        concurrency: arguments.concurrency,
+        token_key,
+    };
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let is_ready = Arc::new(AtomicBool::new(false));
+    let shown = Shown { registry: Arc::new(registry), is_ready: Arc::clone(&is_ready) };
+    let serving = tokio::spawn(serve(arguments.listen, shown));
+    let election = Election::new(client.clone(), &arguments.lease_namespace, &arguments.lease, &arguments.identity);
+    let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(arguments.identity.clone()) };
+    let recorder = Recorder::new(client.clone(), reporter);
+    // One that waits is ready to take over.
+    is_ready.store(true, std::sync::atomic::Ordering::Relaxed);
+    tokio::select! {
+        () = election.win() => {}
+        () = ended() => return Ok(()),
+        served = serving_ended(serving) => return served,
+    }
+    tracing::info!(identity = arguments.identity, "leads");
+    metrics.is_leader.set(1);
+    tokio::select! {
+        () = election.hold() => bail!("the lease is lost; another replica acts"),
+        () = controller::run(client, settings, recorder, metrics, is_ready) => bail!("the watches have ended"),
+        () = ended() => {
+            election.release().await;
+            Ok(())
+        }
+    }
+}
+
+async fn serving_ended(serving: tokio::task::JoinHandle<std::io::Result<()>>) -> anyhow::Result<()> {
+    serving.await.context("the server of health and metrics")?.context("cannot serve health and metrics")
+}
+
+/// SIGTERM or SIGINT.
+async fn ended() {
+    let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    let Ok(mut terminate) = terminate else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -10,7 +10,8 @@ use crate::layout::Layout;
 use crate::process::{create_folder, output_of, replace, run_aside, say, succeeds};
 use crate::{image, system};
 
-const USAGE: &str = "usage: cargo xtask cluster up | down [--purge] | load [--release] | status | env | smoke | images";
+const USAGE: &str =
+    "usage: cargo xtask cluster build | up | down [--purge] | load [--release] | status | env | smoke | images";
 
 /// What `up` cannot do without, and the Debian package that brings it.
 const PROGRAMS: [(&str, &str); 7] = [
@@ -24,7 +25,8 @@ const PROGRAMS: [(&str, &str); 7] = [
 ];
 
 /// What the build's result depends on.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
+    "cluster",
     "go.mod",
     "go.sum",
     "cmd/kube/main.go",
@@ -40,6 +42,7 @@ pub fn command(layout: &Layout, arguments: &[String]) -> Result<()> {
         ["up"] => up(layout),
         ["down"] => replace(script(layout, &["down"])),
         ["down", "--purge"] => replace(script(layout, &["down", "--purge"])),
+        ["build"] => ensure_built(layout),
         ["load"] => load(layout, image::Profile::Debug).map(|_| ()),
         ["load", "--release"] => load(layout, image::Profile::Release).map(|_| ()),
         ["status"] => replace(script(layout, &["status"])),
@@ -71,6 +74,16 @@ pub fn load(layout: &Layout, profile: image::Profile) -> Result<String> {
     say(&format!("the node knows {}", image.name));
     println!("{}", image.name);
     Ok(image.name)
+}
+
+/// The admin's KUBECONFIG of the local cluster.
+pub fn kubeconfig(layout: &Layout) -> PathBuf {
+    work(layout).join("etc/admin.kubeconfig")
+}
+
+/// Where its programs are: kubectl, helm.
+pub fn programs(layout: &Layout) -> PathBuf {
+    work(layout).join("bin")
 }
 
 /// The script that everything is done by.

@@ -9,6 +9,7 @@ mod commands;
 mod data;
 mod failure;
 mod image;
+mod kubernetes;
 mod layout;
 mod libclang;
 mod process;
@@ -44,6 +45,10 @@ Try
   server STORE             Run one of these servers until Ctrl-C, and say how a job reaches it.
 
 Kubernetes
+  demo                     From a checkout to a StreamJob with completed checkpoints, on the cluster that KUBECONFIG
+                           names, else on one that it starts on this machine.
+  e2e [FILTER]             The tests against a real cluster, chosen as for the demo.
+  chart                    Check the Helm chart and print what it renders to.
   cluster up               Start a Kubernetes cluster on this machine (as root; builds it the first time, 6 to 11
                            minutes). Also: down [--purge], status, env, images, smoke.
   cluster load [--release] Build Weir's image and make it known to that cluster's node.
@@ -61,6 +66,8 @@ Environment
   WEIR_TARGET_DIR          Where cargo builds. Default: $CARGO_TARGET_DIR, else target/ in the cache.
   WEIR_NO_INSTALL          When set, system packages are never installed; what is missing is named instead.
   LIBCLANG_PATH            The folder of libclang. Default: the system's, else one fetched into the cache.
+  KUBECONFIG               The cluster of demo and e2e; one on this machine if it is not set.
+  WEIR_IMAGE               The image that such a cluster pulls.
   ROCKSDB_LIB_DIR          A folder with a librocksdb.a of your own. Default: built once, kept in the cache.
 
 The first build compiles RocksDB, which takes about 12 minutes on 2 cores. It is kept in the cache.
@@ -97,6 +104,9 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "tidy" => no_arguments(command, rest).and_then(|()| tidy::check(&layout)),
         "test-storage" => servers::test_storage(&layout, rest),
         "server" => servers::foreground(&layout, rest),
+        "demo" => no_arguments(command, rest).and_then(|()| kubernetes::demo(&layout)),
+        "e2e" => kubernetes::e2e(&layout, rest),
+        "chart" => no_arguments(command, rest).and_then(|()| kubernetes::chart(&layout)),
         "cluster" => cluster::command(&layout, rest),
         "image" => image::command(&layout, rest),
         "kill-test" => commands::kill_test(&layout, rest),

@@ -1,5 +1,5 @@
-//! Writes `crds/generated` and the StreamJob reference in `docs`, or checks that they are what the types say; or
-//! prints the reference.
+//! Writes `crds/generated`, the same for the Helm chart, and the StreamJob reference in `docs`; or checks that they are
+//! what the types say; or prints the reference.
 
 use std::{
     fs,
@@ -27,8 +27,12 @@ fn main() -> anyhow::Result<ExitCode> {
 
 /// Every generated file: its path in the checkout, and its text.
 fn generated() -> anyhow::Result<Vec<(PathBuf, String)>> {
-    let definitions = weir_crds::crd::rendered()?.into_iter();
-    let definitions = definitions.map(|(name, text)| (Path::new("crds/generated").join(name), text));
+    // Once for `kubectl apply`, once for the chart.
+    let folders = ["crds/generated", "charts/weir/crds"];
+    let rendered = weir_crds::crd::rendered()?;
+    let definitions = folders
+        .iter()
+        .flat_map(|folder| rendered.iter().map(move |(name, text)| (Path::new(folder).join(name), text.clone())));
     let reference = (PathBuf::from("docs/reference/streamjob.md"), weir_crds::reference::markdown());
     Ok(definitions.chain([reference]).collect())
 }

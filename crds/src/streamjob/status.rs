@@ -19,7 +19,10 @@ pub struct StreamJobStatus {
     pub observed_generation: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<JobPhase>,
-    /// The current or last run.
+    /// The version that was last started, written down before it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunStatus>,
+    /// The current or last attempt of that run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<AttemptStatus>,
     /// What the current run started from.
@@ -77,7 +80,48 @@ pub enum JobPhase {
     Deleting,
 }
 
-/// One run of the job.
+/// One version of the spec on its way from start to stop. A pod that is lost within it is replaced; a change of the spec
+/// begins the next one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStatus {
+    /// Rises with every start of another version.
+    pub number: u64,
+    /// The generation whose spec runs; its text is in the ConfigMap `<job>-spec-<generation>`.
+    pub generation: i64,
+    /// Of what the pods run with: the same for specs that need no restart between them.
+    #[schemars(length(max = 64))]
+    pub hash: String,
+    /// The same without the parallelism.
+    #[schemars(length(max = 64))]
+    pub rescale_hash: String,
+    /// The folder of its checkpoints on the storage.
+    #[schemars(length(max = 512))]
+    pub storage_id: String,
+    pub since: Time,
+    /// It has completed a checkpoint (or, without checkpoints, has run).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verified: bool,
+    /// It was suspended, and everything of it has ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+    /// The last version that was verified before this one: what a rollback returns to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<SpecVersion>,
+}
+
+/// A version of the spec.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpecVersion {
+    pub generation: i64,
+    #[schemars(length(max = 64))]
+    pub hash: String,
+    #[schemars(length(max = 64))]
+    pub rescale_hash: String,
+}
+
+/// One run of the tasks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptStatus {
@@ -177,6 +221,12 @@ pub struct UpgradeRecord {
     pub result: UpgradeResult,
     /// The generation it came from.
     pub from: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// The address of the savepoint that was taken for it.
+    #[schemars(length(max = 1024))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub savepoint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took: Option<HumanDuration>,
     #[schemars(length(max = 4096))]

@@ -1,13 +1,16 @@
-use super::run::{drive, start_from, started};
+use super::run::{drive, report, start_from, started};
 use crate::http::HttpArguments;
 use crate::job_file::JobFile;
 use crate::security::SecurityArguments;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
+use serde::Serialize;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use weir_node::{CoordinatorOptions, DistributedJob, Registry};
+use weir_crds::text::{Diagnostic, Severity};
+use weir_node::{CoordinatorOptions, DistributedJob, Loaded, Outcome, Registry, StartError};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -26,19 +29,99 @@ pub(crate) struct Arguments {
     workers: usize,
     #[command(flatten)]
     http: HttpArguments,
+    /// For whoever starts coordinators again, as Kubernetes does: how the job ended is written to FILE as a line of JSON,
+    /// and the exit code is 0 wherever another start would end the same way.
+    #[arg(long, value_name = "FILE")]
+    outcome: Option<PathBuf>,
     /// Show no progress.
     #[arg(short, long)]
     quiet: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
-    let job = Arc::new(arguments.job.job(registry)?);
+    let job = match &arguments.outcome {
+        None => Arc::new(arguments.job.job(registry)?),
+        Some(file) => {
+            let Loaded { job, diagnostics, text: _ } = arguments.job.load(registry)?;
+            match job {
+                Some(job) => Arc::new(job),
+                None => return ended(file, Ending::Refused { reason: mistakes(&diagnostics) }),
+            }
+        }
+    };
     let from = start_from(arguments.from.as_deref())?;
     let security = arguments.security.security(&[("--listen", &arguments.listen.to_string())])?;
     let options = CoordinatorOptions { listen: arguments.listen, workers: arguments.workers, security };
-    started(&job, DistributedJob::start(Arc::clone(&job), &from, options), |distributed| {
+    let start = DistributedJob::start(Arc::clone(&job), &from, options);
+    if let (Some(file), Err(error)) = (&arguments.outcome, &start) {
+        match error {
+            StartError::AlreadyFinished => return ended(file, Ending::Finished),
+            StartError::Refused(reason) => return ended(file, Ending::Refused { reason: reason.clone() }),
+            // It may pass.
+            StartError::Storage(_) | StartError::Thread(_) => {}
+        }
+    }
+    started(&job, start, |distributed| {
         let (address, slots) = (distributed.address(), distributed.slots());
         eprintln!("{}: waiting at {address} for workers with {slots} slots", job.name);
-        drive(&job, distributed.into_job(), &arguments.http.of_coordinator(), arguments.quiet)
+        let outcome = drive(&job, distributed.into_job(), &arguments.http.of_coordinator(), arguments.quiet)?;
+        let code = report(&job.name, &outcome);
+        match &arguments.outcome {
+            Some(file) => ended(file, Ending::of(outcome)),
+            None => Ok(code),
+        }
     })
+}
+
+/// By field: whoever reads them does not see the file.
+fn mistakes(diagnostics: &[Diagnostic]) -> String {
+    let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error);
+    let lines: Vec<String> =
+        errors.map(|found| format!("{}: {}; {}", found.field_path, found.reason, found.remedy)).collect();
+    lines.join("\n")
+}
+
+/// How a job ended, as the operator reads it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+enum Ending {
+    Finished,
+    Stopped { savepoint: Option<String> },
+    Cancelled,
+    Failed { reason: String },
+    Refused { reason: String },
+    Fenced { reason: String },
+}
+
+impl Ending {
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Finished => Ending::Finished,
+            Outcome::Stopped { savepoint } => Ending::Stopped { savepoint },
+            Outcome::Cancelled => Ending::Cancelled,
+            Outcome::Failed { reason } => Ending::Failed { reason },
+            Outcome::Fenced { by } => Ending::Fenced { reason: by },
+        }
+    }
+
+    /// Reasons as long as Kubernetes keeps a termination message.
+    fn bounded(self) -> Self {
+        let short = |reason: String| reason.chars().take(REASON_CHARS).collect::<String>();
+        match self {
+            Ending::Failed { reason } => Ending::Failed { reason: short(reason) },
+            Ending::Refused { reason } => Ending::Refused { reason: short(reason) },
+            Ending::Fenced { reason } => Ending::Fenced { reason: short(reason) },
+            other => other,
+        }
+    }
+}
+
+/// A quarter of what Kubernetes keeps, in bytes: a character may take four.
+const REASON_CHARS: usize = 1_000;
+
+fn ended(file: &Path, ending: Ending) -> Result<ExitCode> {
+    let line = serde_json::to_string(&ending.bounded())?;
+    eprintln!("{line}");
+    std::fs::write(file, line + "\n").with_context(|| format!("--outcome {}", file.display()))?;
+    Ok(ExitCode::SUCCESS)
 }

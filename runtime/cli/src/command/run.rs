@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
     let http = arguments.http.of_run();
     let Some(workers) = arguments.workers else {
         let local = LocalJob::start(Arc::clone(&job), &from);
-        return started(&job, local, |local| drive(&job, local, &http, arguments.quiet));
+        return started(&job, local, |local| Ok(report(&job.name, &drive(&job, local, &http, arguments.quiet)?)));
     };
     // Other users of this machine reach its loopback, too.
     let certificates =
@@ -56,9 +56,9 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
         let tls_dir = certificates.folder().to_path_buf();
         let worker = Worker { coordinator: distributed.address(), slots, local_dir, tls_dir };
         let children = Children::start(workers, &worker, certificates)?;
-        let code = drive(&job, distributed.into_job(), &http, arguments.quiet);
+        let outcome = drive(&job, distributed.into_job(), &http, arguments.quiet);
         children.end();
-        code
+        Ok(report(&job.name, &outcome?))
     })
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn started<T>(
 }
 
 /// Runs a job to its end, shows how it goes, and takes requests meanwhile.
-pub(crate) fn drive(job: &Arc<Job>, local: LocalJob, http: &HttpOptions, quiet: bool) -> Result<ExitCode> {
+pub(crate) fn drive(job: &Arc<Job>, local: LocalJob, http: &HttpOptions, quiet: bool) -> Result<Outcome> {
     let server = HttpServer::start(Arc::clone(job), local.status(), local.requests(), http)?;
     if let Some(address) = server.address() {
         eprintln!("{}: HTTP at http://{address}", job.name);
@@ -89,7 +89,7 @@ pub(crate) fn drive(job: &Arc<Job>, local: LocalJob, http: &HttpOptions, quiet: 
     let outcome = local.run();
     progress.end();
     server.finish();
-    Ok(report(&job.name, &outcome))
+    Ok(outcome)
 }
 
 pub(crate) fn start_from(text: Option<&str>) -> Result<StartFrom> {
@@ -141,7 +141,7 @@ fn stop_on_interrupt(local: &LocalJob) -> Result<()> {
     Ok(())
 }
 
-fn report(name: &str, outcome: &Outcome) -> ExitCode {
+pub(crate) fn report(name: &str, outcome: &Outcome) -> ExitCode {
     match outcome {
         Outcome::Finished => {
             println!("{name}: finished");

@@ -45,6 +45,25 @@ pub(crate) fn run(arguments: &Arguments, registry: &Arc<Registry>) -> Result<Exi
         local_dir: arguments.local_dir.clone(),
         security,
     };
+    end_on_terminate()?;
     run_worker(&options, registry)?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// As process 1 of a container it would not be ended by a signal that nobody handles. What it runs is taken up from the
+/// last checkpoint, so there is nothing to wait for.
+fn end_on_terminate() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+                terminate.recv().await;
+                std::process::exit(TERMINATED);
+            }
+        });
+    })?;
+    Ok(())
+}
+
+/// 128 and the signal's number, as a shell says it.
+const TERMINATED: i32 = 143;

@@ -1,0 +1,149 @@
+//! One job through all that is done to a job, and its output as if nothing had been.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use weir_crds::StreamJob;
+use weir_crds::conditions::ConditionType;
+use weir_crds::streamjob::{JobPhase, UpgradeMode, UpgradeResult};
+use weir_e2e::Namespace;
+
+const JOB: &str = include_str!("job.yaml");
+/// At 2,000 a second: as long as the rest of the test takes, and some more.
+const ROWS: u64 = 300_000;
+const LONG: Duration = Duration::from_secs(180);
+
+fn completed(job: &StreamJob) -> Option<u64> {
+    Some(job.status.as_ref()?.checkpoints.as_ref()?.last_completed.as_ref()?.id)
+}
+
+fn phase(job: &StreamJob) -> Option<JobPhase> {
+    job.status.as_ref()?.phase
+}
+
+#[test]
+fn a_job_lives_through_what_is_done_to_it() {
+    let Some(cluster) = Namespace::create("lifecycle") else { return };
+    let job = JOB.replace("ROWS", &ROWS.to_string());
+    cluster.apply(&job).unwrap();
+    let ready = cluster.await_condition("numbers", ConditionType::Ready, "True", LONG);
+    assert!(completed(&ready).is_some(), "Ready means that a checkpoint has completed");
+    let columns = cluster.kubectl(&["get", "sj", "numbers"]).unwrap();
+    for column in ["STATE", "PARALLELISM", "LAST CHECKPOINT", "RESTARTS", "READY", "AGE"] {
+        assert!(columns.contains(column), "{columns}");
+    }
+    eprintln!("{columns}");
+    cluster.await_true("Checkpoint objects are listed", LONG, || {
+        cluster.kubectl(&["get", "checkpoints", "-o", "name"]).is_ok_and(|list| list.contains("numbers-0000"))
+    });
+    eprintln!("{}", cluster.kubectl(&["get", "checkpoints"]).unwrap());
+
+    // The coordinator's pod is lost, and a worker's.
+    let moves_on = |what: &str| {
+        let before = completed(&cluster.job("numbers").unwrap()).unwrap_or_default();
+        cluster.await_job("numbers", &format!("it checkpoints again after {what}"), LONG, |job| {
+            phase(job) == Some(JobPhase::Running) && completed(job).is_some_and(|id| id > before)
+        })
+    };
+    cluster.kubectl(&["delete", "pod", "numbers-coordinator", "--grace-period=0", "--force"]).unwrap();
+    moves_on("the loss of the coordinator");
+    cluster.kubectl(&["delete", "pod", "numbers-worker-0", "--grace-period=0", "--force"]).unwrap();
+    moves_on("the loss of a worker");
+
+    // Another spec: a savepoint, and verified by a checkpoint.
+    cluster.apply(&job.replace("id % 100", "id % 50").replace("interval: 2s", "interval: 1s")).unwrap();
+    let upgraded = cluster.await_job("numbers", "the upgrade is decided", LONG, |job| {
+        let upgrades = job.status.as_ref().map(|status| status.upgrades.as_slice()).unwrap_or_default();
+        upgrades.first().is_some_and(|upgrade| upgrade.result != UpgradeResult::InProgress)
+    });
+    eprintln!("{:?}", upgraded.status.unwrap().upgrades);
+
+    // Suspended and resumed: no pods meanwhile.
+    cluster.kubectl(&["patch", "sj", "numbers", "--type=merge", "-p", r#"{"spec":{"state":"Suspended"}}"#]).unwrap();
+    cluster.await_condition("numbers", ConditionType::Suspended, "True", LONG);
+    cluster.await_true("no pods", LONG, || {
+        cluster.kubectl(&["get", "pods", "-o", "name"]).is_ok_and(|list| list.is_empty())
+    });
+    cluster.kubectl(&["patch", "sj", "numbers", "--type=merge", "-p", r#"{"spec":{"state":"Running"}}"#]).unwrap();
+    cluster.await_condition("numbers", ConditionType::Ready, "True", LONG);
+
+    // Rescaled.
+    cluster.kubectl(&["scale", "sj/numbers", "--replicas=3"]).unwrap();
+    cluster.await_job("numbers", "3 subtasks", LONG, |job| {
+        job.status.as_ref().is_some_and(|status| status.replicas == Some(3) && status.phase == Some(JobPhase::Running))
+    });
+
+    // Deleted and made again: it goes on where it was.
+    let current = cluster.job("numbers").unwrap();
+    cluster.kubectl(&["delete", "sj", "numbers", "--timeout=120s"]).unwrap();
+    let again = StreamJob { status: None, metadata: named("numbers"), ..current };
+    cluster.apply(&serde_json::to_string(&again).unwrap()).unwrap();
+    let finished = cluster
+        .await_job("numbers", "finished", Duration::from_secs(400), |job| phase(job) == Some(JobPhase::Finished));
+    let restored = finished.status.unwrap().restored_from;
+    eprintln!("restored from {restored:?}");
+    exactly_once(&cluster);
+}
+
+#[test]
+fn a_version_that_is_no_good_is_rolled_back() {
+    let Some(cluster) = Namespace::create("rollback") else { return };
+    let job = JOB.replace("ROWS", "100000000");
+    cluster.apply(&job).unwrap();
+    cluster.await_condition("numbers", ConditionType::Ready, "True", LONG);
+    // It passes the schema, and planning finds the mistake.
+    cluster.apply(&job.replace("COUNT(*) AS n", "COUNT(nothing_of_that_name) AS n")).unwrap();
+    let back = cluster.await_job("numbers", "rolled back", LONG, |job| {
+        let status = job.status.as_ref();
+        status
+            .and_then(|status| status.upgrades.first())
+            .is_some_and(|upgrade| upgrade.result == UpgradeResult::RolledBack)
+            && phase(job) == Some(JobPhase::Running)
+    });
+    let status = back.status.unwrap();
+    let upgrade = &status.upgrades[0];
+    assert_eq!((upgrade.mode, upgrade.from), (UpgradeMode::Savepoint, 1));
+    assert!(upgrade.message.as_ref().is_some_and(|why| why.contains("nothing_of_that_name")), "{upgrade:?}");
+    let degraded = cluster.await_condition("numbers", ConditionType::Degraded, "True", LONG);
+    eprintln!("{:#?}", degraded.status.unwrap().conditions);
+    // The spec that was good is taken as what runs.
+    cluster.apply(&job).unwrap();
+    cluster.await_condition("numbers", ConditionType::Ready, "True", LONG);
+    cluster.kubectl(&["delete", "sj", "numbers", "--timeout=120s"]).unwrap();
+}
+
+fn named(name: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta { name: Some(name.to_owned()), ..Default::default() }
+}
+
+/// Every number once, where this machine can look into the volume.
+fn exactly_once(cluster: &Namespace) {
+    let Some(folder) = cluster.folder_of_claim("state") else {
+        eprintln!("the volume is on another machine: its content is not compared");
+        return;
+    };
+    let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
+    read(&folder.join("out"), &mut seen);
+    let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).take(5).collect();
+    let missing: Vec<_> = (0..ROWS).filter(|id| !seen.contains_key(id)).take(5).collect();
+    assert!(twice.is_empty() && missing.is_empty(), "twice: {twice:?}, missing: {missing:?}, of {}", seen.len());
+    eprintln!("{} numbers, each once", seen.len());
+}
+
+fn read(folder: &Path, seen: &mut BTreeMap<u64, u32>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(['.', '_']));
+        match path.is_dir() {
+            _ if is_hidden => {}
+            true => read(&path, seen),
+            false => {
+                for line in std::fs::read_to_string(&path).unwrap().lines() {
+                    let row: serde_json::Value = serde_json::from_str(line).unwrap();
+                    *seen.entry(row["id"].as_u64().unwrap()).or_default() += 1;
+                }
+            }
+        }
+    }
+}

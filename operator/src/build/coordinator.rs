@@ -1,0 +1,74 @@
+//! The coordinator's pod. It has one name for all runs, so that there can be only one; the commit log fences whatever
+//! a lost node may still run. The kubelet starts a crashed one again by itself; one that ended for good says so.
+
+use serde_json::{Value, json};
+
+use super::pod::{Draft, JOB_FOLDER, Scratch, TOKEN_FOLDER, job_file, template, without_nulls};
+use super::{BuildError, Parts, SPEC_KEY};
+use crate::names::{self, CONTROL_PORT, COORDINATOR, HTTP_PORT, RESTART_ANNOTATION, RUN_ANNOTATION};
+
+/// A stop takes a last checkpoint: at least so long, at most the checkpoint timeout or this.
+const GRACE_SECONDS: (u64, u64) = (30, 600);
+
+pub(super) fn pod(parts: &Parts<'_>) -> Result<Value, BuildError> {
+    let pods = parts.spec.pods.as_ref().and_then(|pods| pods.coordinator.as_ref());
+    let timeout = parts.spec.checkpoint.as_ref().map_or(0, |policy| policy.timeout().as_secs());
+    let restart = parts.job.metadata.annotations.as_ref().and_then(|all| all.get(RESTART_ANNOTATION));
+    let (job_volume, job_mount) = job_file(parts);
+    let token_volume = json!({"name": "token", "secret": {"secretName": names::token(parts.name())}});
+    let template = template(
+        parts,
+        Draft {
+            component: COORDINATOR,
+            annotations: without_nulls(json!({
+                RUN_ANNOTATION: parts.run.number.to_string(),
+                RESTART_ANNOTATION: restart,
+            })),
+            arguments: arguments(parts),
+            ports: json!([
+                {"name": "control", "containerPort": CONTROL_PORT},
+                {"name": "http", "containerPort": HTTP_PORT},
+            ]),
+            readiness: json!({"tcpSocket": {"port": "control"}, "periodSeconds": 5}),
+            resources: pods.and_then(|pods| pods.resources.as_ref()),
+            restart_policy: "OnFailure",
+            grace_period_seconds: timeout.clamp(GRACE_SECONDS.0, GRACE_SECONDS.1),
+            scratch: Scratch::EmptyDir { size: None },
+            volumes: vec![job_volume, token_volume],
+            mounts: vec![job_mount, json!({"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": true})],
+            template: pods.and_then(|pods| pods.template.as_ref()),
+            template_field: "spec.pods.coordinator.template",
+        },
+    )?;
+    let mut metadata = serde_json::to_value(template.metadata).unwrap_or_default();
+    if let (Some(fields), Value::Object(own)) =
+        (metadata.as_object_mut(), parts.metadata(names::coordinator(parts.name())))
+    {
+        for (key, value) in own {
+            if key != "labels" {
+                fields.insert(key, value);
+            }
+        }
+    }
+    Ok(without_nulls(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template.spec})))
+}
+
+fn arguments(parts: &Parts<'_>) -> Vec<String> {
+    [
+        "coordinator",
+        &format!("{JOB_FOLDER}/{SPEC_KEY}"),
+        "--listen",
+        &format!("0.0.0.0:{CONTROL_PORT}"),
+        "--workers",
+        &parts.workers_needed().to_string(),
+        "--http",
+        &format!("0.0.0.0:{HTTP_PORT}"),
+        "--http-token-file",
+        &format!("{TOKEN_FOLDER}/token"),
+        "--outcome",
+        "/dev/termination-log",
+        "--quiet",
+    ]
+    .map(str::to_owned)
+    .into()
+}

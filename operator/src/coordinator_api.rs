@@ -1,0 +1,123 @@
+//! What the coordinator of a job says over its REST API, as a decision needs it.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use weir_api::view::{
+    JobPhase, JobView, SavepointRequest, SavepointState as ApiSavepointState, SavepointView, StopRequest,
+};
+use weir_api::{Address, Client, SavepointId};
+
+use crate::build::token_of;
+use crate::names::{self, HTTP_PORT};
+use crate::world::{CompletedCheckpoint, Runtime, SavepointState};
+
+/// A coordinator that does not answer by then counts as not reached; it is asked again soon.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks one job's coordinator.
+pub struct CoordinatorApi(Client);
+
+impl CoordinatorApi {
+    pub fn of(token_key: &[u8], namespace: &str, job: &str) -> Self {
+        let authority = format!("{}.{namespace}.svc:{HTTP_PORT}", names::coordinator(job));
+        CoordinatorApi(Client::new(Address::Tcp(authority)).with_token(token_of(token_key, namespace, job)))
+    }
+
+    /// `None` while it can't be asked. `storage_id` tells whether it is this job's at all.
+    pub async fn runtime(&self, storage_id: &str) -> Option<Runtime> {
+        let asked = async {
+            let job = self.0.job().await?;
+            let savepoints = self.0.savepoints().await?;
+            Ok::<_, weir_api::ClientError>((job, savepoints.savepoints))
+        };
+        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Ok((job, savepoints))) if job.uid == storage_id => Some(runtime(job, savepoints)),
+            Ok(Ok((job, _))) => {
+                tracing::warn!(uid = job.uid, expected = storage_id, "another job answers");
+                None
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the coordinator does not answer");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// What the job could be restored from.
+    pub async fn restore_points(&self) -> Result<weir_api::view::RestorePointsView, String> {
+        self.bounded(self.0.restore_points()).await
+    }
+
+    /// The same savepoint, however often it is asked for.
+    pub async fn stop_with_savepoint(&self, id: &str) -> Result<(), String> {
+        let savepoint = Some(SavepointRequest { id: SavepointId::try_from(id.to_owned())?, folder: None });
+        self.bounded(self.0.stop(&StopRequest { savepoint })).await.map(drop)
+    }
+
+    pub async fn savepoint(&self, id: &str, folder: Option<String>) -> Result<SavepointView, String> {
+        let request = SavepointRequest { id: SavepointId::try_from(id.to_owned())?, folder };
+        self.bounded(self.0.trigger_savepoint(&request)).await
+    }
+
+    pub async fn savepoints(&self) -> Result<Vec<SavepointView>, String> {
+        self.bounded(self.0.savepoints()).await.map(|view| view.savepoints)
+    }
+
+    pub async fn cancel(&self) -> Result<(), String> {
+        self.bounded(self.0.cancel()).await.map(drop)
+    }
+
+    async fn bounded<T>(&self, asked: impl Future<Output = Result<T, weir_api::ClientError>>) -> Result<T, String> {
+        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),
+        }
+    }
+}
+
+fn runtime(job: JobView, savepoints: Vec<SavepointView>) -> Runtime {
+    let last_failed = job.checkpoints.last_failed;
+    Runtime {
+        is_running: job.phase == JobPhase::Running,
+        is_restarting: job.phase == JobPhase::Restarting,
+        is_ending: job.phase == JobPhase::Ending || job.phase.is_final(),
+        epoch: job.epoch,
+        attempt: u64::from(job.attempt),
+        started_at: timestamp(job.started_at_ms),
+        running_since: job.running_since_ms.and_then(timestamp),
+        waits_for: job.waits_for,
+        restored_from: job.restored_from,
+        parallelism: job.parallelism,
+        restarts: job.restarts.count,
+        last_failure: job.restarts.last_failure,
+        last_failure_at: job.restarts.last_at_ms.and_then(timestamp),
+        completed: job.checkpoints.completed,
+        failed_in_a_row: job.checkpoints.failed_in_a_row,
+        checkpoint_failure: last_failed.and_then(|failed| failed.failure),
+        last_completed: job.checkpoints.last_completed.and_then(|last| {
+            Some(CompletedCheckpoint {
+                id: last.id,
+                completed_at: timestamp(last.triggered_at_ms.saturating_add(last.duration_ms))?,
+                duration: Duration::from_millis(last.duration_ms),
+                new_bytes: last.new_bytes,
+                full_bytes: last.full_bytes,
+            })
+        }),
+        savepoints: savepoints.into_iter().map(|view| (view.id.to_string(), savepoint(view))).collect(),
+    }
+}
+
+fn savepoint(view: SavepointView) -> SavepointState {
+    match view.state {
+        ApiSavepointState::InProgress => SavepointState::InProgress,
+        ApiSavepointState::Completed => SavepointState::Completed { address: view.address.unwrap_or_default() },
+        ApiSavepointState::Failed => SavepointState::Failed { reason: view.failure.unwrap_or_default() },
+    }
+}
+
+/// To the second, as Kubernetes writes times.
+pub fn timestamp(millis: u64) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(millis / 1_000).ok()?).ok()
+}

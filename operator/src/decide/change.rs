@@ -1,0 +1,191 @@
+//! From one version of the spec to the next: savepoint, stop, start. What follows, the new version's verification and
+//! the way back, is in `steady`.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use weir_crds::streamjob::{ApprovalMode, Intention, RunStatus, UpgradeMode, UpgradeRecord, UpgradeResult};
+
+use super::{Action, Change, Decision, STOP_WITH_SAVEPOINT, act, ended, new_run, record, wait};
+use crate::outcome::Outcome;
+use crate::world::{Coordinator, CoordinatorPod, PodState, SavepointState, World};
+
+/// How long an upgrade waits for a coordinator that could take its savepoint.
+const SAVEPOINT_PATIENCE: Duration = Duration::from_secs(600);
+
+/// The spec asks for another version than the one that runs.
+pub(super) fn roll_out(world: &World, run: &RunStatus) -> Decision {
+    let current = world.upgrade().filter(|upgrade| upgrade.generation == world.generation);
+    let Some(upgrade) = current else { return begin(world, run) };
+    match (&world.coordinator, upgrade.mode) {
+        (Coordinator::Present(pod), _) if pod.is_terminating => wait("Stopping", "the version before is stopping"),
+        (Coordinator::Present(CoordinatorPod { state: PodState::Ended(outcome), .. }), UpgradeMode::Savepoint) => {
+            ended_for(upgrade, outcome)
+        }
+        (Coordinator::Present(_), UpgradeMode::Savepoint) if upgrade.savepoint.is_none() => {
+            with_savepoint(world, run, upgrade)
+        }
+        (Coordinator::Present(_), _) => {
+            act(Action::DeleteCoordinator, "Stopping", "the version before takes a last checkpoint and stops")
+        }
+        // Lost in the middle of its savepoint: it has to come back, and is asked for the same one.
+        (Coordinator::Absent, UpgradeMode::Savepoint) if upgrade.savepoint.is_none() => super::steady::keep(world, run),
+        (Coordinator::Absent, _) => start(world, run, upgrade),
+    }
+}
+
+/// Writes down what will be done.
+fn begin(world: &World, run: &RunStatus) -> Decision {
+    let Some((mode, why)) = mode(world, run) else {
+        let text = format!(
+            "generation {} waits for the annotation {}: \"{}\"",
+            world.generation,
+            crate::names::APPROVE_ANNOTATION,
+            world.generation
+        );
+        return wait("AwaitingApproval", text);
+    };
+    // A version that was never verified is no place to come back to: the one before it is.
+    let superseded = world.upgrade();
+    let from = super::fallback(Some(run)).map_or(run.generation, |version| version.generation);
+    let upgrade = UpgradeRecord {
+        generation: world.generation,
+        mode,
+        result: UpgradeResult::InProgress,
+        from,
+        started_at: Some(Time(world.now)),
+        savepoint: None,
+        took: None,
+        message: Some(why.to_owned()),
+    };
+    let text = format!("from generation {from} to {}: {why}", world.generation);
+    match superseded {
+        // One record at a time: first the old one is closed, then the new one begins.
+        Some(old) => {
+            let old = ended(world, old, UpgradeResult::Superseded, Some(format!("by generation {}", world.generation)));
+            let change = Change { upgrade: Some(old), intention: Some(None), ..Change::default() };
+            act(record(change), "UpgradeSuperseded", text)
+        }
+        None => act(record(Change { upgrade: Some(upgrade), ..Change::default() }), "UpgradeStarted", text),
+    }
+}
+
+/// What the new version starts from, and why that. `None`: a person has to allow it first.
+fn mode(world: &World, run: &RunStatus) -> Option<(UpgradeMode, &'static str)> {
+    let policy = &world.policy;
+    if policy.approval == ApprovalMode::Manual && !policy.approved {
+        return None;
+    }
+    let last = |why| Some((UpgradeMode::LastCheckpoint, why));
+    if policy.mode == UpgradeMode::Stateless {
+        return Some((UpgradeMode::Stateless, "the spec says so; the state of the version before stays where it is"));
+    }
+    if !policy.checkpointing {
+        return last("the job takes no checkpoints");
+    }
+    if run.stopped {
+        return last("nothing runs that could take a savepoint");
+    }
+    if !run.verified {
+        return last("the version that runs has not completed a checkpoint, so there is nothing newer to save");
+    }
+    if matches!(world.outcome(), Some(Outcome::Failed { .. } | Outcome::Refused { .. } | Outcome::Cancelled)) {
+        return last("the version before has failed");
+    }
+    if world.target.rescale == run.rescale_hash {
+        return last("only the parallelism changes, and checkpoints can be rescaled");
+    }
+    match policy.mode {
+        UpgradeMode::Savepoint => Some((UpgradeMode::Savepoint, "a savepoint is taken first")),
+        _ => last("the spec says so"),
+    }
+}
+
+/// The old version runs, and has to stop with a savepoint.
+fn with_savepoint(world: &World, run: &RunStatus, upgrade: &UpgradeRecord) -> Decision {
+    let id = format!("{}-upgrade-{}", world.savepoint_prefix, upgrade.generation);
+    let is_intended = world.status.intention.as_ref().is_some_and(|intention| intention.id == id);
+    let waited =
+        upgrade.started_at.as_ref().map_or(Duration::ZERO, |since| world.now.duration_since(since.0).unsigned_abs());
+    let Some(runtime) = world.runtime.as_ref().filter(|runtime| runtime.is_running || is_intended) else {
+        return match waited > SAVEPOINT_PATIENCE {
+            true => hold(
+                world,
+                upgrade,
+                "the version that runs cannot take a savepoint: it does not answer, or is restarting",
+            ),
+            // It is kept going meanwhile: it may be that very coordinator which has to come up.
+            false => match super::steady::keep(world, run) {
+                Decision { action: Action::Wait, message, .. } => wait("AwaitingSavepoint", message),
+                other => other,
+            },
+        };
+    };
+    if !is_intended {
+        let intention = Intention {
+            action: STOP_WITH_SAVEPOINT.to_owned(),
+            id: id.clone(),
+            generation: upgrade.generation,
+            since: Time(world.now),
+        };
+        let change = Change { intention: Some(Some(intention)), ..Change::default() };
+        return act(record(change), "SavepointIntended", format!("savepoint {id} is about to be taken"));
+    }
+    match runtime.savepoints.get(&id) {
+        None if runtime.is_ending => wait("Stopping", "the version before is ending"),
+        None => {
+            act(Action::StopWithSavepoint { id: id.clone() }, "TakingSavepoint", format!("savepoint {id} is taken"))
+        }
+        Some(SavepointState::InProgress) => wait("TakingSavepoint", format!("savepoint {id} is being written")),
+        Some(SavepointState::Completed { .. }) => {
+            wait("Stopping", "the savepoint stands; the version before is ending")
+        }
+        Some(SavepointState::Failed { reason }) => hold(world, upgrade, &format!("savepoint {id} failed: {reason}")),
+    }
+}
+
+/// The old version has ended, with the savepoint or otherwise.
+fn ended_for(upgrade: &UpgradeRecord, outcome: &Outcome) -> Decision {
+    let (mode, savepoint, text) = match outcome {
+        Outcome::Stopped { savepoint: Some(address) } => {
+            (UpgradeMode::Savepoint, Some(address.clone()), format!("the savepoint stands: {address}"))
+        }
+        Outcome::Stopped { savepoint: None } | Outcome::Finished => {
+            (UpgradeMode::LastCheckpoint, None, "the version before ended by itself, with a last checkpoint".to_owned())
+        }
+        Outcome::Cancelled | Outcome::Failed { .. } | Outcome::Refused { .. } | Outcome::Fenced { .. } => {
+            (UpgradeMode::LastCheckpoint, None, "the version before failed before its savepoint".to_owned())
+        }
+    };
+    if upgrade.savepoint == savepoint && upgrade.mode == mode {
+        return act(Action::DeleteCoordinator, "Stopped", text);
+    }
+    let upgrade = UpgradeRecord { mode, savepoint, message: Some(text.clone()), ..upgrade.clone() };
+    act(record(Change { upgrade: Some(upgrade), intention: Some(None), ..Change::default() }), "Stopped", text)
+}
+
+/// Nothing of the old version runs any more: the new one is written down as the one that runs.
+fn start(world: &World, run: &RunStatus, upgrade: &UpgradeRecord) -> Decision {
+    let storage_id = match upgrade.mode {
+        // A folder of its own: what there was stays, and is found again by going back.
+        UpgradeMode::Stateless => format!("{}.g{}", base_of(&run.storage_id), world.generation),
+        UpgradeMode::Savepoint | UpgradeMode::LastCheckpoint => run.storage_id.clone(),
+    };
+    let next = new_run(world, run.number + 1, storage_id);
+    let text = format!("generation {} is started as run {}", world.generation, next.number);
+    act(record(Change { run: Some(next), ..Change::default() }), "Upgrading", text)
+}
+
+fn base_of(storage_id: &str) -> &str {
+    storage_id.rsplit_once(".g").filter(|(_, end)| end.parse::<u64>().is_ok()).map_or(storage_id, |(base, _)| base)
+}
+
+/// The old version keeps running; the condition says why.
+fn hold(world: &World, upgrade: &UpgradeRecord, why: &str) -> Decision {
+    let change = Change {
+        upgrade: Some(ended(world, upgrade, UpgradeResult::Held, Some(why.to_owned()))),
+        intention: Some(None),
+        ..Change::default()
+    };
+    act(record(change), "UpgradeHeld", format!("the old version goes on: {why}"))
+}

@@ -1,0 +1,176 @@
+//! Keeping a run going, and telling whether the version it runs is good.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use weir_crds::streamjob::{OnUpgradeFailure, RunStatus, UpgradeMode, UpgradeRecord, UpgradeResult};
+
+use super::{Action, Change, Decision, act, ended, record, wait};
+use crate::outcome::Outcome;
+use crate::world::{Coordinator, CoordinatorPod, PodState, RunSpec, World};
+
+/// What the current run needs next.
+pub(super) fn keep(world: &World, run: &RunStatus) -> Decision {
+    if world.run_spec == RunSpec::Lost {
+        let text = "the ConfigMap with the spec of the version that runs is gone: apply a spec that changes something";
+        return wait("SpecLost", text);
+    }
+    if run.stopped {
+        let run = RunStatus { stopped: false, ..run.clone() };
+        return act(record(Change { run: Some(run), ..Change::default() }), "Resuming", "the job goes on");
+    }
+    match &world.coordinator {
+        // Of a version before: it has to be gone before this one begins.
+        Coordinator::Present(pod) if pod.run != run.number => match pod.is_terminating {
+            true => wait("Stopping", "the version before takes its last checkpoint"),
+            false => act(Action::DeleteCoordinator, "Stopping", "the version before is stopped"),
+        },
+        Coordinator::Present(CoordinatorPod { is_terminating: true, .. }) => {
+            wait("CoordinatorLeaving", "the coordinator's pod is going; a new one takes its place")
+        }
+        Coordinator::Present(CoordinatorPod { state: PodState::Ended(outcome), .. }) => over(world, run, outcome),
+        Coordinator::Present(CoordinatorPod { state: PodState::Lost { message }, .. }) => {
+            act(Action::DeleteCoordinator, "CoordinatorLost", format!("the coordinator's pod is lost: {message}"))
+        }
+        coordinator => alive(world, run, coordinator),
+    }
+}
+
+/// The coordinator has ended for good, and said how.
+fn over(world: &World, run: &RunStatus, outcome: &Outcome) -> Decision {
+    let (reason, text) = match outcome {
+        Outcome::Finished if world.workers.replicas > 0 => {
+            return act(Action::ApplyObjects { workers: 0 }, "Finished", "all input was read; the workers are let go");
+        }
+        Outcome::Finished => return finished(world, run),
+        // Somebody told the coordinator, and not the resource, which says that the job runs.
+        Outcome::Stopped { .. } => {
+            return act(Action::DeleteCoordinator, "Restarting", "the job was stopped, and its spec says that it runs");
+        }
+        Outcome::Cancelled => ("Cancelled", "somebody cancelled the job".to_owned()),
+        Outcome::Failed { reason } => ("JobFailed", reason.clone()),
+        Outcome::Refused { reason } => ("Refused", reason.clone()),
+        Outcome::Fenced { reason } => ("Fenced", reason.clone()),
+    };
+    if let Some(upgrade) = world.upgrade().filter(|upgrade| upgrade.generation == run.generation) {
+        return give_up(world, run, upgrade, text);
+    }
+    if world.restart_asked.is_some() {
+        return act(Action::DeleteCoordinator, "Restarting", "a restart was asked for");
+    }
+    if world.workers.replicas > 0 {
+        return act(Action::ApplyObjects { workers: 0 }, reason, text);
+    }
+    wait(reason, text)
+}
+
+fn finished(world: &World, run: &RunStatus) -> Decision {
+    match world.upgrade().filter(|upgrade| upgrade.generation == run.generation) {
+        Some(upgrade) => verified(world, run, upgrade, "it finished"),
+        None => wait("Finished", "all input was read and everything is committed"),
+    }
+}
+
+/// The coordinator runs, or should.
+fn alive(world: &World, run: &RunStatus, coordinator: &Coordinator) -> Decision {
+    let workers = &world.workers;
+    if !workers.is_current || workers.replicas != workers.needed {
+        let action = Action::ApplyObjects { workers: workers.needed };
+        return act(action, "Applying", format!("services and {} workers are set up", workers.needed));
+    }
+    if !workers.stale.is_empty() {
+        let text = format!("{} workers are of a version before", workers.stale.len());
+        return act(Action::DeleteWorkers(workers.stale.clone()), "ReplacingWorkers", text);
+    }
+    let Coordinator::Present(pod) = coordinator else {
+        return act(Action::CreateCoordinator, "StartingCoordinator", format!("run {} is started", run.number));
+    };
+    if let Some(upgrade) = world.upgrade().filter(|upgrade| upgrade.generation == run.generation) {
+        return verify(world, run, upgrade, pod);
+    }
+    if world.restart_asked.is_some() {
+        return act(Action::DeleteCoordinator, "Restarting", "a restart was asked for");
+    }
+    if !run.verified && is_good(world, 1) {
+        let run = RunStatus { verified: true, ..run.clone() };
+        let good = Some(run.generation);
+        let change = Change { run: Some(run), last_good_generation: good, ..Change::default() };
+        return act(record(change), "Verified", "the version has completed a checkpoint");
+    }
+    match (&pod.state, &world.runtime) {
+        (PodState::Waiting { reason, message }, _) => wait("CoordinatorWaits", format!("{reason}: {message}")),
+        (_, None) => wait("CoordinatorUnreachable", "the coordinator does not answer yet"),
+        (_, Some(runtime)) if runtime.is_running => wait("Running", "the job runs"),
+        (_, Some(runtime)) => {
+            let waits_for = runtime.waits_for.clone().unwrap_or_else(|| "the tasks are being deployed".to_owned());
+            wait("Deploying", workers.trouble.clone().unwrap_or(waits_for))
+        }
+    }
+}
+
+/// A new version that has been started: good, not yet, or given up.
+fn verify(world: &World, run: &RunStatus, upgrade: &UpgradeRecord, pod: &CoordinatorPod) -> Decision {
+    if is_good(world, world.policy.verify_checkpoints) {
+        return verified(world, run, upgrade, "it completed its checkpoints");
+    }
+    let age = world.now.duration_since(run.since.0);
+    if age.unsigned_abs() < world.policy.verify_deadline {
+        return wait("Verifying", format!("generation {} has to complete a checkpoint", run.generation));
+    }
+    let why = match &pod.state {
+        PodState::Waiting { reason, message } => format!("{reason}: {message}"),
+        _ => {
+            let failure = world.runtime.as_ref().and_then(|runtime| runtime.last_failure.clone());
+            failure.or_else(|| world.workers.trouble.clone()).unwrap_or_else(|| "no reason is known".to_owned())
+        }
+    };
+    give_up(world, run, upgrade, format!("not verified within {:?}: {why}", world.policy.verify_deadline))
+}
+
+fn verified(world: &World, run: &RunStatus, upgrade: &UpgradeRecord, how: &str) -> Decision {
+    let change = Change {
+        run: Some(RunStatus { verified: true, ..run.clone() }),
+        upgrade: Some(ended(world, upgrade, UpgradeResult::Verified, None)),
+        intention: Some(None),
+        last_good_generation: Some(run.generation),
+    };
+    act(record(change), "Verified", format!("generation {} is good: {how}", run.generation))
+}
+
+/// Back to the version before, or a halt: as the spec says. State is never dropped for it: both versions go on from
+/// the latest checkpoint, which is that of the savepoint.
+fn give_up(world: &World, run: &RunStatus, upgrade: &UpgradeRecord, why: String) -> Decision {
+    let can_go_back = world.policy.on_failure == OnUpgradeFailure::Rollback && upgrade.mode != UpgradeMode::Stateless;
+    let Some(back) = run.fallback.as_ref().filter(|_| can_go_back) else {
+        let change = Change {
+            upgrade: Some(ended(world, upgrade, UpgradeResult::Held, Some(why.clone()))),
+            intention: Some(None),
+            ..Change::default()
+        };
+        return act(record(change), "UpgradeHeld", format!("generation {} failed: {why}", run.generation));
+    };
+    let change = Change {
+        run: Some(RunStatus {
+            number: run.number + 1,
+            generation: back.generation,
+            hash: back.hash.clone(),
+            rescale_hash: back.rescale_hash.clone(),
+            since: Time(world.now),
+            verified: true,
+            stopped: false,
+            ..run.clone()
+        }),
+        upgrade: Some(ended(world, upgrade, UpgradeResult::RolledBack, Some(why.clone()))),
+        intention: Some(None),
+        ..Change::default()
+    };
+    let text = format!("generation {} failed, back to generation {}: {why}", run.generation, back.generation);
+    act(record(change), "RolledBack", text)
+}
+
+/// It runs and has completed so many checkpoints since it was started; without checkpoints, it runs.
+fn is_good(world: &World, checkpoints: u32) -> bool {
+    let Some(runtime) = &world.runtime else { return false };
+    match world.policy.checkpointing {
+        true => runtime.completed >= u64::from(checkpoints) && !runtime.is_restarting,
+        false => runtime.is_running,
+    }
+}

@@ -1,0 +1,135 @@
+//! One replica acts, the others wait: by a Lease, whose holder renews it. A holder that cannot renew in time ends its
+//! process, so that it never acts beside its successor.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, ObjectMeta, PostParams};
+
+/// After so long without a renewal another replica takes over.
+const DURATION: Duration = Duration::from_secs(15);
+const RENEWAL: Duration = Duration::from_secs(5);
+/// Before the duration is over, by as much as two clocks may differ and a request may take.
+const GIVE_UP: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(2);
+
+pub struct Election {
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+}
+
+impl Election {
+    pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
+        Election { api: Api::namespaced(client, namespace), name: name.to_owned(), identity: identity.to_owned() }
+    }
+
+    /// Waits until this replica leads.
+    pub async fn win(&self) {
+        // Whose renewal was seen last, and when by this clock: the holder's clock is not compared with.
+        let mut seen: Option<(Option<MicroTime>, tokio::time::Instant)> = None;
+        loop {
+            match self.try_acquire(&mut seen).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the lease could not be asked for"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Renews until that has failed for too long.
+    pub async fn hold(&self) {
+        let mut renewed = tokio::time::Instant::now();
+        loop {
+            tokio::time::sleep(RENEWAL.min(RETRY)).await;
+            match tokio::time::timeout(RENEWAL, self.renew()).await {
+                Ok(Ok(true)) => renewed = tokio::time::Instant::now(),
+                Ok(Ok(false)) => {
+                    tracing::error!("another replica has the lease");
+                    return;
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed"),
+                Err(_) => tracing::warn!("the lease could not be renewed in time"),
+            }
+            if renewed.elapsed() > GIVE_UP {
+                tracing::error!("the lease was not renewed for {} s", GIVE_UP.as_secs());
+                return;
+            }
+        }
+    }
+
+    async fn try_acquire(
+        &self,
+        seen: &mut Option<(Option<MicroTime>, tokio::time::Instant)>,
+    ) -> Result<bool, kube::Error> {
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+            let lease = Lease {
+                metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+                spec: Some(self.spec(0, None)),
+            };
+            return created(self.api.create(&PostParams::default(), &lease).await);
+        };
+        let spec = lease.spec.clone().unwrap_or_default();
+        let is_own = spec.holder_identity.as_deref() == Some(&self.identity);
+        let is_free = spec.holder_identity.as_deref().unwrap_or_default().is_empty();
+        if !is_own && !is_free {
+            let since = match seen {
+                Some((renewal, since)) if *renewal == spec.renew_time => *since,
+                _ => {
+                    *seen = Some((spec.renew_time.clone(), tokio::time::Instant::now()));
+                    return Ok(false);
+                }
+            };
+            if since.elapsed() < DURATION {
+                return Ok(false);
+            }
+        }
+        lease.spec = Some(self.spec(spec.lease_transitions.unwrap_or_default() + i32::from(!is_own), None));
+        created(self.api.replace(&self.name, &PostParams::default(), &lease).await)
+    }
+
+    async fn renew(&self) -> Result<bool, kube::Error> {
+        let mut lease = self.api.get(&self.name).await?;
+        let spec = lease.spec.clone().unwrap_or_default();
+        if spec.holder_identity.as_deref() != Some(&self.identity) {
+            return Ok(false);
+        }
+        lease.spec = Some(self.spec(spec.lease_transitions.unwrap_or_default(), spec.acquire_time));
+        created(self.api.replace(&self.name, &PostParams::default(), &lease).await)
+    }
+
+    fn spec(&self, transitions: i32, acquired: Option<MicroTime>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            acquire_time: acquired.or_else(|| Some(now.clone())),
+            renew_time: Some(now),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        }
+    }
+
+    /// So that the next replica need not wait.
+    pub async fn release(&self) {
+        let Ok(mut lease) = self.api.get(&self.name).await else { return };
+        let Some(spec) = lease.spec.as_mut() else { return };
+        if spec.holder_identity.as_deref() == Some(&self.identity) {
+            spec.holder_identity = Some(String::new());
+            let _ = self.api.replace(&self.name, &PostParams::default(), &lease).await;
+        }
+    }
+}
+
+/// Somebody else was quicker: that is no error.
+fn created(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,93 @@
+//! What the operator's objects are called, and the labels and annotations by which it knows them.
+
+use std::collections::BTreeMap;
+
+use weir_crds::StreamJob;
+
+/// Who applies the fields that the operator sets.
+pub const FIELD_MANAGER: &str = "weir-operator";
+/// Of every object of a job: the job's name.
+pub const JOB_LABEL: &str = "weir.dev/job";
+/// Of pods: [`COORDINATOR`] or [`WORKER`].
+pub const COMPONENT_LABEL: &str = "weir.dev/component";
+pub const COORDINATOR: &str = "coordinator";
+pub const WORKER: &str = "worker";
+/// Of the coordinator's pod: the number of the run that it belongs to.
+pub const RUN_ANNOTATION: &str = "weir.dev/run";
+/// Of the workers' StatefulSet: what its text was made from.
+pub const MADE_FROM_ANNOTATION: &str = "weir.dev/made-from";
+/// On a StreamJob: the generation whose upgrade a person allows.
+pub const APPROVE_ANNOTATION: &str = "weir.dev/approve";
+/// On a StreamJob: another value ends the coordinator's pod after a last checkpoint, and starts it again.
+pub const RESTART_ANNOTATION: &str = "weir.dev/restart";
+pub const FINALIZER: &str = "weir.dev/stop";
+/// The one container of each pod.
+pub const CONTAINER: &str = "weir";
+
+pub const CONTROL_PORT: u16 = 6123;
+pub const DATA_PORT: u16 = 6124;
+pub const HTTP_PORT: u16 = 8081;
+
+pub fn coordinator(job: &str) -> String {
+    format!("{job}-coordinator")
+}
+
+pub fn workers(job: &str) -> String {
+    format!("{job}-worker")
+}
+
+pub fn worker_pod(job: &str, ordinal: u32) -> String {
+    format!("{job}-worker-{ordinal}")
+}
+
+/// The ConfigMap with the job as it was at a generation.
+pub fn spec(job: &str, generation: i64) -> String {
+    format!("{job}-spec-{generation}")
+}
+
+/// The Secret with the token that the coordinator asks for.
+pub fn token(job: &str) -> String {
+    format!("{job}-weir-token")
+}
+
+pub fn checkpoint(job: &str, id: u64) -> String {
+    format!("{job}-{id:08}")
+}
+
+/// Labels of every object that the operator makes for a job.
+pub fn labels(job: &str) -> BTreeMap<String, String> {
+    [
+        (JOB_LABEL, job),
+        ("app.kubernetes.io/name", "weir"),
+        ("app.kubernetes.io/instance", job),
+        ("app.kubernetes.io/managed-by", FIELD_MANAGER),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// Labels of a pod, and the selector of its service.
+pub fn pod_labels(job: &str, component: &str) -> BTreeMap<String, String> {
+    let mut labels = labels(job);
+    labels.insert(COMPONENT_LABEL.to_owned(), component.to_owned());
+    labels
+}
+
+/// What a selector names: fewer than all, so that more can be added.
+pub fn selector(job: &str, component: &str) -> BTreeMap<String, String> {
+    [(JOB_LABEL, job), (COMPONENT_LABEL, component)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// The folder of a job's checkpoints on its storage. By namespace and name, so that a job that was deleted and made
+/// again goes on where it was.
+pub fn storage_id(job: &StreamJob) -> String {
+    let namespace = job.metadata.namespace.as_deref().unwrap_or("default");
+    format!("{namespace}.{}", job.metadata.name.as_deref().unwrap_or_default())
+}
+
+/// By the resource's UID, of which a part is enough.
+pub fn savepoint_prefix(job: &StreamJob) -> String {
+    const UID_CHARS: usize = 8;
+    let uid: String = job.metadata.uid.iter().flat_map(|uid| uid.chars()).take(UID_CHARS).collect();
+    format!("{}-{uid}", job.metadata.name.as_deref().unwrap_or_default())
+}

@@ -1,0 +1,315 @@
+//! One look at one job: observe, decide, act, tell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, Resource, ResourceExt};
+use weir_crds::StreamJob;
+
+use crate::act::{ActError, Hands};
+use crate::build::Parts;
+use crate::checkpoints::mirror;
+use crate::coordinator_api::CoordinatorApi;
+use crate::decide::{Action, Change, Decision, decide};
+use crate::names;
+use crate::observe::{Seen, Wanted, world};
+use crate::serve::Metrics;
+use crate::settings::Settings;
+use crate::status::{is_significant, status};
+use crate::world::{PodState, RunSpec, World};
+
+/// After an act, what follows is looked at again so soon, even if no event comes.
+const SOON: Duration = Duration::from_millis(200);
+/// What is waited for by the clock (verification, bounds) is looked at so often.
+const WAITING: Duration = Duration::from_secs(2);
+/// A job at rest.
+const AT_REST: Duration = Duration::from_secs(60);
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// What every reconcile works with.
+pub struct Context {
+    pub client: Client,
+    pub settings: Settings,
+    pub pods: Store<Pod>,
+    pub sets: Store<StatefulSet>,
+    pub recorder: Recorder,
+    pub metrics: Metrics,
+    pub failures: Failures,
+}
+
+pub async fn reconcile(job: Arc<StreamJob>, context: Arc<Context>) -> Result<controller::Action, ActError> {
+    let started = std::time::Instant::now();
+    let result = look_after(&job, &context).await;
+    context.metrics.reconciled(started.elapsed(), result.is_err());
+    match result {
+        Ok(requeue) => {
+            context.failures.forget(&job);
+            Ok(controller::Action::requeue(requeue))
+        }
+        // The object that was seen is an old one: the newer one is on its way.
+        Err(error) if error.is_conflict() => Ok(controller::Action::requeue(SOON)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Each job backs off by itself.
+pub fn on_error(job: Arc<StreamJob>, error: &ActError, context: Arc<Context>) -> controller::Action {
+    let delay = context.failures.next(&job);
+    tracing::warn!(job = %key(&job), %error, retry_ms = delay.as_millis(), "reconcile failed");
+    controller::Action::requeue(delay)
+}
+
+async fn look_after(job: &StreamJob, context: &Context) -> Result<Duration, ActError> {
+    // A decision on half a list would start what runs already. They end with the process.
+    let listed = [context.pods.wait_until_ready().await.is_ok(), context.sets.wait_until_ready().await.is_ok()];
+    if listed != [true, true] {
+        return Ok(AT_REST);
+    }
+    let namespace = job.namespace().unwrap_or_default();
+    let hands = Hands::new(context.client.clone(), &namespace);
+    let run_job = run_job(job, &hands).await?;
+    let world = observe(job, run_job.as_ref(), &namespace, context).await?;
+    let decision = decide(&world);
+    let mut base = world.status.clone();
+    if let Action::Record(change) = &decision.action {
+        change.apply(&mut base);
+    }
+    let next = status(&job.name_any(), &world, &decision, &base);
+    let interval = context.settings.status_interval;
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
+    let must_write = matches!(decision.action, Action::Record(_));
+    if let Action::Record(change) = &decision.action {
+        write_spec(job, change, &hands, context).await?;
+    }
+    let is_written = world.has_finalizer && (must_write || is_significant(&world.status, &next, now, interval));
+    if is_written {
+        hands.write_status(job, &next).await?;
+        context.metrics.status_written();
+    }
+    if decision.action != Action::Wait {
+        tracing::info!(job = %key(job), reason = decision.reason, message = decision.message, action = ?short(&decision.action), "acts");
+    }
+    act(job, run_job.as_ref(), &world, &decision, &hands, context).await?;
+    tell(job, &decision, context).await;
+    if is_written {
+        mirror(job, &world, &next, &hands, context).await?;
+    }
+    Ok(requeue(&world, &decision, context))
+}
+
+/// The job with the spec of the current run. `None`: no run, or its spec is lost.
+async fn run_job(job: &StreamJob, hands: &Hands) -> Result<Option<StreamJob>, ActError> {
+    let Some(run) = job.status.as_ref().and_then(|status| status.run.as_ref()) else { return Ok(None) };
+    if job.metadata.generation == Some(run.generation) {
+        return Ok(Some(job.clone()));
+    }
+    match hands.spec_of(&job.name_any(), run.generation).await {
+        Ok(stored) => Ok(Some(StreamJob { spec: stored.spec, ..job.clone() })),
+        Err(ActError::SpecLost(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn observe(
+    job: &StreamJob,
+    run_job: Option<&StreamJob>,
+    namespace: &str,
+    context: &Context,
+) -> Result<World, ActError> {
+    let name = job.name_any();
+    let run = job.status.as_ref().and_then(|status| status.run.clone());
+    let coordinator = context.pods.get(&ObjectRef::new(&names::coordinator(&name)).within(namespace));
+    let coordinator = coordinator.filter(|pod| pod.controller_is(job));
+    let set = context.sets.get(&ObjectRef::new(&names::workers(&name)).within(namespace));
+    let wanted = match (&run, run_job) {
+        (Some(run), Some(run_job)) => {
+            let parts = Parts { job, spec: &run_job.spec, run, settings: &context.settings };
+            Some(Wanted { workers: parts.workers_needed(), made_from: parts.made_from()? })
+        }
+        _ => None,
+    };
+    let highest = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).and_then(|count| u32::try_from(count).ok());
+    let worker_pods: Vec<Arc<Pod>> = (0..highest.unwrap_or_default())
+        .filter_map(|ordinal| context.pods.get(&ObjectRef::new(&names::worker_pod(&name, ordinal)).within(namespace)))
+        .collect();
+    let runs = |pod: &&Arc<Pod>| crate::observe::pod_state(pod) == PodState::Running;
+    let belongs = |pod: &&Arc<Pod>| {
+        let number = run.as_ref().map(|run| run.number.to_string());
+        pod.annotations().get(names::RUN_ANNOTATION) == number.as_ref()
+    };
+    let runtime = match (&run, coordinator.as_ref().filter(runs).filter(belongs)) {
+        (Some(run), Some(_)) => {
+            let api = CoordinatorApi::of(&context.settings.token_key, namespace, &name);
+            api.runtime(&run.storage_id).await
+        }
+        _ => None,
+    };
+    let run_spec = match (&run, run_job) {
+        (None, _) => RunSpec::NoRun,
+        (Some(_), Some(_)) => RunSpec::Known,
+        (Some(_), None) => RunSpec::Lost,
+    };
+    let seen = Seen {
+        job,
+        run_spec,
+        coordinator: coordinator.as_deref(),
+        workers: set.as_deref(),
+        worker_pods: worker_pods.iter().map(Arc::as_ref).collect(),
+        wanted,
+        runtime,
+    };
+    // To the second, as times in objects are.
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    Ok(world(seen, now))
+}
+
+/// A run's spec is written down before the run is.
+async fn write_spec(job: &StreamJob, change: &Change, hands: &Hands, context: &Context) -> Result<(), ActError> {
+    let Some(run) = &change.run else { return Ok(()) };
+    if Some(run.generation) == job.metadata.generation {
+        let parts = Parts { job, spec: &job.spec, run, settings: &context.settings };
+        hands.write_spec(&parts).await?;
+    }
+    let mut kept = vec![run.generation];
+    kept.extend(job.metadata.generation);
+    kept.extend(run.fallback.as_ref().map(|version| version.generation));
+    kept.extend(job.status.as_ref().and_then(|status| status.run.as_ref()).map(|run| run.generation));
+    hands.prune_specs(&job.name_any(), &kept).await
+}
+
+async fn act(
+    job: &StreamJob,
+    run_job: Option<&StreamJob>,
+    world: &World,
+    decision: &Decision,
+    hands: &Hands,
+    context: &Context,
+) -> Result<(), ActError> {
+    let name = job.name_any();
+    let namespace = job.namespace().unwrap_or_default();
+    let parts = match (world.run(), run_job) {
+        (Some(run), Some(run_job)) => Some(Parts { job, spec: &run_job.spec, run, settings: &context.settings }),
+        _ => None,
+    };
+    let pod = |name: &str| context.pods.get(&ObjectRef::new(name).within(&namespace));
+    let api = || CoordinatorApi::of(&context.settings.token_key, &namespace, &name);
+    match (&decision.action, parts) {
+        (Action::Wait | Action::Record(_), _) => {}
+        (Action::AddFinalizer, _) => hands.set_finalizer(job, true).await?,
+        (Action::RemoveFinalizer, _) => hands.set_finalizer(job, false).await?,
+        (Action::ApplyObjects { workers: 0 }, _) => hands.scale_workers(&name, 0).await?,
+        (Action::ApplyObjects { workers }, Some(parts)) => hands.apply_objects(&parts, *workers).await?,
+        (Action::CreateCoordinator, Some(parts)) => hands.create_coordinator(&parts).await?,
+        (Action::ApplyObjects { .. } | Action::CreateCoordinator, None) => {
+            return Err(ActError::SpecLost(world.generation));
+        }
+        (Action::DeleteCoordinator, _) => {
+            if let Some(pod) = pod(&names::coordinator(&name)) {
+                hands.delete_pod(&pod).await?;
+            }
+        }
+        (Action::DeleteWorkers(workers), _) => {
+            for worker in workers {
+                if let Some(pod) = pod(worker) {
+                    hands.delete_pod(&pod).await?;
+                }
+            }
+        }
+        (Action::StopWithSavepoint { id }, _) => {
+            api().stop_with_savepoint(id).await.map_err(ActError::Coordinator)?;
+        }
+        (Action::Discard, _) => api().cancel().await.map_err(ActError::Coordinator)?,
+    }
+    Ok(())
+}
+
+/// An event for everything that was done. One that cannot be written stops nothing.
+async fn tell(job: &StreamJob, decision: &Decision, context: &Context) {
+    if decision.action == Action::Wait {
+        return;
+    }
+    let is_bad = matches!(
+        decision.reason,
+        "JobFailed" | "Refused" | "Fenced" | "RolledBack" | "UpgradeHeld" | "CoordinatorLost" | "DeletedUnfinished"
+    );
+    let event = Event {
+        type_: if is_bad { EventType::Warning } else { EventType::Normal },
+        reason: decision.reason.to_owned(),
+        note: Some(decision.message.chars().take(1_000).collect()),
+        action: short(&decision.action).to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, &job.object_ref(&())).await {
+        tracing::debug!(job = %key(job), %error, "an event could not be written");
+    }
+}
+
+fn requeue(world: &World, decision: &Decision, context: &Context) -> Duration {
+    if decision.action != Action::Wait {
+        return SOON;
+    }
+    if world.upgrade().is_some() || world.deleted_at.is_some() {
+        return WAITING;
+    }
+    match (&world.runtime, world.coordinator_pod()) {
+        (Some(runtime), _) if runtime.is_running && world.run().is_some_and(|run| run.verified) => {
+            context.settings.poll_interval
+        }
+        (_, Some(pod)) if pod.state == PodState::Running => WAITING.min(context.settings.poll_interval),
+        _ => AT_REST,
+    }
+}
+
+fn short(action: &Action) -> &'static str {
+    match action {
+        Action::Wait => "Wait",
+        Action::AddFinalizer => "AddFinalizer",
+        Action::RemoveFinalizer => "RemoveFinalizer",
+        Action::Record(_) => "Record",
+        Action::ApplyObjects { .. } => "Apply",
+        Action::DeleteWorkers(_) => "DeleteWorkers",
+        Action::CreateCoordinator => "CreateCoordinator",
+        Action::DeleteCoordinator => "DeleteCoordinator",
+        Action::StopWithSavepoint { .. } => "StopWithSavepoint",
+        Action::Discard => "Discard",
+    }
+}
+
+fn key(job: &StreamJob) -> String {
+    format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any())
+}
+
+trait OwnedBy {
+    fn controller_is(&self, job: &StreamJob) -> bool;
+}
+
+impl OwnedBy for Arc<Pod> {
+    /// A pod of a job that was deleted and made again under the same name is not this job's.
+    fn controller_is(&self, job: &StreamJob) -> bool {
+        self.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref())
+    }
+}
+
+/// How often each job's reconcile has failed in a row.
+#[derive(Default)]
+pub struct Failures(std::sync::Mutex<std::collections::HashMap<String, u32>>);
+
+impl Failures {
+    fn next(&self, job: &StreamJob) -> Duration {
+        let mut failures = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = failures.entry(key(job)).or_default();
+        *count = count.saturating_add(1);
+        BACKOFF_MAX.min(BACKOFF_MIN * 2_u32.saturating_pow((*count).min(10) - 1))
+    }
+
+    fn forget(&self, job: &StreamJob) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&key(job));
+    }
+}

@@ -1,0 +1,21 @@
+//! What the operator is told when it starts.
+
+use std::time::Duration;
+
+/// The same for all jobs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The image of a job that names none: the operator's own.
+    pub image: String,
+    pub image_pull_policy: Option<String>,
+    /// The only namespace that is looked after; all of them if nothing is said.
+    pub namespace: Option<String>,
+    /// How often the coordinator of a running job is asked how it goes.
+    pub poll_interval: Duration,
+    /// How often progress that changes nothing else is written to a job's status.
+    pub status_interval: Duration,
+    /// Reconciles at the same time.
+    pub concurrency: u16,
+    /// Tokens of coordinators are made from it.
+    pub token_key: Vec<u8>,
+}

@@ -1,0 +1,204 @@
+//! What there is, as far as a decision depends on it. Plain values, so that a table of cases can be written down.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use weir_crds::StreamJobStatus;
+use weir_crds::streamjob::{
+    ApprovalMode, DeletionPolicy, OnUpgradeFailure, RunStatus, UpgradeMode, UpgradeRecord, UpgradeResult,
+};
+
+use crate::outcome::Outcome;
+use crate::spec_hash::SpecHashes;
+
+/// One observation of one job.
+#[derive(Clone, Debug)]
+pub struct World {
+    pub now: Timestamp,
+    pub generation: i64,
+    /// Since when the resource is being deleted.
+    pub deleted_at: Option<Timestamp>,
+    pub has_finalizer: bool,
+    pub is_suspended: bool,
+    /// What is wrong with the spec, with the field's path and the remedy.
+    pub invalid: Option<String>,
+    /// Of the current spec.
+    pub target: SpecHashes,
+    /// The folder of the job's checkpoints, where it has not begun anew without state.
+    pub storage_id: String,
+    /// How the ids of the job's savepoints begin: they share a folder with those of every other job on the storage, also
+    /// of one that had the same name before.
+    pub savepoint_prefix: String,
+    pub policy: Policy,
+    /// The spec of the current run, if it can be read.
+    pub run_spec: RunSpec,
+    pub coordinator: Coordinator,
+    pub workers: Workers,
+    /// What the coordinator says of the job; `None` while it can't be asked.
+    pub runtime: Option<Runtime>,
+    /// The value of the annotation that asks for a restart, where the coordinator's pod has another one.
+    pub restart_asked: Option<String>,
+    /// As the resource has it.
+    pub status: StreamJobStatus,
+}
+
+/// What the current spec says of upgrades.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub mode: UpgradeMode,
+    pub approval: ApprovalMode,
+    pub approved: bool,
+    pub verify_checkpoints: u32,
+    pub verify_deadline: Duration,
+    pub on_failure: OnUpgradeFailure,
+    pub on_delete: DeletionPolicy,
+    pub checkpointing: bool,
+    pub checkpoint_interval: Duration,
+    pub checkpoint_timeout: Duration,
+}
+
+/// Whether the text of the run's spec is at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunSpec {
+    /// There is no run yet.
+    NoRun,
+    Known,
+    /// The ConfigMap with it is gone.
+    Lost,
+}
+
+/// The coordinator's pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Coordinator {
+    Absent,
+    Present(CoordinatorPod),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CoordinatorPod {
+    /// The run that it was made for.
+    pub run: u64,
+    pub is_terminating: bool,
+    pub state: PodState,
+    /// Starts of the container after the first.
+    pub restarts: u32,
+    /// How the container ended the last time.
+    pub last_crash: Option<String>,
+    pub created_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PodState {
+    /// Not scheduled, no image, waiting to be started again: with the kubelet's reason and message.
+    Waiting {
+        reason: String,
+        message: String,
+    },
+    Running,
+    /// For good, as it says itself.
+    Ended(Outcome),
+    /// Without a word: evicted, or its node is lost.
+    Lost {
+        message: String,
+    },
+}
+
+/// The workers' StatefulSet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Workers {
+    /// The services and the StatefulSet are what the run asks for, but for the number of pods.
+    pub is_current: bool,
+    pub exists: bool,
+    /// How many pods it asks for.
+    pub replicas: u32,
+    /// How many the run needs.
+    pub needed: u32,
+    pub ready: u32,
+    /// Pods there are, whatever they are made from.
+    pub pods: u32,
+    /// Pods made from an older template.
+    pub stale: Vec<String>,
+    /// Why a pod does not come up: `ImagePullBackOff: ...`.
+    pub trouble: Option<String>,
+}
+
+/// What the coordinator says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Runtime {
+    /// All tasks run.
+    pub is_running: bool,
+    pub is_restarting: bool,
+    /// It has decided how the job ends; the pod follows.
+    pub is_ending: bool,
+    pub epoch: u64,
+    pub attempt: u64,
+    pub started_at: Option<Timestamp>,
+    pub running_since: Option<Timestamp>,
+    pub waits_for: Option<String>,
+    pub restored_from: Option<String>,
+    pub parallelism: u32,
+    pub restarts: u64,
+    pub last_failure: Option<String>,
+    pub last_failure_at: Option<Timestamp>,
+    pub completed: u64,
+    pub failed_in_a_row: u32,
+    pub checkpoint_failure: Option<String>,
+    pub last_completed: Option<CompletedCheckpoint>,
+    /// The last ones that it was asked for, by their ids.
+    pub savepoints: BTreeMap<String, SavepointState>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompletedCheckpoint {
+    pub id: u64,
+    pub completed_at: Timestamp,
+    pub duration: Duration,
+    pub new_bytes: u64,
+    pub full_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SavepointState {
+    InProgress,
+    Completed { address: String },
+    Failed { reason: String },
+}
+
+impl World {
+    pub fn run(&self) -> Option<&RunStatus> {
+        self.status.run.as_ref()
+    }
+
+    /// The upgrade that is under way.
+    pub fn upgrade(&self) -> Option<&UpgradeRecord> {
+        self.status.upgrades.first().filter(|upgrade| upgrade.result == UpgradeResult::InProgress)
+    }
+
+    /// The latest attempt at the current generation ended, and not by success.
+    pub fn gave_up_on_current(&self) -> Option<&UpgradeRecord> {
+        let gave_up = |upgrade: &&UpgradeRecord| {
+            matches!(upgrade.result, UpgradeResult::RolledBack | UpgradeResult::Held)
+                && upgrade.generation == self.generation
+        };
+        self.status.upgrades.first().filter(gave_up)
+    }
+
+    pub fn coordinator_pod(&self) -> Option<&CoordinatorPod> {
+        match &self.coordinator {
+            Coordinator::Present(pod) => Some(pod),
+            Coordinator::Absent => None,
+        }
+    }
+
+    /// How the current run's coordinator ended, if it has for good.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        let run = self.run()?;
+        match self.coordinator_pod() {
+            Some(CoordinatorPod { run: number, state: PodState::Ended(outcome), .. }) if *number == run.number => {
+                Some(outcome)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Weir on a cluster: the one that KUBECONFIG names, else the one on this machine.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::build_env::BuildEnv;
+use crate::cluster;
+use crate::failure::{Failure, Result};
+use crate::image::Profile;
+use crate::layout::{Layout, variable};
+use crate::process::{output_of, replace, run, run_aside, say};
+
+/// Where the operator is installed.
+const NAMESPACE: &str = "weir-system";
+/// The image of a cluster that is not ours: it has to get it from somewhere.
+const IMAGE: &str = "WEIR_IMAGE";
+const DEMO: &str = "examples/kubernetes/job.yaml";
+const DEMO_JOB: &str = "orders";
+const DEMO_NAMESPACE: &str = "weir-demo";
+
+/// `cargo xtask e2e [FILTER]`: the tests against a real cluster.
+pub fn e2e(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let access = install(layout, Profile::Debug)?;
+    let env = BuildEnv::prepare(layout)?;
+    let mut cargo = env.cargo(&["test", "--workspace", "--test", "lifecycle", "--"]);
+    cargo.args(["--nocapture", "--test-threads=2"]).args(arguments).env("WEIR_E2E", "1");
+    access.give(&mut cargo);
+    run(cargo.current_dir(&layout.checkout))
+}
+
+/// `cargo xtask demo`: from a checkout to a StreamJob with completed checkpoints.
+pub fn demo(layout: &Layout) -> Result<()> {
+    let access = install(layout, Profile::Debug)?;
+    let apply = |arguments: &[&str]| run_aside(access.command("kubectl").args(arguments).current_dir(&layout.checkout));
+    if output_of(access.command("kubectl").args(["get", "namespace", DEMO_NAMESPACE])).is_none() {
+        apply(&["create", "namespace", DEMO_NAMESPACE])?;
+    }
+    apply(&["-n", DEMO_NAMESPACE, "apply", "-f", DEMO])?;
+    say("waiting until the job has completed a checkpoint");
+    apply(&[
+        "-n",
+        DEMO_NAMESPACE,
+        "wait",
+        "--for=condition=Ready",
+        &format!("streamjob/{DEMO_JOB}"),
+        "--timeout=300s",
+    ])?;
+    apply(&["-n", DEMO_NAMESPACE, "get", "streamjobs"])?;
+    say(&format!(
+        "it runs. Look: kubectl -n {DEMO_NAMESPACE} get sj,checkpoints,pods; kubectl -n {DEMO_NAMESPACE} describe sj {DEMO_JOB}"
+    ));
+    if access.is_local {
+        say("kubectl is on the PATH after: eval \"$(cargo xtask cluster env)\"");
+    }
+    Ok(())
+}
+
+/// `cargo xtask chart`: renders the chart and checks what comes of it.
+pub fn chart(layout: &Layout) -> Result<()> {
+    let helm = cluster::programs(layout).join("helm");
+    if !helm.exists() {
+        return Err(Failure::new("helm is built with the local cluster: cargo xtask cluster build"));
+    }
+    let chart = layout.checkout.join("charts/weir");
+    run_aside(Command::new(&helm).arg("lint").arg("--strict").arg(&chart))?;
+    let mut template = Command::new(&helm);
+    template.args(["template", "weir"]).arg(&chart).args(["--namespace", NAMESPACE]);
+    replace(template)
+}
+
+/// How a cluster is reached.
+struct Access {
+    kubeconfig: Option<PathBuf>,
+    programs: Option<PathBuf>,
+    is_local: bool,
+}
+
+impl Access {
+    fn command(&self, program: &str) -> Command {
+        let own = self.programs.as_ref().map(|folder| folder.join(program)).filter(|own| own.exists());
+        let mut command = Command::new(own.unwrap_or_else(|| PathBuf::from(program)));
+        self.give(&mut command);
+        command
+    }
+
+    fn give(&self, command: &mut Command) {
+        if let Some(kubeconfig) = &self.kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
+        if let Some(programs) = &self.programs {
+            let path = variable("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", programs.display()));
+        }
+    }
+}
+
+/// Brings the operator of this checkout onto the cluster.
+fn install(layout: &Layout, profile: Profile) -> Result<Access> {
+    let is_local = variable("KUBECONFIG").is_none_or(|path| PathBuf::from(path) == cluster::kubeconfig(layout));
+    let (access, image) = if is_local {
+        cluster::up(layout)?;
+        let access = Access {
+            kubeconfig: Some(cluster::kubeconfig(layout)),
+            programs: Some(cluster::programs(layout)),
+            is_local,
+        };
+        (access, cluster::load(layout, profile)?)
+    } else {
+        let image = variable(IMAGE).ok_or_else(|| {
+            Failure::new(format!(
+                "KUBECONFIG names a cluster that is not the local one; set {IMAGE} to an image that it can pull \
+                 (`cargo xtask image` makes one), or unset KUBECONFIG"
+            ))
+        })?;
+        (Access { kubeconfig: None, programs: None, is_local }, image)
+    };
+    let (repository, tag) = image
+        .rsplit_once(':')
+        .ok_or_else(|| Failure::new(format!("the image `{image}` has no tag; write REPOSITORY:TAG")))?;
+    // helm installs definitions, and never upgrades them.
+    let mut crds = access.command("kubectl");
+    run_aside(
+        crds.args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(layout.checkout.join("charts/weir/crds")),
+    )?;
+    let mut helm = access.command("helm");
+    helm.args(["upgrade", "--install", "weir"]).arg(layout.checkout.join("charts/weir"));
+    helm.args(["--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s"]);
+    helm.args(["--set", &format!("image.repository={repository}"), "--set", &format!("image.tag={tag}")]);
+    helm.args(["--set", "pollInterval=1s", "--set", "statusInterval=2s"]);
+    run_aside(&mut helm)?;
+    say(&format!("the operator runs in the namespace {NAMESPACE}"));
+    Ok(access)
+}
