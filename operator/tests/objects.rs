@@ -20,7 +20,7 @@ fn job(changes: Value) -> StreamJob {
         "spec": {
             "parallelism": 5,
             "pipeline": {
-                "sources": [{"name": "in", "nexmark": {}}],
+                "sources": [{"name": "in", "nexmark": {"table": "Bid"}}],
                 "sinks": [{"name": "out", "from": "in", "blackhole": {}}],
             },
             "checkpoint": {"storage": {"uri": "s3://b/p", "credentials": {"secretRef": {"name": "s3-keys"}}}},
