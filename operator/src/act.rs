@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
@@ -113,6 +114,7 @@ impl Hands {
                 ObjectKind::PodDisruptionBudget => {
                     self.apply::<PodDisruptionBudget>(&object.name, &object.value).await?
                 }
+                ObjectKind::NetworkPolicy => self.apply::<NetworkPolicy>(&object.name, &object.value).await?,
                 ObjectKind::StatefulSet => self.apply::<StatefulSet>(&object.name, &object.value).await?,
             }
         }

@@ -36,6 +36,11 @@ pub fn workers(job: &str) -> String {
     format!("{job}-worker")
 }
 
+/// What is about all pods of a job.
+pub fn pods(job: &str) -> String {
+    format!("{job}-weir")
+}
+
 pub fn worker_pod(job: &str, ordinal: u32) -> String {
     format!("{job}-worker-{ordinal}")
 }
@@ -76,6 +81,11 @@ pub fn pod_labels(job: &str, component: &str) -> BTreeMap<String, String> {
 /// What a selector names: fewer than all, so that more can be added.
 pub fn selector(job: &str, component: &str) -> BTreeMap<String, String> {
     [(JOB_LABEL, job), (COMPONENT_LABEL, component)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// All pods of a job.
+pub fn job_selector(job: &str) -> BTreeMap<String, String> {
+    [(JOB_LABEL.to_owned(), job.to_owned())].into()
 }
 
 /// The folder of a job's checkpoints on its storage. By namespace and name, so that a job that was deleted and made

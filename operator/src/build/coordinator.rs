@@ -59,6 +59,8 @@ fn arguments(parts: &Parts<'_>) -> Vec<String> {
         &format!("{JOB_FOLDER}/{SPEC_KEY}"),
         "--listen",
         &format!("0.0.0.0:{CONTROL_PORT}"),
+        // The network policy lets nobody but the job's own pods in.
+        "--insecure",
         "--workers",
         &parts.workers_needed().to_string(),
         "--http",

@@ -60,6 +60,7 @@ impl Parts<'_> {
             services::coordinator(self),
             services::workers(self),
             services::disruption_budget(self),
+            services::network_policy(self),
             workers::stateful_set(self, workers)?.1,
         ])
     }
@@ -98,6 +99,7 @@ pub enum ObjectKind {
     Secret,
     Service,
     PodDisruptionBudget,
+    NetworkPolicy,
     StatefulSet,
 }
 

@@ -54,6 +54,26 @@ pub(super) fn disruption_budget(parts: &Parts<'_>) -> Object {
     Object { kind: ObjectKind::PodDisruptionBudget, name, value }
 }
 
+/// Control plane and data are for the job's own pods. The REST API asks for its token.
+pub(super) fn network_policy(parts: &Parts<'_>) -> Object {
+    let name = names::pods(parts.name());
+    let own = json!([{"podSelector": {"matchLabels": names::job_selector(parts.name())}}]);
+    let value = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": parts.metadata(name.clone()),
+        "spec": {
+            "podSelector": {"matchLabels": names::job_selector(parts.name())},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"from": own, "ports": [{"port": CONTROL_PORT, "protocol": "TCP"}, {"port": DATA_PORT, "protocol": "TCP"}]},
+                {"ports": [{"port": HTTP_PORT, "protocol": "TCP"}]},
+            ],
+        },
+    });
+    Object { kind: ObjectKind::NetworkPolicy, name, value }
+}
+
 /// What the coordinator asks for before it is changed. The operator can make it again at any time, and so never has to
 /// read a Secret.
 pub(super) fn token(parts: &Parts<'_>) -> Object {

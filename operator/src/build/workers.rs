@@ -73,6 +73,7 @@ fn arguments(parts: &Parts<'_>) -> Vec<String> {
         "worker",
         "--coordinator",
         &coordinator,
+        "--insecure",
         "--slots",
         &parts.spec.worker_slots().to_string(),
         "--listen",
