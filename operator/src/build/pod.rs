@@ -16,7 +16,8 @@ const USER: i64 = 65532;
 pub(super) const JOB_FOLDER: &str = "/etc/weir/job";
 const SECRETS_FOLDER: &str = "/etc/weir/secrets";
 pub(super) const TOKEN_FOLDER: &str = "/etc/weir/token";
-const SCRATCH: &str = "/var/weir";
+/// Files that a pod may lose.
+pub(super) const SCRATCH: &str = "/var/weir";
 
 /// One component's pod, before the user's templates.
 pub(super) struct Draft<'a> {

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::pod::{Draft, SCRATCH_VOLUME, Scratch, template, without_nulls};
+use super::pod::{Draft, SCRATCH, SCRATCH_VOLUME, Scratch, template, without_nulls};
 use super::{BuildError, Object, ObjectKind, Parts};
 use crate::names::{self, CONTROL_PORT, DATA_PORT, MADE_FROM_ANNOTATION, WORKER};
 use crate::spec_hash::hash;
@@ -74,6 +74,9 @@ fn arguments(parts: &Parts<'_>) -> Vec<String> {
         "--coordinator",
         &coordinator,
         "--insecure",
+        // With a storage class it outlives the pod, and so do the copies of checkpoints for local recovery.
+        "--local-dir",
+        &format!("{SCRATCH}/local"),
         "--slots",
         &parts.spec.worker_slots().to_string(),
         "--listen",
