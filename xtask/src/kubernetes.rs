@@ -1,6 +1,6 @@
 //! Weir on a cluster: the one that KUBECONFIG names, else the one on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::build_env::BuildEnv;
@@ -96,7 +96,7 @@ impl Access {
 
 /// Brings the operator of this checkout onto the cluster.
 fn install(layout: &Layout, profile: Profile) -> Result<Access> {
-    let is_local = variable("KUBECONFIG").is_none_or(|path| PathBuf::from(path) == cluster::kubeconfig(layout));
+    let is_local = variable("KUBECONFIG").is_none_or(|path| Path::new(&path) == cluster::kubeconfig(layout));
     let (access, image) = if is_local {
         cluster::up(layout)?;
         let access = Access {
