@@ -61,6 +61,8 @@ pub enum Benchmark {
     Restore,
     /// Silence while a job of two processes is rescaled; Weir alone.
     Rescale,
+    /// From the kill of a worker with a gigabyte of state to the next checkpoint; Weir alone.
+    Recovery,
     /// State ten times the memory given to the backend.
     LargerThanMemory,
     /// Resident memory over time at full load.

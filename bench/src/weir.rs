@@ -32,6 +32,12 @@ pub struct WeirJob {
     pub rows_per_second: Option<u64>,
     /// Checkpoints that are kept.
     pub retain: u32,
+    /// In so many worker processes. None: in one process.
+    pub workers: Option<u32>,
+    /// Whether workers keep copies of checkpoints.
+    pub local_recovery: bool,
+    /// Whether it restarts after a failure, as by default; else the first one ends it.
+    pub restarts: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +69,13 @@ impl WeirJob {
         };
         let rate = self.rows_per_second.map_or(String::new(), |rate| format!("rowsPerSecond: {rate}, "));
         let backend = match (self.backend, &self.memory) {
-            (Backend::Heap, _) => "heap: {}".to_owned(),
-            (Backend::Rocksdb, None) => "rocksdb: {}".to_owned(),
-            (Backend::Rocksdb, Some(memory)) => format!("rocksdb: {{memory: {memory}}}"),
+            (Backend::Heap, _) => format!("heap: {{localRecovery: {}}}", self.local_recovery),
+            (Backend::Rocksdb, memory) => {
+                let memory = memory.as_ref().map_or(String::new(), |memory| format!(", memory: {memory}"));
+                format!("rocksdb: {{localRecovery: {}{memory}}}", self.local_recovery)
+            }
         };
+        let restart = if self.restarts { "exponentialDelay" } else { "none" };
         // Longer than any run: a job without checkpoints would take none at its end either.
         let interval_ms = self.interval.map_or(3_600_000, |interval| interval.as_millis());
         format!(
@@ -92,7 +101,7 @@ spec:
     retain: {{count: {retain}}}
     storage: {{uri: \"file://{storage}\"}}
   stateBackend: {{{backend}}}
-  restart: {{none: {{}}}}
+  restart: {{{restart}: {{}}}}
 ",
             parallelism = self.parallelism,
             retain = self.retain,
@@ -127,12 +136,16 @@ impl WeirBinary {
 
     /// Starts the job, with its file and its checkpoints in `folder`.
     pub fn start(&self, job: &WeirJob, folder: &Path) -> Result<WeirRun> {
-        self.launch(&job.yaml(&folder.join("checkpoints")), folder, &[], Stdio::null())
+        let workers = job.workers.map(|workers| workers.to_string());
+        let arguments: Vec<&str> = workers.iter().flat_map(|workers| ["--workers", workers]).collect();
+        // Copies of checkpoints lie where the run's other files do, and go with them.
+        let temporary = job.local_recovery.then_some(folder);
+        self.launch(&job.yaml(&folder.join("checkpoints")), folder, &arguments, Stdio::null(), temporary)
     }
 
     /// As `start`, over so many worker processes; with what they print.
     pub fn start_workers(&self, yaml: &str, folder: &Path, workers: u32) -> Result<(WeirRun, ChildStdout)> {
-        let mut run = self.launch(yaml, folder, &["--workers", &workers.to_string()], Stdio::piped())?;
+        let mut run = self.launch(yaml, folder, &["--workers", &workers.to_string()], Stdio::piped(), None)?;
         let output = run.process.child().stdout.take().context("weir has no standard output")?;
         Ok((run, output))
     }
@@ -148,12 +161,20 @@ impl WeirBinary {
         }
     }
 
-    fn launch(&self, yaml: &str, folder: &Path, arguments: &[&str], output: Stdio) -> Result<WeirRun> {
+    fn launch(
+        &self,
+        yaml: &str,
+        folder: &Path,
+        arguments: &[&str],
+        output: Stdio,
+        temporary: Option<&Path>,
+    ) -> Result<WeirRun> {
         let file = folder.join("job.yaml");
         std::fs::write(&file, yaml).context("cannot write the job file")?;
         let started = Instant::now();
         let mut command = Command::new(&self.0);
-        command.arg("run").arg(&file).args(arguments).stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
+        command.arg("run").arg(&file).args(arguments).envs(temporary.map(|folder| ("TMPDIR", folder)));
+        command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
         let mut process = Process::start(&mut command)?;
         let output = process.child().stderr.take().context("weir has no standard error")?;
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -236,6 +257,17 @@ impl WeirRun {
         self.wait_for("a checkpoint", Duration::ZERO, |seen| {
             seen.checkpoints.iter().find(|checkpoint| is_it(checkpoint)).copied()
         })
+    }
+
+    /// The worker processes that run now.
+    pub fn workers(&self) -> Result<Vec<i32>> {
+        let tasks = format!("/proc/{}/task", self.process.id());
+        let mut workers = vec![];
+        for task in std::fs::read_dir(&tasks).with_context(|| format!("cannot read `{tasks}`"))? {
+            let children = std::fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+            workers.extend(children.split_whitespace().filter_map(|id| id.parse::<i32>().ok()));
+        }
+        Ok(workers)
     }
 
     pub fn wait_for_records(&self, records: u64) -> Result<()> {

@@ -41,12 +41,14 @@ pub const ROCKSDB_WRITE_BUFFER_RATIO: f64 = 0.5;
 pub const ROCKSDB_HIGH_PRIORITY_POOL_RATIO: f64 = 0.1;
 pub const LOCAL_RECOVERY: bool = false;
 
-pub const EXPONENTIAL_DELAY_INITIAL: HumanDuration = HumanDuration::from_secs(1);
+/// Flink waits a second from the first failure on. A worker that is lost is the usual one, and needs no pause; one that
+/// fails again and again comes to a second with the fifth.
+pub const EXPONENTIAL_DELAY_INITIAL: HumanDuration = HumanDuration::from_millis(100);
 pub const EXPONENTIAL_DELAY_MAX: HumanDuration = HumanDuration::from_mins(1);
-pub const EXPONENTIAL_DELAY_MULTIPLIER: f64 = 1.5;
+pub const EXPONENTIAL_DELAY_MULTIPLIER: f64 = 2.0;
 pub const EXPONENTIAL_DELAY_JITTER: f64 = 0.1;
 pub const EXPONENTIAL_DELAY_RESET_AFTER: HumanDuration = HumanDuration::from_hours(1);
-/// With the other defaults: two minutes after it first failed.
+/// With the other defaults: about a minute after it first failed.
 pub const EXPONENTIAL_DELAY_MAX_SAME_FAILURES: u32 = 10;
 pub const FIXED_DELAY_ATTEMPTS: u32 = 1;
 pub const FIXED_DELAY_DELAY: HumanDuration = HumanDuration::from_secs(1);

@@ -49,9 +49,9 @@ fn checkpoints() {
     assert_eq!(
         spec.restart(),
         EffectiveRestart::ExponentialDelay {
-            initial: SECOND,
+            initial: Duration::from_millis(100),
             max: MINUTE,
-            multiplier: 1.5,
+            multiplier: 2.0,
             jitter: 0.1,
             reset_after: 60 * MINUTE,
             max_attempts: None,
@@ -137,7 +137,7 @@ fn the_schema_tells_the_same() {
         ("checkpoint/mode", json!("ExactlyOnce")),
         ("checkpoint/retain/count", json!(3)),
         ("stateBackend/rocksdb/memory", json!("256Mi")),
-        ("restart/exponentialDelay/multiplier", json!(1.5)),
+        ("restart/exponentialDelay/multiplier", json!(2.0)),
         ("upgrade/verify/deadline", json!("10m")),
         ("savepoints/timeZone", json!("UTC")),
         ("restore/ifMissing", json!("Fail")),

@@ -2,6 +2,7 @@
 
 mod bytes;
 mod memory;
+mod recovery;
 mod rescale;
 mod restore;
 mod start;
@@ -55,6 +56,7 @@ impl Bench {
             Benchmark::CheckpointBytes => bytes::run(self),
             Benchmark::Restore => restore::run(self),
             Benchmark::Rescale => rescale::run(self),
+            Benchmark::Recovery => recovery::run(self),
             Benchmark::LargerThanMemory => throughput::larger_than_memory(self),
             Benchmark::Memory => memory::run(self),
             Benchmark::Start => start::run(self),
@@ -123,6 +125,9 @@ impl Bench {
             interval: Some(Duration::from_secs(1)),
             rows_per_second: None,
             retain: 3,
+            workers: None,
+            local_recovery: false,
+            restarts: false,
         }
     }
 

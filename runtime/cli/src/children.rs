@@ -19,6 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const RENEWAL_LOOK: Duration = Duration::from_secs(60);
 /// From a death to the next start, so that a worker that cannot run is not started in a busy loop.
 const RESTART_DELAY: Duration = Duration::from_millis(200);
+/// A worker that has run so long can run: it is started again at once.
+const LIVED: Duration = Duration::from_secs(5);
 /// Starts of one worker; beyond, something is wrong that another start doesn't mend.
 const STARTS: u32 = 100;
 /// What a worker gets to leave by itself once the job is over.
@@ -69,7 +71,8 @@ fn spawn(worker: &Worker) -> Result<Child> {
     let program = std::env::current_exe().context("cannot find this program")?;
     Command::new(program)
         .args(["worker", "--coordinator", &coordinator.to_string(), "--slots", &slots.to_string()])
-        .args(["--patience", &PATIENCE_SECONDS.to_string()])
+        // The command that started them coordinates them, and nobody takes over at its address.
+        .args(["--patience", &PATIENCE_SECONDS.to_string(), "--hold", "0"])
         .args(local_dir.iter().flat_map(|folder| ["--local-dir".as_ref(), folder.as_os_str()]))
         .args(["--tls-dir".as_ref(), tls_dir.as_os_str()])
         .env(logs::FORMAT_VARIABLE, logs::format().name())
@@ -94,6 +97,7 @@ fn renew(mut certificates: OwnCertificates, is_over: &AtomicBool) {
 
 fn guard(mut child: Child, worker: &Worker, is_over: &AtomicBool) {
     let mut starts = 1;
+    let mut since = Instant::now();
     while !is_over.load(Ordering::SeqCst) {
         std::thread::sleep(LOOK_EVERY);
         let Ok(Some(status)) = child.try_wait() else { continue };
@@ -105,7 +109,10 @@ fn guard(mut child: Child, worker: &Worker, is_over: &AtomicBool) {
             tracing::error!("a worker process has died {STARTS} times; it is not started again");
             return;
         }
-        std::thread::sleep(RESTART_DELAY);
+        if since.elapsed() < LIVED {
+            std::thread::sleep(RESTART_DELAY);
+        }
+        since = Instant::now();
         match spawn(worker) {
             Ok(next) => child = next,
             Err(error) => tracing::error!("{error:#}"),

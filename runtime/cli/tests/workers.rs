@@ -47,6 +47,32 @@ fn workers_are_killed() {
 }
 
 #[test]
+fn with_local_recovery_restarts_read_the_disk() {
+    for backend in ["heap", "rocksdb"] {
+        let scratch = Scratch::new(&format!("workers-local-{backend}"));
+        let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
+        let running = run(&scratch, &job, 4)
+            .with(["--set", &format!("spec.stateBackend={{{backend}: {{localRecovery: true}}}}")])
+            .env("TMPDIR", scratch.path().display().to_string())
+            .env("WEIR_LOG", "warn,weir_node=info")
+            .spawn();
+        await_checkpoints(&scratch, &job, 2);
+        let workers = running.children();
+        signal(workers[0], libc::SIGKILL);
+        let finished = running.wait();
+        assert!(finished.status.success(), "{backend}: {finished}");
+        let bytes = |name: &str| -> u64 {
+            let name = format!("{name}=");
+            let read = finished.stderr.split(&name).skip(1);
+            read.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum()
+        };
+        let (local, fetched) = (bytes("local_bytes"), bytes("fetched_bytes"));
+        assert!(local > 0 && local > fetched, "{backend}: {local} bytes from disks, {fetched} fetched: {finished}");
+        verify(&scratch, backend);
+    }
+}
+
+#[test]
 fn the_coordinator_is_killed() {
     let scratch = Scratch::new("coordinator-killed");
     let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);

@@ -25,6 +25,14 @@ pub enum Event<P> {
         tasks: Vec<SubtaskId>,
         sources: Vec<SubtaskId>,
     },
+    /// As `Deployed`, of an attempt that another coordinator had begun. `next_checkpoint`: above every one that its tasks
+    /// have heard of.
+    Adopted {
+        fence: Fence,
+        tasks: Vec<SubtaskId>,
+        sources: Vec<SubtaskId>,
+        next_checkpoint: CheckpointId,
+    },
     /// The attempt could not be started. `is_fatal`: nor could another (state that doesn't fit).
     DeployFailed {
         fence: Fence,

@@ -22,4 +22,4 @@ pub use history::{AttemptRecord, AttemptResult, History, RestartRecord};
 pub use job::{Coordinator, Phase, Then};
 pub use placement::{Placement, Shortage};
 pub use restart::{Failure, RestartDecision, RestartStrategy, RestartTracker};
-pub use rollout::{ObjectBytes, RegisteredWorker, Rollout, RolloutStep};
+pub use rollout::{LeftRunning, ObjectBytes, RegisteredWorker, Rollout, RolloutStep, RunningAttempt};

@@ -77,6 +77,11 @@ impl Placement {
         Ok(Placement { slots: slots.map(|slot| slot.expect("the shares are as many as the slots")).collect() })
     }
 
+    /// Where an attempt runs already.
+    pub(crate) fn at(slots: Vec<WorkerId>) -> Self {
+        Placement { slots }
+    }
+
     /// # Panics
     /// If the subtask is above the slots that the placement was made for.
     pub fn worker(&self, subtask: u32) -> WorkerId {

@@ -7,25 +7,46 @@
 //! read and verified its state, and before any of them opens a writer: of a restore point that cannot be read nothing
 //! becomes visible, and nothing that an attempt writes can be taken for what an older one left.
 //!
+//! A coordinator that takes over may find the attempt of its predecessor still running: see `takeover`.
+//!
 //! ```text
 //! Idle ─ begin ▶ Locating ─ located ▶ AwaitingSlots ─ slots ▶ Preparing ─ all prepared ▶ Settling ─ settled ▶ Running
 //!   ▲               │                       │                     │                         │                    │
 //!   └──── ended ────┴───────────────────────┴──── stop, finish ───┴───────▶ Ending ◀────────┴────────────────────┘
 //! ```
 
+mod takeover;
+#[cfg(test)]
+mod tests;
+
+pub use takeover::{LeftRunning, RunningAttempt};
+
 use crate::placement::{Placement, Shortage};
 use std::collections::{BTreeMap, BTreeSet};
-use weir_model::{Fence, WorkerId};
+use weir_model::{AttemptNumber, Fence, WorkerId};
 
 /// How long an attempt waits for workers before it fails (and the restart strategy decides). Flink:
 /// `slot.request.timeout`, 5 min.
 const SLOTS_TIMEOUT_MS: u64 = 300_000;
 /// How long it waits for the rest of the workers it was promised, once there are slots enough.
 const PROMISED_GRACE_MS: u64 = 10_000;
+/// The same after a failure, where the job stands still meanwhile: a worker that died may take long to come back.
+const RESTART_GRACE_MS: u64 = 1_000;
+
+/// Of each coordinator.
+const FIRST_ATTEMPT: AttemptNumber = AttemptNumber(1);
 
 /// What follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RolloutStep {
+    /// Find what the attempt starts from.
+    Locate { fence: Fence },
+    /// Let the workers go on with the attempt that runs on them, under another fence. Answered by `adopted`.
+    Adopt { fence: Fence, from: Fence, workers: Vec<WorkerId> },
+    /// They do, all of them. The attempt is deployed.
+    Adopted { fence: Fence, workers: Vec<WorkerId> },
+    /// An attempt that runs there is nobody's any more: let its tasks end.
+    Dismiss { worker: WorkerId, fence: Fence },
     /// Let the placement's workers make their tasks.
     Prepare { fence: Fence, placement: Placement },
     /// All are made, with the state that they start from: let sinks stand exactly at the restore point.
@@ -47,6 +68,8 @@ pub enum RolloutStep {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Idle,
+    Returning { fence: Fence, left_running: LeftRunning, since_ms: u64 },
+    Adopting { fence: Fence, placement: Placement, awaited: BTreeSet<WorkerId> },
     Locating { fence: Fence, is_stopping: bool },
     AwaitingSlots { fence: Fence, since_ms: u64 },
     Preparing { fence: Fence, placement: Placement, awaited: BTreeSet<WorkerId> },
@@ -78,6 +101,8 @@ pub struct RegisteredWorker {
     pub slots: u32,
     /// What it has on its disk.
     pub held: ObjectBytes,
+    /// What it went on with while it had no coordinator.
+    pub running: Option<RunningAttempt>,
 }
 
 impl Rollout {
@@ -104,7 +129,8 @@ impl Rollout {
     /// Where the subtasks of the attempt run, once they are placed.
     pub fn placement(&self) -> Option<&Placement> {
         match &self.state {
-            State::Preparing { placement, .. }
+            State::Adopting { placement, .. }
+            | State::Preparing { placement, .. }
             | State::Settling { placement, .. }
             | State::Running { placement, .. } => Some(placement),
             _ => None,
@@ -118,18 +144,36 @@ impl Rollout {
                 let have = self.slots_there();
                 Some(format!("{have} of {} slots; more workers are needed", self.slots_needed))
             }
+            State::Returning { .. } => Some("the workers of the attempt that was running to come back".to_owned()),
             _ => None,
         }
     }
 
     pub fn next_wake_ms(&self) -> Option<u64> {
-        let State::AwaitingSlots { since_ms, .. } = self.state else { return None };
-        Some(since_ms + if self.has_slots() { PROMISED_GRACE_MS } else { SLOTS_TIMEOUT_MS })
+        if let State::Returning { since_ms, .. } = self.state {
+            return Some(self.returned_by_ms(since_ms));
+        }
+        let State::AwaitingSlots { fence, since_ms } = self.state else { return None };
+        Some(since_ms + if self.has_slots() { promised_grace_ms(fence) } else { SLOTS_TIMEOUT_MS })
     }
 
-    /// The attempt begins: what it starts from is looked up.
-    pub fn begin(&mut self, fence: Fence) {
+    /// The attempt begins: with what the coordinator before this one left running, if that may be gone on with; else,
+    /// what to start from is looked up.
+    pub fn begin(&mut self, fence: Fence, left_running: Option<LeftRunning>, now_ms: u64) -> Vec<RolloutStep> {
+        match left_running {
+            Some(left_running) => {
+                self.state = State::Returning { fence, left_running, since_ms: now_ms };
+                self.await_return(now_ms)
+            }
+            None => self.locate(fence),
+        }
+    }
+
+    fn locate(&mut self, fence: Fence) -> Vec<RolloutStep> {
         self.state = State::Locating { fence, is_stopping: false };
+        let mut steps = self.dismiss_all();
+        steps.push(RolloutStep::Locate { fence });
+        steps
     }
 
     /// What it starts from is known, and (by slot) in what objects it stands.
@@ -155,7 +199,13 @@ impl Rollout {
 
     pub fn registered(&mut self, worker: WorkerId, registered: RegisteredWorker, now_ms: u64) -> Vec<RolloutStep> {
         self.workers.insert(worker, registered);
-        self.place(now_ms)
+        if matches!(self.state, State::Returning { .. }) {
+            return self.await_return(now_ms);
+        }
+        // Whatever it runs is not this attempt: that has all its workers, or has not begun.
+        let mut steps = self.dismiss_all();
+        steps.extend(self.place(now_ms));
+        steps
     }
 
     /// The worker has written an object, and keeps a copy.
@@ -171,7 +221,10 @@ impl Rollout {
     }
 
     pub fn tick(&mut self, now_ms: u64) -> Vec<RolloutStep> {
-        self.place(now_ms)
+        match self.state {
+            State::Returning { .. } => self.await_return(now_ms),
+            _ => self.place(now_ms),
+        }
     }
 
     pub fn lost(&mut self, worker: WorkerId, reason: &str) -> Vec<RolloutStep> {
@@ -180,7 +233,9 @@ impl Rollout {
         }
         let reason = || format!("worker {worker} is lost: {reason}");
         match &mut self.state {
-            State::Preparing { fence, placement, .. } | State::Settling { fence, placement }
+            State::Adopting { fence, placement, .. }
+            | State::Preparing { fence, placement, .. }
+            | State::Settling { fence, placement }
                 if placement.workers().any(|own| own == worker) =>
             {
                 let fence = *fence;
@@ -242,6 +297,11 @@ impl Rollout {
                 vec![]
             }
             State::AwaitingSlots { fence: own, .. } if *own == fence => self.ended(fence),
+            State::Returning { fence: own, .. } if *own == fence => {
+                let mut steps = self.dismiss_all();
+                steps.extend(self.ended(fence));
+                steps
+            }
             // It had been asked to finish, and is asked to stop: that ends it sooner, with the same word.
             State::Ending { fence: own, awaited } if *own == fence => {
                 vec![RolloutStep::Stop { fence, workers: awaited.iter().copied().collect() }]
@@ -280,7 +340,7 @@ impl Rollout {
         let waited_ms = now_ms.saturating_sub(since_ms);
         let workers: Vec<_> = self.workers().collect();
         match Placement::of(&workers, self.slots_needed, |worker, slot| self.held_bytes(worker, slot)) {
-            Ok(_) if workers.len() < self.promised_workers && waited_ms < PROMISED_GRACE_MS => vec![],
+            Ok(_) if workers.len() < self.promised_workers && waited_ms < promised_grace_ms(fence) => vec![],
             Ok(placement) => {
                 let awaited = placement.workers().collect();
                 self.state = State::Preparing { fence, placement: placement.clone(), awaited };
@@ -296,7 +356,10 @@ impl Rollout {
 
     fn not_deployed(&mut self, fence: Fence, reason: String, is_fatal: bool) -> Vec<RolloutStep> {
         let mut steps = vec![];
-        if let State::Preparing { placement, .. } | State::Settling { placement, .. } = &self.state {
+        if let State::Adopting { placement, .. }
+        | State::Preparing { placement, .. }
+        | State::Settling { placement, .. } = &self.state
+        {
             let there = placement.workers().filter(|worker| self.workers.contains_key(worker));
             steps.push(RolloutStep::Stop { fence, workers: there.collect() });
         }
@@ -307,7 +370,8 @@ impl Rollout {
 
     fn end(&mut self, fence: Fence, step: impl Fn(Fence, Vec<WorkerId>) -> RolloutStep) -> Vec<RolloutStep> {
         let placement = match &self.state {
-            State::Preparing { fence: own, placement, .. }
+            State::Adopting { fence: own, placement, .. }
+            | State::Preparing { fence: own, placement, .. }
             | State::Settling { fence: own, placement }
             | State::Running { fence: own, placement }
                 if *own == fence =>
@@ -338,149 +402,6 @@ impl Rollout {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use weir_model::{AttemptNumber, Epoch};
-
-    const FENCE: Fence = Fence { epoch: Epoch(1), attempt: AttemptNumber(1) };
-    const A: WorkerId = WorkerId(1);
-    const B: WorkerId = WorkerId(2);
-
-    fn two_slots() -> RegisteredWorker {
-        RegisteredWorker { slots: 2, held: ObjectBytes::new() }
-    }
-
-    /// Two workers of two slots each prepare an attempt that needs three.
-    fn preparing() -> Rollout {
-        let mut rollout = Rollout::new(3, 0);
-        rollout.begin(FENCE);
-        assert_eq!(rollout.registered(A, two_slots(), 0), vec![]);
-        assert_eq!(rollout.located(FENCE, vec![], 10), vec![]);
-        assert!(rollout.waits_for().unwrap().starts_with("2 of 3 slots"));
-        let placement = Placement::of(&[(A, 2), (B, 2)], 3, |_, _| 0).unwrap();
-        assert_eq!(rollout.registered(B, two_slots(), 20), vec![RolloutStep::Prepare { fence: FENCE, placement }]);
-        rollout
-    }
-
-    fn running() -> Rollout {
-        let mut rollout = preparing();
-        assert_eq!(rollout.prepared(FENCE, B), vec![]);
-        assert_eq!(rollout.prepared(FENCE, A), vec![RolloutStep::Settle { fence: FENCE }]);
-        assert_eq!(rollout.settled(FENCE), vec![RolloutStep::Start { fence: FENCE, workers: vec![A, B] }]);
-        rollout
-    }
-
-    #[test]
-    fn records_flow_when_all_have_made_their_tasks() {
-        let mut rollout = running();
-        assert_eq!(rollout.finish(FENCE), vec![RolloutStep::Finish { fence: FENCE, workers: vec![A, B] }]);
-        assert_eq!(rollout.stopped(FENCE, A), vec![]);
-        assert_eq!(rollout.stopped(FENCE, A), vec![], "said twice");
-        assert_eq!(rollout.stopped(FENCE, B), vec![RolloutStep::Ended { fence: FENCE }]);
-    }
-
-    #[test]
-    fn a_worker_lost_while_it_runs_fails_the_attempt_and_is_not_waited_for() {
-        let mut rollout = running();
-        let lost = rollout.lost(A, "no heartbeat for 10 s");
-        let reason = "worker 1 is lost: no heartbeat for 10 s".to_owned();
-        assert_eq!(lost, vec![RolloutStep::Lost { fence: FENCE, reason }]);
-        assert_eq!(rollout.stop(FENCE), vec![RolloutStep::Stop { fence: FENCE, workers: vec![B] }]);
-        assert_eq!(rollout.stopped(FENCE, B), vec![RolloutStep::Ended { fence: FENCE }]);
-    }
-
-    #[test]
-    fn a_worker_lost_while_tasks_end_counts_as_ended() {
-        let mut rollout = running();
-        rollout.stop(FENCE);
-        assert_eq!(rollout.stopped(FENCE, B), vec![]);
-        assert_eq!(rollout.lost(A, "gone"), vec![RolloutStep::Ended { fence: FENCE }]);
-    }
-
-    #[test]
-    fn what_cannot_be_made_stops_the_others() {
-        let mut rollout = preparing();
-        rollout.prepared(FENCE, A);
-        let steps = rollout.not_prepared(FENCE, "state does not fit".to_owned(), true);
-        assert_eq!(
-            steps,
-            vec![
-                RolloutStep::Stop { fence: FENCE, workers: vec![A, B] },
-                RolloutStep::NotDeployed { fence: FENCE, reason: "state does not fit".to_owned(), is_fatal: true }
-            ]
-        );
-        assert_eq!(rollout.prepared(FENCE, B), vec![], "too late");
-    }
-
-    #[test]
-    fn nothing_is_settled_before_all_have_read_their_state() {
-        let mut rollout = preparing();
-        assert_eq!(rollout.settled(FENCE), vec![], "nobody asked for it yet");
-        assert_eq!(rollout.prepared(FENCE, A), vec![]);
-        assert_eq!(rollout.prepared(FENCE, B), vec![RolloutStep::Settle { fence: FENCE }]);
-        assert_eq!(rollout.prepared(FENCE, B), vec![], "said twice");
-        let steps = rollout.not_settled(FENCE, "its transaction has expired".to_owned(), true);
-        let reason = "its transaction has expired".to_owned();
-        let stop = RolloutStep::Stop { fence: FENCE, workers: vec![A, B] };
-        assert_eq!(steps, vec![stop, RolloutStep::NotDeployed { fence: FENCE, reason, is_fatal: true }]);
-    }
-
-    #[test]
-    fn a_worker_lost_or_a_stop_while_sinks_are_settled() {
-        let mut settling = preparing();
-        settling.prepared(FENCE, A);
-        settling.prepared(FENCE, B);
-        let mut rollout = settling.clone();
-        let lost = rollout.lost(A, "gone");
-        assert!(
-            matches!(&lost[..], [RolloutStep::Stop { workers, .. }, RolloutStep::NotDeployed { .. }] if *workers == [B]),
-            "{lost:?}"
-        );
-        assert_eq!(rollout.settled(FENCE), vec![], "too late");
-        let mut rollout = settling;
-        assert_eq!(rollout.stop(FENCE), vec![RolloutStep::Stop { fence: FENCE, workers: vec![A, B] }]);
-        assert_eq!(rollout.settled(FENCE), vec![], "too late");
-        rollout.stopped(FENCE, A);
-        assert_eq!(rollout.stopped(FENCE, B), vec![RolloutStep::Ended { fence: FENCE }]);
-    }
-
-    #[test]
-    fn stopped_before_it_was_placed() {
-        let mut rollout = Rollout::new(1, 0);
-        rollout.begin(FENCE);
-        assert_eq!(rollout.stop(FENCE), vec![]);
-        assert_eq!(rollout.located(FENCE, vec![], 0), vec![RolloutStep::Ended { fence: FENCE }]);
-    }
-
-    #[test]
-    fn waits_a_while_for_promised_workers_and_longer_for_slots() {
-        let mut rollout = Rollout::new(2, 2);
-        rollout.begin(FENCE);
-        rollout.located(FENCE, vec![], 0);
-        assert_eq!(rollout.next_wake_ms(), Some(SLOTS_TIMEOUT_MS));
-        assert_eq!(rollout.registered(A, two_slots(), 5), vec![]);
-        assert_eq!(rollout.next_wake_ms(), Some(PROMISED_GRACE_MS));
-        assert!(matches!(rollout.tick(PROMISED_GRACE_MS)[..], [RolloutStep::Prepare { .. }]));
-
-        let mut rollout = Rollout::new(2, 0);
-        rollout.begin(FENCE);
-        rollout.located(FENCE, vec![], 0);
-        let failed = rollout.tick(SLOTS_TIMEOUT_MS);
-        assert!(matches!(&failed[..], [RolloutStep::NotDeployed { is_fatal: false, .. }]), "{failed:?}");
-    }
-
-    #[test]
-    fn a_worker_that_comes_back_gets_the_state_that_it_has() {
-        let objects = |names: &[&str]| -> ObjectBytes { names.iter().map(|name| ((*name).to_owned(), 10)).collect() };
-        let mut rollout = Rollout::new(2, 0);
-        rollout.begin(FENCE);
-        rollout.registered(A, RegisteredWorker { slots: 1, held: objects(&["old", "second"]) }, 0);
-        rollout.registered(B, RegisteredWorker { slots: 1, held: objects(&["old"]) }, 0);
-        rollout.holds(B, "first".to_owned(), 10);
-        rollout.retain_held(|object| object != "old");
-        let placed = rollout.located(FENCE, vec![objects(&["old", "first"]), objects(&["old", "second"])], 0);
-        let [RolloutStep::Prepare { placement, .. }] = &placed[..] else { panic!("{placed:?}") };
-        assert_eq!(placement.slots(), [B, A]);
-    }
+fn promised_grace_ms(fence: Fence) -> u64 {
+    if fence.attempt > FIRST_ATTEMPT { RESTART_GRACE_MS } else { PROMISED_GRACE_MS }
 }

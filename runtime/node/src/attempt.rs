@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use weir_connectors::api::{CommitterContext, ConnectorError, SinkContext, SourceContext, dead_letter_schema};
+use weir_connectors::api::{
+    CommitterContext, ConnectorError, Guarantee, SinkContext, SinkWriter, SourceContext, dead_letter_schema,
+};
 use weir_dataflow::alignment::Aligner;
 use weir_dataflow::operator::OperatorMetrics;
 use weir_dataflow::watermark::{WatermarkGenerator, WatermarkMerger, WatermarkStrategy};
@@ -33,6 +35,7 @@ type ThreadBody = Box<dyn FnOnce() + Send>;
 pub(crate) struct Attempt {
     pub(crate) objects: Arc<CheckpointObjects>,
     pub(crate) handover: Arc<Handover>,
+    pub(crate) leash: Arc<Leash>,
     exchange: AttemptExchange,
     gates: Vec<Arc<Gate>>,
     source_gates: Vec<Arc<Gate>>,
@@ -51,6 +54,7 @@ impl Attempt {
     /// Lets every task end where it stands.
     pub(crate) fn cancel(&self) {
         self.objects.close();
+        self.leash.end();
         self.exchange.close();
         self.gates.iter().for_each(|gate| gate.cancel());
     }
@@ -139,10 +143,11 @@ pub(crate) fn prepare(around: &Surroundings<'_>, restore: Option<&RestoreState>)
             bodies.push(builder.thread(task, subtask)?);
         }
     }
-    let Builder { gates, source_gates, objects, handover, mut exchange, .. } = builder;
+    let Builder { gates, source_gates, objects, handover, leash, mut exchange, .. } = builder;
     exchange.open();
     let gates = gates.into_iter().flatten().flatten().collect();
-    Ok(Prepared { attempt: Attempt { objects, handover, exchange, gates, source_gates, threads: vec![] }, bodies })
+    let attempt = Attempt { objects, handover, leash, exchange, gates, source_gates, threads: vec![] };
+    Ok(Prepared { attempt, bodies })
 }
 
 /// Makes visible what the restored checkpoint completed, and removes what later ones prepared. Every worker has read its
@@ -241,6 +246,7 @@ struct Builder<'a> {
     source_gates: Vec<Arc<Gate>>,
     objects: Arc<CheckpointObjects>,
     handover: Arc<Handover>,
+    leash: Arc<Leash>,
     exchange: AttemptExchange,
 }
 
@@ -269,8 +275,9 @@ impl<'a> Builder<'a> {
         let objects = CheckpointObjects::new(folder, runtime, *fence, *worker, tasks, around.copies.cloned());
         let Fence { epoch, attempt } = fence;
         let attempt_name = format!("e{epoch}-a{attempt}-{:08x}", rand::random::<u32>());
-        let (objects, handover) = (Arc::new(objects), Arc::new(Handover::new(around.deployment.fence)));
-        Builder { around, restore, attempt_name, gates, source_gates: vec![], objects, handover, exchange }
+        let handover = Arc::new(Handover::new(around.deployment.fence));
+        let (objects, leash) = (Arc::new(objects), Arc::default());
+        Builder { around, restore, attempt_name, gates, source_gates: vec![], objects, handover, leash, exchange }
     }
 
     /// # Panics
@@ -446,7 +453,15 @@ impl<'a> Builder<'a> {
         };
         let writers = self.restored(&node.uid).map_or(vec![], |restored| restored.writers.clone());
         let sink = Arc::clone(&self.around.job.sinks[&node.step]);
-        let open = Box::new(move || sink.writer(context, writers));
+        let leash = Arc::clone(&self.leash);
+        // What nobody sees before a commit needs no leash.
+        let leashed = move |writer, guarantee| match guarantee {
+            Guarantee::ExactlyOnce => writer,
+            Guarantee::AtMostOnce | Guarantee::AtLeastOnce | Guarantee::Idempotent => {
+                Box::new(Leashed { writer, leash }) as Box<dyn SinkWriter>
+            }
+        };
+        let open = Box::new(move || sink.writer(context, writers).map(|writer| leashed(writer, sink.guarantee())));
         SinkToOpen { uid: node.uid.clone(), metrics: self.metrics(id, subtask), open }
     }
 

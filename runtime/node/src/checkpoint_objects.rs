@@ -21,7 +21,6 @@ pub(crate) type TaskFigures = Vec<(SubtaskId, CheckpointFigures)>;
 pub(crate) struct CheckpointObjects {
     folder: JobFolder,
     runtime: tokio::runtime::Handle,
-    fence: Fence,
     worker: WorkerId,
     /// Each of them has a part in every checkpoint.
     tasks: usize,
@@ -29,8 +28,9 @@ pub(crate) struct CheckpointObjects {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
+    /// In the names of objects that begin from here on.
+    fence: Fence,
     open: BTreeMap<CheckpointId, OpenObject>,
     given_up: BTreeSet<CheckpointId>,
     is_closed: bool,
@@ -57,7 +57,13 @@ impl CheckpointObjects {
         tasks: usize,
         copies: Option<Arc<LocalCopies>>,
     ) -> Self {
-        CheckpointObjects { folder, runtime, fence, worker, tasks, copies, state: Mutex::default() }
+        let state = State { fence, open: BTreeMap::new(), given_up: BTreeSet::new(), is_closed: false };
+        CheckpointObjects { folder, runtime, worker, tasks, copies, state: Mutex::new(state) }
+    }
+
+    /// Another coordinator goes on with the attempt.
+    pub(crate) fn adopt(&self, fence: Fence) {
+        self.lock().fence = fence;
     }
 
     /// None: the checkpoint was given up.
@@ -125,8 +131,9 @@ impl CheckpointObjects {
         if state.is_closed || state.given_up.contains(&checkpoint) {
             return None;
         }
+        let fence = state.fence;
         Some(state.open.entry(checkpoint).or_insert_with(|| {
-            let path = worker_object_path(checkpoint, self.fence, self.worker.0);
+            let path = worker_object_path(checkpoint, fence, self.worker.0);
             let (writer, upload) = ObjectWriter::new(self.folder.clone(), path);
             OpenObject { writer, upload: self.runtime.spawn(upload.run()), snapshots: vec![], figures: vec![] }
         }))

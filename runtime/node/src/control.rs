@@ -5,7 +5,7 @@ use crate::local_copies::Held;
 use crate::worker::{RestoreFrom, WorkerCommand, WorkerEvent};
 use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
-use weir_coordinator::{ObjectBytes, RequestId, RescaleAnswer, StopMode};
+use weir_coordinator::{ObjectBytes, RequestId, RescaleAnswer, RunningAttempt, StopMode};
 use weir_model::{CheckpointId, Durable, Fence, WorkerId};
 
 pub(crate) enum ControlEvent {
@@ -17,6 +17,8 @@ pub(crate) enum ControlEvent {
         data_address: Option<String>,
         /// What it has on its disk of a job's checkpoints.
         held: Held,
+        /// What it went on with while it had no coordinator.
+        running: Option<RunningAttempt>,
         link: WorkerLink,
     },
     WorkerLost {
@@ -32,10 +34,11 @@ pub(crate) enum ControlEvent {
         fence: Fence,
         result: Result<StartPoint, DeployError>,
     },
-    /// What sinks had prepared for the restore point is committed, what came after it is gone.
+    /// What sinks had prepared for the restore point is committed, what came after it is gone. With the number of the
+    /// log's entry under which that was done.
     Settled {
         fence: Fence,
-        result: Result<(), DeployError>,
+        result: Result<u64, DeployError>,
     },
     /// The checkpoint stands in the log; bytes written for it, and bytes that a restore reads.
     Appended {

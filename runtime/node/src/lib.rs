@@ -26,6 +26,7 @@ mod remote;
 mod restore;
 mod run;
 pub mod savepoint;
+mod standing;
 mod start;
 pub mod status;
 mod storage_thread;

@@ -6,7 +6,7 @@ use crate::job::Job;
 use crate::local_copies::{self, Held};
 use crate::remote::{self, JobText};
 use crate::run::{RequestSender, Runner};
-use crate::start::{self, StartError, StartFrom};
+use crate::start::{self, Opened, StartError, StartFrom};
 use crate::status::StatusHandle;
 use crate::tls::{JobIdentity, Security};
 use crate::worker::{self, EventSink, Worker};
@@ -51,7 +51,8 @@ impl LocalJob {
 
     fn start_in(job: Arc<Job>, from: &StartFrom, folder: JobFolder, runtime: Runtime) -> Result<Self, StartError> {
         let backends = Arc::new(Backends::of(&job)?);
-        let opened = start::open(&job, from, folder, runtime.handle())?;
+        // What another process left running runs in workers that come to no local job.
+        let opened = Opened { left_running: None, ..start::open(&job, from, folder, runtime.handle())? };
         let status = StatusHandle::default();
         status.lock().rocksdb = backends.rocksdb();
         let folder = opened.folder.clone();
@@ -69,6 +70,7 @@ impl LocalJob {
             }),
             data: None,
             copies,
+            standing: Arc::default(),
         })
         .map_err(StartError::thread)?;
         let lost = runner.events();
@@ -79,7 +81,8 @@ impl LocalJob {
             }
         });
         let (slots, held) = (runner.most_slots(), Held::default());
-        let registered = ControlEvent::WorkerRegistered { worker: OWN_WORKER, slots, data_address: None, held, link };
+        let registered =
+            ControlEvent::WorkerRegistered { worker: OWN_WORKER, slots, data_address: None, held, running: None, link };
         runner.events().send(registered).ok();
         Ok(LocalJob { runner, status, _runtime: runtime })
     }

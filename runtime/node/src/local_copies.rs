@@ -78,15 +78,15 @@ fn default_folder(job: &Job) -> PathBuf {
     // As RocksDB's files: /tmp may be memory.
     let temporary = || std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
     let root = local_folder(job).unwrap_or_else(temporary);
-    let user = fs::metadata("/proc/self").map_or(0, |own| own.uid());
-    root.join(format!("weir-copies-{user}"))
+    root.join(format!("weir-copies-{}", own_user()))
 }
 
 impl LocalCopies {
     /// Takes a part of the folder that no living process has, the first of them: a process that is started again on
     /// the same disk finds what it left.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
-        create_private(root)?;
+        // Which may be a volume that is everybody's.
+        fs::create_dir_all(root)?;
         for part in 0..PARTS {
             let folder = root.join(format!("worker-{part}"));
             create_private(&folder)?;
@@ -220,18 +220,22 @@ fn is_of_later(object: &str, checkpoint: CheckpointId) -> bool {
 
 /// State is nobody else's to read, and a folder that others could have prepared is not used.
 fn create_private(folder: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).recursive(true).create(folder) {
+    match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
     // Not through a link: in a folder for temporary files anybody may have put one.
     let found = fs::symlink_metadata(folder)?;
-    if !found.is_dir() || found.mode() & 0o022 != 0 {
+    if !found.is_dir() || found.uid() != own_user() || found.mode() & 0o022 != 0 {
         let folder = folder.display();
-        return Err(io::Error::other(format!("{folder} is no folder, or others may write to it: name another one")));
+        return Err(io::Error::other(format!("{folder} is no folder of this user alone: name another one")));
     }
     Ok(())
+}
+
+fn own_user() -> u32 {
+    fs::metadata("/proc/self").map_or(0, |own| own.uid())
 }
 
 /// Reads segments here if they are as the manifest says, else from the checkpoint's storage.

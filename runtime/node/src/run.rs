@@ -8,12 +8,13 @@ use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
 use crate::savepoint;
-use crate::start::{Opened, StartError};
+use crate::standing::Adopted;
+use crate::start::{LeftRunning, Opened, StartError};
 use crate::status::{CheckpointLine, NodeStatus, StatusHandle, UnderWay};
 use crate::storage_thread::{StorageRequest, StorageThread, now_ms};
 use crate::task::{TaskEvent, TaskEventKind, TaskSnapshot};
 use crate::worker::{Deployment, SubtaskMetrics, WorkerCommand, WorkerEvent};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -22,7 +23,8 @@ use weir_coordinator::{
     RescaleAnswer, Rollout, RolloutStep, Then,
 };
 use weir_dataflow::alignment::AlignmentMode;
-use weir_model::{Barrier, CheckpointId, Fence, SubtaskId, WorkerId};
+use weir_model::{AttemptNumber, Barrier, CheckpointId, CommitPermit, Fence, SubtaskId, WorkerId};
+use weir_snapshot::log::Began;
 use weir_snapshot::{JobFolder, ObjectRef};
 
 /// What workers get to leave once the job is over; one that is paused or cut off learns it from nobody.
@@ -51,6 +53,11 @@ pub struct Runner {
     storage: Sender<StorageRequest>,
     /// What the attempt that is being deployed starts from.
     start_point: StartPoint,
+    /// The log's entry under which sinks were settled, or what was running is gone on with.
+    opening: u64,
+    left_running: Option<LeftRunning>,
+    /// What workers that go on with it have said.
+    adopted: Vec<Adopted>,
     is_deployed: bool,
     /// What workers have written for the checkpoints under way.
     written: BTreeMap<CheckpointId, Vec<ObjectRef>>,
@@ -93,7 +100,7 @@ impl Runner {
         runtime: tokio::runtime::Handle,
         status: StatusHandle,
     ) -> Result<Self, StartError> {
-        let Opened { log, folder, config, retention, mode, fall_back } = opened;
+        let Opened { log, folder, config, retention, mode, fall_back, left_running } = opened;
         let (events, received) = channel();
         let coordinator = Coordinator::new(config, log.epoch(), log.next_checkpoint());
         let manifests = log.history().checkpoints();
@@ -135,6 +142,9 @@ impl Runner {
             received,
             storage,
             start_point: StartPoint::default(),
+            opening: 0,
+            left_running,
+            adopted: vec![],
             is_deployed: false,
             written: BTreeMap::new(),
             confirmed: BTreeMap::new(),
@@ -244,11 +254,11 @@ impl Runner {
     /// What the coordinator is to know of an event; what only the runner needs is done here.
     fn translate(&mut self, event: ControlEvent) -> Vec<Event<TaskSnapshot>> {
         vec![match event {
-            ControlEvent::WorkerRegistered { worker, slots, data_address, held, link } => {
+            ControlEvent::WorkerRegistered { worker, slots, data_address, held, running, link } => {
                 self.links.insert(worker, link);
                 self.addresses.extend(data_address.map(|address| (worker, address)));
                 let held = if held.job_uid == self.job.uid { held.objects } else { ObjectBytes::new() };
-                let steps = self.rollout.registered(worker, RegisteredWorker { slots, held }, now_ms());
+                let steps = self.rollout.registered(worker, RegisteredWorker { slots, held, running }, now_ms());
                 return self.take_steps(steps);
             }
             ControlEvent::WorkerLost { worker, reason } => {
@@ -272,7 +282,10 @@ impl Runner {
             }
             ControlEvent::Settled { fence, result } => {
                 let steps = match result {
-                    Ok(()) => self.rollout.settled(fence),
+                    Ok(opening) => {
+                        self.opening = opening;
+                        self.rollout.settled(fence)
+                    }
                     Err(error) => self.rollout.not_settled(fence, error.reason, error.is_fatal),
                 };
                 return self.take_steps(steps);
@@ -312,6 +325,18 @@ impl Runner {
                 let steps = match result {
                     Ok(()) => self.rollout.prepared(fence, worker),
                     Err(error) => self.rollout.not_prepared(fence, error.reason, error.is_fatal),
+                };
+                self.take_steps(steps)
+            }
+            WorkerEvent::Adopted { fence, result } => {
+                let steps = match result {
+                    Ok(adopted) => {
+                        if fence == self.coordinator.fence() {
+                            self.adopted.push(adopted);
+                        }
+                        self.rollout.adopted(fence, worker)
+                    }
+                    Err(reason) => self.rollout.not_adopted(fence, reason),
                 };
                 self.take_steps(steps)
             }
@@ -380,23 +405,29 @@ impl Runner {
         Some(Event::RescaleRequested { request, parallelism })
     }
 
-    fn deploy(&mut self, fence: Fence, parallelism: Option<u32>) -> Option<Event<TaskSnapshot>> {
+    fn deploy(&mut self, fence: Fence, parallelism: Option<u32>) -> Vec<Event<TaskSnapshot>> {
         let parallelism = parallelism.unwrap_or(self.own_parallelism);
         if parallelism != self.job.parallelism() {
             match self.job.at_parallelism(parallelism) {
                 Ok(job) => self.job = Arc::new(job),
                 Err(reason) => {
-                    return Some(Event::DeployFailed { fence, reason, is_fatal: true, random: rand::random() });
+                    return vec![Event::DeployFailed { fence, reason, is_fatal: true, random: rand::random() }];
                 }
             }
         }
         let plan = PhysicalPlan::of(&self.job.graph);
         (self.tasks, self.sources) = plan.subtasks(&self.job.graph);
         self.rollout.needs(plan.slots());
-        self.rollout.begin(fence);
-        let is_rescale = self.coordinator.is_rescaling();
-        self.ask_storage(StorageRequest::Locate { fence, job: Arc::clone(&self.job), is_rescale });
-        None
+        // What was left running is gone on with by the first attempt, or never.
+        if fence.attempt > AttemptNumber(1) {
+            self.left_running = None;
+        }
+        let left_running = self.left_running.as_ref().map(|left| match left.began {
+            Began::Under(opening) => weir_coordinator::LeftRunning::Under(opening),
+            Began::As(fence) => weir_coordinator::LeftRunning::As(fence),
+        });
+        let steps = self.rollout.begin(fence, left_running, now_ms());
+        self.take_steps(steps)
     }
 
     fn count(&self, subtasks: &[SubtaskMetrics]) {
@@ -439,10 +470,18 @@ impl Runner {
             match step {
                 RolloutStep::Prepare { fence, placement } => self.prepare(fence, &placement),
                 RolloutStep::Settle { fence } => self.ask_storage(StorageRequest::Settle { fence }),
+                RolloutStep::Locate { fence } => {
+                    let (job, is_rescale) = (Arc::clone(&self.job), self.coordinator.is_rescaling());
+                    self.ask_storage(StorageRequest::Locate { fence, job, is_rescale });
+                }
+                RolloutStep::Dismiss { worker, fence } => self.tell(&[worker], || WorkerCommand::Stop { fence }),
+                RolloutStep::Adopt { fence, from, workers } => self.adopt(fence, from, &workers),
+                RolloutStep::Adopted { fence, workers } => events.extend(self.adopted(fence, &workers)),
                 RolloutStep::Start { fence, workers } => {
                     let from = self.start_point.words.as_deref().unwrap_or("nothing");
                     tracing::info!(workers = workers.len(), from, "the attempt's tasks run");
-                    self.tell(&workers, || WorkerCommand::Start { fence });
+                    let opening = self.opening;
+                    self.tell(&workers, || WorkerCommand::Start { fence, opening });
                     self.is_deployed = true;
                     self.confirmed.clear();
                     let (tasks, sources) = (self.tasks.clone(), self.sources.clone());
@@ -493,6 +532,51 @@ impl Runner {
                 }))
             });
         }
+    }
+
+    /// Lets workers go on with what the coordinator before this one left running.
+    fn adopt(&mut self, fence: Fence, from: Fence, workers: &[WorkerId]) {
+        let Some(left) = &self.left_running else { return };
+        let opening = left.opening;
+        self.adopted.clear();
+        let words = format!("what ran as attempt {} of epoch {} was gone on with", from.attempt, from.epoch);
+        tracing::warn!("{words}: its coordinator is gone, and all its tasks are there");
+        let mut status = self.status.lock();
+        status.nodes = self.job.graph.nodes.iter().map(node_status).collect();
+        status.job = Some(Arc::clone(&self.job));
+        status.slots = self.rollout.placement().map_or(vec![], |placement| placement.slots().to_vec());
+        status.restored_from = Some(words);
+        drop(status);
+        self.tell(workers, || WorkerCommand::Adopt { from, fence, opening });
+    }
+
+    /// They do. The dead coordinator's last words are said again, or taken back: the commit of the last checkpoint, those
+    /// that were under way, and a stop that held sources.
+    fn adopted(&mut self, fence: Fence, workers: &[WorkerId]) -> Vec<Event<TaskSnapshot>> {
+        let Some(LeftRunning { stands_on, oldest, .. }) = self.left_running.take() else { return vec![] };
+        let last = stands_on.as_ref().map(|checkpoint| *checkpoint.get());
+        self.restored = last;
+        // Until they say otherwise: retention leaves all that they may build on.
+        let oldest = oldest.map(|oldest| self.tasks.iter().map(move |task| (task.clone(), oldest)));
+        self.confirmed = oldest.into_iter().flatten().collect();
+        if let Some(checkpoint) = &stands_on {
+            let permit = CommitPermit::for_durable(checkpoint, fence);
+            self.tell(workers, || WorkerCommand::Commit(permit));
+        }
+        let adopted = std::mem::take(&mut self.adopted);
+        let under_way: BTreeSet<CheckpointId> =
+            adopted.iter().flat_map(|part| part.under_way.iter().copied()).collect();
+        for checkpoint in under_way.into_iter().filter(|checkpoint| Some(*checkpoint) > last) {
+            self.tell(workers, || WorkerCommand::CancelCheckpoint { fence, checkpoint });
+        }
+        self.tell(workers, || WorkerCommand::Resume { fence });
+        self.is_deployed = true;
+        let highest = adopted.iter().filter_map(|part| part.highest).chain(last).max();
+        let next_checkpoint = highest.map_or(CheckpointId(1), CheckpointId::next);
+        let (tasks, sources) = (self.tasks.clone(), self.sources.clone());
+        let ended = adopted.into_iter().flat_map(|part| part.ended);
+        let ended = ended.map(|task| Event::EndOfInput { fence, task });
+        std::iter::once(Event::Adopted { fence, tasks, sources, next_checkpoint }).chain(ended).collect()
     }
 
     fn carry_out(&mut self, commands: Vec<Command<TaskSnapshot>>) -> Vec<Event<TaskSnapshot>> {

@@ -14,8 +14,8 @@ use weir_crds::streamjob::{
     self as crd, Delivery, EffectiveRestart, IfBroken, IfMissing, RestoreOrigin, StreamJobSpec,
 };
 use weir_dataflow::alignment::AlignmentMode;
-use weir_model::CheckpointId;
-use weir_snapshot::log::{CloseReason, Opened as OpenedRecord, RestorePoint};
+use weir_model::{CheckpointId, Durable};
+use weir_snapshot::log::{Began, CloseReason, Opened as OpenedRecord, RestorePoint};
 use weir_snapshot::storage::require_put_if_absent;
 use weir_snapshot::{
     CommitLog, JobFolder, JobHistory, LogError, LogOptions, OpenError, Retention, WriterId, read_history,
@@ -69,6 +69,19 @@ pub(crate) struct Opened {
     pub(crate) retention: Retention,
     pub(crate) mode: AlignmentMode,
     pub(crate) fall_back: FallBack,
+    pub(crate) left_running: Option<LeftRunning>,
+}
+
+/// An attempt of the coordinator before this one that may still run, and can be gone on with then.
+#[derive(Clone, Debug)]
+pub(crate) struct LeftRunning {
+    pub(crate) began: Began,
+    /// The checkpoint that it stands on: its commit may not have been told to everybody.
+    pub(crate) stands_on: Option<Durable<CheckpointId>>,
+    /// The oldest checkpoint that its tasks may still build on.
+    pub(crate) oldest: Option<CheckpointId>,
+    /// This coordinator's own entry, under which it is gone on with.
+    pub(crate) opening: u64,
 }
 
 /// Whether the job may go back to an older checkpoint than the one that it would start from.
@@ -144,8 +157,19 @@ pub(crate) fn open(job: &Job, from: &StartFrom, folder: JobFolder, runtime: &Han
         tracing::warn!("{}", meaning_of_going_back(spec, checkpoint));
     }
     let (config, mode) = coordinator_config(spec);
+    let left_running = if *from == StartFrom::Latest { left_running(&log) } else { None };
     let fall_back = FallBack { is_allowed: consents, named };
-    Ok(Opened { log, folder, config, retention: retention(spec), mode, fall_back })
+    Ok(Opened { log, folder, config, retention: retention(spec), mode, fall_back, left_running })
+}
+
+fn left_running(log: &CommitLog) -> Option<LeftRunning> {
+    let found = log.history().left_running()?;
+    Some(LeftRunning {
+        began: found.began,
+        stands_on: found.stands_on.and_then(|checkpoint| log.proof(checkpoint)),
+        oldest: log.history().checkpoints().next().map(|manifest| manifest.checkpoint),
+        opening: log.history().entries.last()?.number,
+    })
 }
 
 /// What `spec.restore` comes to, given what the job has of its own.

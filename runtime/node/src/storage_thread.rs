@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 use weir_coordinator::{ObjectBytes, Outcome};
 use weir_crds::streamjob::DeletionPolicy;
-use weir_model::{CheckpointId, CheckpointKind, Durable, Fence, KeyGroupRange, StateSchema, SubtaskId};
+use weir_model::{AttemptNumber, CheckpointId, CheckpointKind, Durable, Fence, KeyGroupRange, StateSchema, SubtaskId};
 use weir_snapshot::log::{CloseReason, RestorePoint};
 use weir_snapshot::retention::SweepScope;
 use weir_snapshot::{
@@ -27,6 +27,8 @@ use weir_state::KeyedStateHandle;
 
 /// Tries to learn whether an entry stands in the log, before the job is given up to whoever can.
 const APPEND_TRIES: u32 = 10;
+/// Begins under the entry with which the log was opened; those after it have one of their own.
+const FIRST_ATTEMPT: AttemptNumber = AttemptNumber(1);
 
 pub(crate) enum StorageRequest {
     /// Find what the attempt starts from.
@@ -91,8 +93,8 @@ impl StorageThread {
                     self.events.send(ControlEvent::Located { fence, result }).ok();
                 }
                 StorageRequest::Settle { fence } => {
-                    let result = self.verified().and_then(|()| self.settle(fence));
-                    self.events.send(ControlEvent::Settled { fence, result }).ok();
+                    let event = self.settle(fence);
+                    self.events.send(event).ok();
                 }
                 StorageRequest::Complete {
                     fence,
@@ -193,8 +195,22 @@ impl StorageThread {
         wanted
     }
 
-    /// Lets sinks stand exactly where the attempt starts.
-    fn settle(&mut self, fence: Fence) -> Result<(), DeployError> {
+    /// Lets sinks stand exactly where the attempt starts; a coordinator that was taken over meanwhile learns of it
+    /// before that, and touches nothing of its successor's.
+    fn settle(&mut self, fence: Fence) -> ControlEvent {
+        let begun = match fence.attempt {
+            FIRST_ATTEMPT => self.runtime.block_on(self.log.begin_first_attempt()),
+            _ => self.runtime.block_on(self.log.begin_attempt(now_ms())),
+        };
+        let result = match begun {
+            Err(LogError::Fenced { reason, .. }) => return ControlEvent::Fenced { by: reason },
+            Err(error) => Err(DeployError { reason: error.to_string(), is_fatal: false }),
+            Ok(opening) => self.settle_sinks(fence).map(|()| opening),
+        };
+        ControlEvent::Settled { fence, result }
+    }
+
+    fn settle_sinks(&mut self, fence: Fence) -> Result<(), DeployError> {
         let located = self.located.take().filter(|located| located.fence == fence);
         let located = located.ok_or_else(|| fatal("sinks are settled before a restore point is located".to_owned()))?;
         failpoint("before-settle");

@@ -14,12 +14,14 @@ use crate::metrics::{HottestKeyGroups, NodeMetrics, TimeTotals};
 use crate::physical::PhysicalPlan;
 use crate::restore::{FolderSegments, ReadFailure, RestoreState};
 use crate::savepoint;
+use crate::standing::{Adopted, Standing, noted};
 use crate::start::not_restorable;
 use crate::status::NodeStatus;
 use crate::task::{Mail, SnapshotPool, TaskEvent};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{Barrier, CheckpointId, CommitPermit, Fence, WorkerId};
 use weir_snapshot::{CheckpointManifest, JobFolder, ObjectRef};
@@ -29,7 +31,12 @@ pub(crate) enum WorkerCommand {
     /// Make the tasks that are placed on this worker; nothing flows yet. Answered by `Prepared`.
     Prepare(Box<Deployment>),
     /// Every worker has made its own: let records flow.
-    Start { fence: Fence },
+    /// `opening`: the log's entry under which sinks were settled.
+    Start { fence: Fence, opening: u64 },
+    /// Another coordinator has the job, and goes on with the attempt that runs here. Answered by `Adopted`.
+    Adopt { from: Fence, fence: Fence, opening: u64 },
+    /// There is no coordinator: go on, but let nothing become visible that it hasn't asked for.
+    Hold,
     /// Let those of the sources that are here send the barrier.
     Trigger { fence: Fence, barrier: Barrier, hold: bool },
     /// The attempt at this checkpoint was given up.
@@ -77,6 +84,11 @@ pub(crate) enum WorkerEvent {
     Prepared {
         fence: Fence,
         result: Result<(), DeployError>,
+    },
+    /// What runs here goes on under this fence; or why it cannot.
+    Adopted {
+        fence: Fence,
+        result: Result<Adopted, String>,
     },
     /// All tasks here have what they keep for the checkpoint in the worker's object, and that is durable.
     Acknowledged {
@@ -189,27 +201,34 @@ pub(crate) struct Worker {
     pub(crate) data: Option<Arc<DataServer>>,
     /// Where it keeps copies of what it writes to storage, if the job wants that.
     pub(crate) copies: Option<Arc<LocalCopies>>,
+    pub(crate) standing: Arc<Standing>,
 }
 
 /// The way to a worker of this process.
-pub(crate) fn start(worker: Worker) -> std::io::Result<Sender<WorkerCommand>> {
+pub(crate) fn start(mut worker: Worker) -> std::io::Result<Sender<WorkerCommand>> {
     let (commands, received) = channel();
     let snapshots = SnapshotPool::start(worker.backends.snapshot_threads())?;
-    let running = Running { worker, snapshots, attempt: None, handover: None };
+    let coordinator = worker.events.clone();
+    worker.events = noted(&worker.standing, coordinator.clone());
+    let running = Running { worker, coordinator, snapshots, attempt: None, handover: None, ending: vec![] };
     std::thread::Builder::new().name("worker".to_owned()).spawn(move || running.run(received))?;
     Ok(commands)
 }
 
 struct Running {
     worker: Worker,
+    /// Where events go, past the standing.
+    coordinator: EventSink,
     snapshots: SnapshotPool,
     attempt: Option<(Fence, Stage)>,
     /// What the last attempt that ran here leaves.
     handover: Option<Arc<Handover>>,
+    /// Threads that wait for attempts to end.
+    ending: Vec<JoinHandle<()>>,
 }
 
 enum Stage {
-    Prepared(Prepared),
+    Prepared { prepared: Prepared, own: WorkerId, slots: Vec<WorkerId> },
     Started(Attempt),
 }
 
@@ -219,28 +238,49 @@ impl Running {
         for command in commands {
             self.carry_out(command);
         }
+        self.end_what_runs();
+    }
+
+    /// When this returns, nothing of any attempt runs here.
+    fn end_what_runs(&mut self) {
+        self.worker.standing.end();
         if let Some((_, Stage::Started(mut attempt))) = self.attempt.take() {
             attempt.cancel();
             attempt.join();
+        }
+        for ending in self.ending.drain(..) {
+            // A panic there would be one of the join alone.
+            ending.join().ok();
         }
     }
 
     fn carry_out(&mut self, command: WorkerCommand) {
         match command {
             WorkerCommand::Prepare(deployment) => self.prepare(*deployment),
-            WorkerCommand::Start { fence } => self.start(fence),
+            WorkerCommand::Start { fence, opening } => self.start(fence, opening),
+            WorkerCommand::Adopt { from, fence, opening } => self.adopt(from, fence, opening),
+            WorkerCommand::Hold => {
+                if let Some((_, Stage::Started(attempt))) = &self.attempt {
+                    attempt.leash.hold();
+                }
+            }
             WorkerCommand::Trigger { fence, barrier, hold } => {
+                if self.started(fence).is_some() {
+                    self.worker.standing.triggered(barrier.checkpoint);
+                }
                 self.mail_sources(fence, &Mail::Trigger { barrier, hold });
             }
             WorkerCommand::CancelCheckpoint { fence, checkpoint } => {
                 if let Some(attempt) = self.started(fence) {
                     attempt.objects.give_up(checkpoint);
+                    self.worker.standing.given_up(checkpoint);
                 }
                 self.mail_sources(fence, &Mail::CancelCheckpoint(checkpoint));
             }
             WorkerCommand::Commit(permit) => {
                 if let Some(attempt) = self.started(permit.fence()) {
                     attempt.send_all(&Mail::Commit(permit));
+                    self.worker.standing.confirmed(permit.checkpoint());
                     if let Some(copies) = &self.worker.copies {
                         copies.confirmed(permit.checkpoint());
                     }
@@ -260,14 +300,12 @@ impl Running {
         let Fence { epoch, attempt } = fence;
         let span = tracing::error_span!("worker", %job, epoch = epoch.0, attempt = attempt.0, worker);
         let _around = span.entered();
-        // Of an older attempt that this worker was not told to end: nothing of it may run beside the new one.
-        if let Some((_, Stage::Started(mut attempt))) = self.attempt.take() {
-            attempt.cancel();
-            attempt.join();
-        }
+        // Nothing of an older attempt may run beside the new one.
+        self.end_what_runs();
+        let (own, slots) = (deployment.worker, deployment.slots.clone());
         let prepared = self.try_prepare(deployment);
         failpoint("before-restore-done");
-        let result = prepared.map(|prepared| self.attempt = Some((fence, Stage::Prepared(prepared))));
+        let result = prepared.map(|prepared| self.attempt = Some((fence, Stage::Prepared { prepared, own, slots })));
         self.worker.events.send(WorkerEvent::Prepared { fence, result });
     }
 
@@ -277,7 +315,7 @@ impl Running {
             (Some(RestoreFrom::Checkpoint(manifest)), Some(handover)) => handover.take(manifest),
             _ => KeptStates::default(),
         };
-        let Worker { folder, backends, runtime, events, data, copies } = &self.worker;
+        let Worker { folder, backends, runtime, events, data, copies, standing: _ } = &self.worker;
         let job = &deployment.job;
         let fatal = |reason: String| DeployError { reason, is_fatal: true };
         let own = || FolderSegments::new(folder.clone(), runtime.clone());
@@ -326,32 +364,47 @@ impl Running {
         })
     }
 
-    fn start(&mut self, fence: Fence) {
-        let Some((own, Stage::Prepared(_))) = &self.attempt else { return };
+    fn start(&mut self, fence: Fence, opening: u64) {
+        let Some((own, Stage::Prepared { .. })) = &self.attempt else { return };
         if *own != fence {
             return;
         }
-        let Some((_, Stage::Prepared(prepared))) = self.attempt.take() else { return };
+        let Some((_, Stage::Prepared { prepared, own, slots })) = self.attempt.take() else { return };
+        self.worker.standing.begin(fence, opening, own, &slots);
         // Threads that are missing are told as a task's failure, which ends the attempt as any other does.
         let attempt = prepared.start();
         self.handover = Some(Arc::clone(&attempt.handover));
         self.attempt = Some((fence, Stage::Started(attempt)));
     }
 
+    fn adopt(&mut self, from: Fence, fence: Fence, opening: u64) {
+        failpoint("before-adopted");
+        if let Some((own, Stage::Started(attempt))) = &mut self.attempt
+            && *own == from
+        {
+            *own = fence;
+            attempt.objects.adopt(fence);
+            attempt.leash.release();
+        }
+        self.worker.standing.adopt(from, fence, opening, &self.coordinator);
+    }
+
     fn end(&mut self, fence: Fence, in_order: bool) {
         if self.attempt.as_ref().is_some_and(|(own, _)| *own == fence)
             && let Some((_, Stage::Started(mut attempt))) = self.attempt.take()
         {
+            self.worker.standing.end();
+            self.ending.retain(|ending| !ending.is_finished());
             let events = self.worker.events.clone();
             if in_order {
                 attempt.send_all(&Mail::Finish);
             } else {
                 attempt.cancel();
             }
-            std::thread::spawn(move || {
+            self.ending.push(std::thread::spawn(move || {
                 attempt.join();
                 events.send(WorkerEvent::Stopped { fence });
-            });
+            }));
             return;
         }
         // It was prepared and never ran, or it has ended already.

@@ -25,6 +25,10 @@ pub(crate) struct Arguments {
     /// How long a coordinator that isn't reached is waited for, in seconds.
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     patience: u64,
+    /// How long tasks go on without a coordinator, in seconds, for one that takes them over as they run. 0: they end with
+    /// the connection.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    hold: u64,
     /// Where copies of checkpoints are kept, for a job with `localRecovery`: on a disk that outlives the process. What
     /// is there already is restored from. Without it beside RocksDB's files, or among temporary files.
     #[arg(long, value_name = "FOLDER")]
@@ -42,6 +46,7 @@ pub(crate) fn run(arguments: &Arguments, registry: &Arc<Registry>) -> Result<Exi
         listen: arguments.listen,
         advertise: arguments.advertise.clone(),
         patience: Duration::from_secs(arguments.patience),
+        hold: Duration::from_secs(arguments.hold),
         local_dir: arguments.local_dir.clone(),
         security,
     };

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use weir_model::{AttemptNumber, CheckpointId, CheckpointKind, CommitPermit, Durable, Epoch, Fence, SubtaskId};
 
 /// From the start of an attempt to its first checkpoint, if the interval is longer: a new version is known to work
-/// (and an upgrade verified) as soon as it has completed one.
-const FIRST_CHECKPOINT_MS: u64 = 500;
+/// (and an upgrade verified) as soon as it has completed one, and after a failure nothing is visible before.
+const FIRST_CHECKPOINT_MS: u64 = 100;
 /// Savepoint requests that wait; a script that asks in a loop is told so.
 const SAVEPOINT_QUEUE: usize = 16;
 
@@ -187,6 +187,7 @@ impl<P> Coordinator<P> {
     fn is_stale(&self, event: &Event<P>) -> bool {
         match event {
             Event::Deployed { fence, .. }
+            | Event::Adopted { fence, .. }
             | Event::DeployFailed { fence, .. }
             | Event::Acknowledged { fence, .. }
             | Event::Declined { fence, .. }
@@ -210,6 +211,10 @@ impl<P> Coordinator<P> {
         match event {
             Event::Tick => {}
             Event::Deployed { fence: _, tasks, sources } => self.deployed(tasks, sources, now_ms, commands),
+            Event::Adopted { fence: _, tasks, sources, next_checkpoint } => {
+                self.next_checkpoint = self.next_checkpoint.max(next_checkpoint);
+                self.deployed(tasks, sources, now_ms, commands);
+            }
             Event::DeployFailed { fence: _, reason, is_fatal, random } => {
                 if self.phase == Phase::Deploying {
                     let is_fatal = is_fatal && !self.revert_rescale(&reason, commands);

@@ -1,35 +1,34 @@
 //! A worker process: it registers at the coordinator, and runs what that places on it.
 
-use super::{HEARTBEAT, HEARTBEAT_TIMEOUT, MESSAGE_BYTES, MESSAGES, convert};
-use crate::backends::Backends;
+use super::engagement::{Engagement, report};
+use super::{HEARTBEAT_TIMEOUT, MESSAGE_BYTES, MESSAGES, convert, message};
 use crate::exchange::DataServer;
 use crate::job::{Job, load_text};
 use crate::local_copies::{self, Held, LocalCopies};
 use crate::registry::Registry;
-use crate::start::job_folder;
-use crate::status::NodeStatus;
 use crate::tls::{Connection, Security, explain};
-use crate::worker::{self, EventSink, SubtaskMetrics, Worker, WorkerCommand, WorkerEvent};
+use crate::worker::WorkerCommand;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::codegen::Service;
 use tonic::transport::Endpoint;
-use weir_model::{Fence, WorkerId};
+use weir_model::WorkerId;
 use weir_wire::PROTOCOL;
 use weir_wire::v1::coordination_client::CoordinationClient;
 use weir_wire::v1::{self, coordinator_message, worker_message};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
+/// Tasks that hold on wait for it.
+const LAST_RETRY: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct WorkerOptions {
@@ -43,6 +42,8 @@ pub struct WorkerOptions {
     pub advertise: Option<String>,
     /// How long a coordinator that isn't reached is waited for.
     pub patience: Duration,
+    /// How long tasks go on meanwhile, for a coordinator that takes them over as they run.
+    pub hold: Duration,
     /// Where copies of checkpoints are kept, for a job that wants them; what is there already is offered when the
     /// worker registers. Without it where the job says.
     pub local_dir: Option<PathBuf>,
@@ -83,14 +84,19 @@ pub fn run_worker(options: &WorkerOptions, registry: &Arc<Registry>) -> Result<(
         let opened = LocalCopies::open(folder).map(Arc::new);
         opened.inspect_err(|error| tracing::warn!(%error, "no local copies of checkpoints are kept")).ok()
     });
+    let mut engagement = None;
     let (mut last_seen, mut pause) = (Instant::now(), FIRST_RETRY);
     loop {
-        match runtime.block_on(stay(options, registry, &data, &mut copies))? {
+        match runtime.block_on(stay(options, registry, &data, &mut copies, &mut engagement))? {
             Left::Goodbye => return Ok(()),
             Left::Lost { reason, was_registered } => {
                 if was_registered {
                     tracing::warn!(%reason, "the coordinator is lost; registering anew");
                     (last_seen, pause) = (Instant::now(), FIRST_RETRY);
+                }
+                if last_seen.elapsed() >= options.hold {
+                    // With nobody left to command it, it ends what it runs.
+                    engagement = None;
                 }
                 if last_seen.elapsed() >= options.patience {
                     let (address, since) = (options.coordinator.clone(), last_seen.elapsed());
@@ -108,6 +114,7 @@ async fn stay(
     registry: &Arc<Registry>,
     data: &Arc<DataServer>,
     copies: &mut Option<Arc<LocalCopies>>,
+    engagement: &mut Option<Engagement>,
 ) -> Result<Left, WorkerError> {
     let not_yet = |reason: String| Ok(Left::Lost { reason, was_registered: false });
     let reach = Reach { address: options.coordinator.clone(), security: options.security.clone() };
@@ -132,6 +139,7 @@ async fn stay(
         data_address: options.advertise.clone().unwrap_or_else(|| data.address().to_string()),
         held_job_uid,
         held: held.collect(),
+        running: engagement.as_ref().and_then(Engagement::running).map(convert::running_message),
     };
     outgoing.try_send(message(worker_message::Message::Register(register))).ok();
     let mut incoming = match client.attach(ReceiverStream::new(messages)).await {
@@ -147,13 +155,25 @@ async fn stay(
         Err(reason) => return not_yet(reason),
     };
     let own = WorkerId(registered.worker);
-    let mut job = job(registered, registry)?;
-    tracing::info!(worker = %own, job = %job.name, "registered");
-    // Where the job says, if nobody else did: then they are offered with the next registration.
-    let of_job = local_copies::of_job(&job, copies.take());
-    *copies = of_job.clone();
-    let reason = work(own, &mut job, data, of_job, incoming, outgoing).await?;
-    Ok(reason.map_or(Left::Goodbye, |reason| Left::Lost { reason, was_registered: true }))
+    let text = (registered.job.clone(), registered.folder.clone());
+    // Another job than what it runs: that is over.
+    let mut engaged = match engagement.take().filter(|engagement| engagement.is_for(&text)) {
+        Some(engaged) => engaged,
+        None => {
+            let job = job(registered, registry)?;
+            // Where the job says, if nobody else did: then they are offered with the next registration.
+            *copies = local_copies::of_job(&job, copies.take());
+            Engagement::begin(text, job, data, copies.clone()).await?
+        }
+    };
+    tracing::info!(worker = %own, job = %engaged.job().name, "registered");
+    match work(own, &mut engaged, incoming, outgoing).await {
+        None => Ok(Left::Goodbye),
+        Some(reason) => {
+            *engagement = Some(engaged);
+            Ok(Left::Lost { reason, was_registered: true })
+        }
+    }
 }
 
 fn job(registered: v1::Registered, registry: &Arc<Registry>) -> Result<Arc<Job>, WorkerError> {
@@ -175,34 +195,12 @@ fn job(registered: v1::Registered, registry: &Arc<Registry>) -> Result<Arc<Job>,
 /// Carries out commands until the stream ends; returns why, or none when the job is over.
 async fn work(
     own: WorkerId,
-    job: &mut Arc<Job>,
-    data: &Arc<DataServer>,
-    copies: Option<Arc<LocalCopies>>,
+    engagement: &mut Engagement,
     mut incoming: Streaming<v1::CoordinatorMessage>,
     outgoing: mpsc::Sender<v1::WorkerMessage>,
-) -> Result<Option<String>, WorkerError> {
-    let not_here = |error: String| WorkerError::Job(error);
-    let folder = job_folder(job).await.map_err(|error| not_here(error.to_string()))?;
-    let backends = Backends::of(job).map_err(|error| not_here(error.to_string()))?;
-    let counted: Arc<Mutex<Option<Counted>>> = Arc::default();
-    let (overrun, mut overran) = watch::channel(false);
-    let (events, last_counted) = (outgoing.clone(), Arc::clone(&counted));
-    let worker = worker::start(Worker {
-        folder,
-        backends: Arc::new(backends),
-        runtime: tokio::runtime::Handle::current(),
-        events: EventSink::new(move |event| {
-            let counters = matches!(event, WorkerEvent::Stopped { .. }).then(|| metrics(&last_counted)).flatten();
-            for event in counters.into_iter().chain([event]) {
-                if events.try_send(convert::event_message(event)).is_err() {
-                    overrun.send_replace(true);
-                }
-            }
-        }),
-        data: Some(Arc::clone(data)),
-        copies,
-    })?;
-    let reports = tokio::spawn(report(outgoing, Arc::clone(&counted)));
+) -> Option<String> {
+    let mut overran = engagement.connect(outgoing.clone());
+    let reports = tokio::spawn(report(outgoing, engagement.counted()));
     let ended = loop {
         let message = tokio::select! {
             message = next(&mut incoming) => message,
@@ -212,65 +210,20 @@ async fn work(
             Ok(message) => message,
             Err(reason) => break Some(reason),
         };
-        match convert::command(message, own, job) {
+        match convert::command(message, own, engagement.job_mut()) {
             Err(malformed) => break Some(malformed.to_string()),
             Ok(None) => {}
             Ok(Some(WorkerCommand::Goodbye)) => break None,
             Ok(Some(command)) => {
-                if let WorkerCommand::Prepare(deployment) = &command {
-                    *counted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Counted {
-                        fence: deployment.fence,
-                        nodes: deployment.nodes.clone(),
-                        own: deployment.slots.iter().map(|worker| *worker == own).collect(),
-                    });
-                }
-                if worker.send(command).is_err() {
+                if !engagement.command(own, command) {
                     break Some("the worker's thread has ended".to_owned());
                 }
             }
         }
     };
     reports.abort();
-    // With nobody left to command it, the worker ends what it runs.
-    drop(worker);
-    Ok(ended)
-}
-
-/// The counters of the attempt that runs here.
-struct Counted {
-    fence: Fence,
-    nodes: Vec<NodeStatus>,
-    /// By slot: whether it is this worker's.
-    own: Vec<bool>,
-}
-
-/// Lets the coordinator know, every second, that this worker is there, and what it has counted.
-async fn report(outgoing: mpsc::Sender<v1::WorkerMessage>, counted: Arc<Mutex<Option<Counted>>>) {
-    loop {
-        tokio::time::sleep(HEARTBEAT).await;
-        let message = match metrics(&counted) {
-            Some(event) => convert::event_message(event),
-            None => message(worker_message::Message::Heartbeat(v1::Heartbeat {})),
-        };
-        if outgoing.send(message).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn metrics(counted: &Mutex<Option<Counted>>) -> Option<WorkerEvent> {
-    counted.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Counted::metrics)
-}
-
-impl Counted {
-    fn metrics(&self) -> WorkerEvent {
-        let own = |subtask: usize| self.own.get(subtask).copied().unwrap_or(false);
-        let subtasks = self.nodes.iter().enumerate().flat_map(|(node, status)| {
-            let here = status.subtasks.iter().enumerate().filter(|(subtask, _)| own(*subtask));
-            here.map(move |(subtask, metrics)| SubtaskMetrics::of(node as u32, subtask as u32, metrics))
-        });
-        WorkerEvent::Metrics { fence: self.fence, subtasks: subtasks.collect() }
-    }
+    engagement.disconnect();
+    ended
 }
 
 async fn next(incoming: &mut Streaming<v1::CoordinatorMessage>) -> Result<v1::CoordinatorMessage, String> {
@@ -280,10 +233,6 @@ async fn next(incoming: &mut Streaming<v1::CoordinatorMessage>) -> Result<v1::Co
         Ok(Ok(None)) => Err("it ended the connection".to_owned()),
         Ok(Ok(Some(message))) => Ok(message),
     }
-}
-
-fn message(message: worker_message::Message) -> v1::WorkerMessage {
-    v1::WorkerMessage { message: Some(message) }
 }
 
 /// Why the coordinator did not answer, and what it may be where this side says nothing of TLS.

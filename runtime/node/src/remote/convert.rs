@@ -3,10 +3,12 @@
 use crate::attempt::{DeployError, node_status};
 use crate::job::Job;
 use crate::metrics::{CheckpointFigures, HottestKeyGroups, TimeTotals};
+use crate::standing::Adopted;
 use crate::task::{TaskEvent, TaskEventKind, TaskFailure};
 use crate::worker::{Deployment, RestoreFrom, SubtaskMetrics, WorkerCommand, WorkerEvent};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use weir_coordinator::RunningAttempt;
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{
     AttemptNumber, Barrier, CheckpointId, CheckpointKind, CommitPermit, Epoch, Fence, OperatorUid, SubtaskId, WorkerId,
@@ -24,7 +26,11 @@ pub(super) fn command_message(command: WorkerCommand) -> v1::CoordinatorMessage 
     use v1::coordinator_message::Message;
     let message = match command {
         WorkerCommand::Prepare(deployment) => Message::Prepare(prepare(*deployment)),
-        WorkerCommand::Start { fence } => Message::Start(v1::Start { fence: to_fence(fence) }),
+        WorkerCommand::Start { fence, opening } => Message::Start(v1::Start { fence: to_fence(fence), opening }),
+        WorkerCommand::Adopt { from, fence, opening } => {
+            Message::Adopt(v1::Adopt { from: to_fence(from), fence: to_fence(fence), opening })
+        }
+        WorkerCommand::Hold => unreachable!("a worker without a coordinator says it to itself"),
         WorkerCommand::Trigger { fence, barrier: Barrier { checkpoint, kind }, hold } => {
             Message::Trigger(v1::Trigger {
                 fence: to_fence(fence),
@@ -102,7 +108,10 @@ pub(super) fn command(
                 nodes: job.graph.nodes.iter().map(node_status).collect(),
             }))
         }
-        Message::Start(v1::Start { fence }) => WorkerCommand::Start { fence: from_fence(fence)? },
+        Message::Start(v1::Start { fence, opening }) => WorkerCommand::Start { fence: from_fence(fence)?, opening },
+        Message::Adopt(v1::Adopt { from, fence, opening }) => {
+            WorkerCommand::Adopt { from: from_fence(from)?, fence: from_fence(fence)?, opening }
+        }
         Message::Trigger(v1::Trigger { fence, checkpoint, kind, hold }) => {
             let kind = match v1::CheckpointKind::try_from(kind) {
                 Ok(v1::CheckpointKind::Checkpoint) => CheckpointKind::Checkpoint,
@@ -172,6 +181,18 @@ pub(super) fn event_message(event: WorkerEvent) -> v1::WorkerMessage {
             Message::Task(v1::TaskReport { fence: to_fence(fence), task: to_subtask(&task), report })
         }
         WorkerEvent::Stopped { fence } => Message::Stopped(v1::Stopped { fence: to_fence(fence) }),
+        WorkerEvent::Adopted { fence, result: Err(failure) } => {
+            Message::Adopted(v1::Adopted { fence: to_fence(fence), failure, ..v1::Adopted::default() })
+        }
+        WorkerEvent::Adopted { fence, result: Ok(Adopted { ended, under_way, highest }) } => {
+            Message::Adopted(v1::Adopted {
+                fence: to_fence(fence),
+                failure: String::new(),
+                ended: ended.iter().filter_map(to_subtask).collect(),
+                under_way: under_way.into_iter().map(|checkpoint| checkpoint.0).collect(),
+                highest: highest.map_or(0, |checkpoint| checkpoint.0),
+            })
+        }
         WorkerEvent::AttemptFailed { fence, reason } => {
             Message::AttemptFailed(v1::AttemptFailed { fence: to_fence(fence), reason })
         }
@@ -254,6 +275,15 @@ pub(super) fn event(message: v1::WorkerMessage) -> Converted<Option<WorkerEvent>
             WorkerEvent::Task(TaskEvent { fence: from_fence(fence)?, task: from_subtask(task)?, kind })
         }
         Message::Stopped(v1::Stopped { fence }) => WorkerEvent::Stopped { fence: from_fence(fence)? },
+        Message::Adopted(v1::Adopted { fence, failure, ended, under_way, highest }) => {
+            let adopted = Adopted {
+                ended: ended.into_iter().map(|task| from_subtask(Some(task))).collect::<Converted<_>>()?,
+                under_way: under_way.into_iter().map(CheckpointId).collect(),
+                highest: (highest > 0).then_some(CheckpointId(highest)),
+            };
+            let result = if failure.is_empty() { Ok(adopted) } else { Err(failure) };
+            WorkerEvent::Adopted { fence: from_fence(fence)?, result }
+        }
         Message::AttemptFailed(v1::AttemptFailed { fence, reason }) => {
             WorkerEvent::AttemptFailed { fence: from_fence(fence)?, reason }
         }
@@ -305,6 +335,18 @@ fn to_figures(figures: CheckpointFigures) -> v1::CheckpointFigures {
 fn from_figures(figures: v1::CheckpointFigures) -> CheckpointFigures {
     let v1::CheckpointFigures { first_barrier_ms, alignment_us, sync_us, async_us, bytes } = figures;
     CheckpointFigures { first_barrier_ms, alignment_us, sync_us, async_us, bytes }
+}
+
+pub(super) fn running_message(running: RunningAttempt) -> v1::RunningAttempt {
+    let RunningAttempt { fence, opening, slots, own } = running;
+    let slots = slots.into_iter().map(|worker| worker.0).collect();
+    v1::RunningAttempt { fence: to_fence(fence), opening, slots, own: own.0 }
+}
+
+pub(super) fn running(message: v1::RunningAttempt) -> Converted<RunningAttempt> {
+    let v1::RunningAttempt { fence, opening, slots, own } = message;
+    let slots = slots.into_iter().map(WorkerId).collect();
+    Ok(RunningAttempt { fence: from_fence(fence)?, opening, slots, own: WorkerId(own) })
 }
 
 fn to_fence(fence: Fence) -> Option<v1::Fence> {

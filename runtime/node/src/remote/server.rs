@@ -85,7 +85,10 @@ impl Coordination for Port {
         let data_address = Some(register.data_address);
         let objects = register.held.into_iter().map(|held| (held.object, held.bytes)).collect();
         let held = Held { job_uid: register.held_job_uid, objects };
-        self.tell(ControlEvent::WorkerRegistered { worker, slots: register.slots, data_address, held, link })?;
+        let running = register.running.map(convert::running).transpose();
+        let running = running.map_err(|malformed| Status::invalid_argument(malformed.to_string()))?;
+        let slots = register.slots;
+        self.tell(ControlEvent::WorkerRegistered { worker, slots, data_address, held, running, link })?;
         let heartbeats = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(HEARTBEAT).await;

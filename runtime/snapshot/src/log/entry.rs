@@ -107,6 +107,13 @@ impl LogEntry {
         Ok(entry)
     }
 
+    pub(crate) fn opened(&self) -> Option<&Opened> {
+        match &self.record {
+            LogRecord::Opened(opened) => Some(opened),
+            LogRecord::CheckpointCompleted(_) | LogRecord::Closed(_) => None,
+        }
+    }
+
     pub fn manifest(&self) -> Option<&CheckpointManifest> {
         match &self.record {
             LogRecord::CheckpointCompleted(manifest) => Some(manifest),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::task::JoinSet;
-use weir_model::{CheckpointId, Epoch};
+use weir_model::{CheckpointId, Epoch, Fence};
 
 /// What a log says.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +82,34 @@ impl JobHistory {
         })
     }
 
+    /// What the coordinator before the one that opened the log last may have left running: an attempt that can be gone
+    /// on with, rather than restored. `None` also where the last opening starts from elsewhere, or with another job.
+    pub fn left_running(&self) -> Option<LeftRunning> {
+        let (last, before) = self.live().split_last()?;
+        let LogRecord::Opened(opened) = &last.record else { return None };
+        let begun = before.iter().rposition(|entry| matches!(entry.record, LogRecord::Opened(_)));
+        let since = &before[begun.map_or(0, |at| at + 1)..];
+        let completed = since.iter().rev().find_map(|entry| entry.manifest());
+        let (began, previous) = match (begun.map(|at| &before[at]), completed) {
+            (Some(entry), _) => (Began::Under(entry.number), entry.opened()),
+            // The entry itself is trimmed. No other attempt has begun since, or its entry would stand there.
+            (None, Some(manifest)) => (Began::As(manifest.fence()), None),
+            (None, None) => return None,
+        };
+        let point = match completed {
+            Some(manifest) => Some(RestorePoint::Checkpoint { checkpoint: manifest.checkpoint }),
+            None => previous.and_then(|previous| previous.restored_from.clone()),
+        };
+        let has_ended = since.iter().any(|entry| matches!(entry.record, LogRecord::Closed(_)));
+        let is_same_job = previous.is_none_or(|previous| previous.job_fingerprint == opened.job_fingerprint);
+        let goes_on = !has_ended && is_same_job && self.broken.is_empty() && opened.restored_from == point;
+        let stands_on = match point {
+            Some(RestorePoint::Checkpoint { checkpoint }) => Some(checkpoint),
+            Some(RestorePoint::Location { .. }) | None => None,
+        };
+        goes_on.then_some(LeftRunning { began, stands_on })
+    }
+
     /// How the job ended; `None` while it runs, or after a crash.
     pub fn closed(&self) -> Option<&Closed> {
         match &self.entries.last()?.record {
@@ -120,6 +148,24 @@ impl JobHistory {
         let highest = self.entries.iter().map(|entry| entry.epoch.0).max().unwrap_or(0);
         Epoch(highest + 1 + self.broken.len() as u64)
     }
+}
+
+/// An attempt that may still run although its coordinator is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftRunning {
+    pub began: Began,
+    /// The last checkpoint that it completed, or began from: its commit may not have been told to everybody. `None`: it
+    /// has begun elsewhere, and completed none.
+    pub stands_on: Option<CheckpointId>,
+}
+
+/// What tells the last attempt that began from those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Began {
+    /// The number of the entry under which its sinks were settled.
+    Under(u64),
+    /// The fence under which it has completed checkpoints.
+    As(Fence),
 }
 
 /// Reads a job's log. A job that never ran has an empty one.

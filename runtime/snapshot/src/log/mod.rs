@@ -19,7 +19,7 @@ mod tests;
 mod writer;
 
 pub use entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint, WriterId};
-pub use history::{BrokenEntry, JobHistory, read_history};
+pub use history::{Began, BrokenEntry, JobHistory, LeftRunning, read_history};
 pub use writer::{CommitLog, LogOptions};
 
 use crate::storage::StorageError;

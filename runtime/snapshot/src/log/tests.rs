@@ -323,3 +323,71 @@ async fn what_the_job_went_back_to_is_kept_until_it_has_a_checkpoint_of_its_own(
     complete_next(&mut log, &keep(1)).await.unwrap();
     assert!(log.history().checkpoint(CheckpointId(1)).is_none(), "nobody needs it any more");
 }
+
+/// Entries of other openings, then what the last opening says was left running.
+async fn left_running(storage: &Arc<dyn Storage>) -> Option<LeftRunning> {
+    open_log(storage, "last").await.unwrap().history().left_running()
+}
+
+#[tokio::test]
+async fn the_last_attempt_that_began_may_still_run() {
+    let storage = memory();
+    assert_eq!(left_running(&storage).await, None, "nothing ever ran");
+
+    let storage = memory();
+    let mut log = open_log(&storage, "a").await.unwrap();
+    assert_eq!(log.begin_first_attempt().await.unwrap(), 1);
+    // Not a checkpoint yet: it is where it began.
+    assert_eq!(left_running(&storage).await, Some(LeftRunning { began: Began::Under(1), stands_on: None }));
+
+    let storage = memory();
+    let mut log = open_log(&storage, "a").await.unwrap();
+    complete_next(&mut log, &keep(5)).await.unwrap();
+    assert_eq!(log.begin_attempt(7).await.unwrap(), 3);
+    complete_next(&mut log, &keep(5)).await.unwrap();
+    let stands_on = Some(CheckpointId(2));
+    assert_eq!(left_running(&storage).await, Some(LeftRunning { began: Began::Under(3), stands_on }));
+    // Whoever that was may have taken it over, and has completed nothing.
+    assert_eq!(left_running(&storage).await, Some(LeftRunning { began: Began::Under(5), stands_on }));
+}
+
+#[tokio::test]
+async fn where_the_opening_is_trimmed_its_checkpoints_tell() {
+    let storage = memory();
+    let mut log = open_log(&storage, "a").await.unwrap();
+    let mut fence = None;
+    for _ in 0..4 {
+        complete_next(&mut log, &keep(1)).await.unwrap();
+        fence = log.history().checkpoints().next_back().map(|manifest| manifest.fence());
+    }
+    assert!(log.history().opened().is_none(), "the opening is trimmed");
+    let began = Began::As(fence.unwrap());
+    assert_eq!(left_running(&storage).await, Some(LeftRunning { began, stands_on: Some(CheckpointId(4)) }));
+    // And what it said is still known, to whoever begins another attempt or goes back.
+    let mut log = open_log(&storage, "b").await.unwrap();
+    for _ in 0..3 {
+        complete_next(&mut log, &keep(1)).await.unwrap();
+    }
+    log.begin_attempt(9).await.unwrap();
+    assert_eq!(log.history().restore_point(), Some(RestorePoint::Checkpoint { checkpoint: CheckpointId(7) }));
+}
+
+#[tokio::test]
+async fn what_has_ended_does_not_run() {
+    let storage = memory();
+    let mut log = open_log(&storage, "a").await.unwrap();
+    complete_next(&mut log, &keep(5)).await.unwrap();
+    log.close(CloseReason::Stopped, "", 9).await.unwrap();
+    assert_eq!(left_running(&storage).await, None);
+}
+
+#[tokio::test]
+async fn who_was_overtaken_begins_no_attempt() {
+    let storage = memory();
+    let mut old = open_log(&storage, "old").await.unwrap();
+    let mut new = open_log(&storage, "new").await.unwrap();
+    assert!(matches!(old.begin_first_attempt().await, Err(LogError::Fenced { .. })));
+    assert!(matches!(old.begin_attempt(1).await, Err(LogError::Fenced { .. })));
+    assert_eq!(new.begin_first_attempt().await.unwrap(), 2);
+    assert_eq!(new.begin_attempt(1).await.unwrap(), 3);
+}

@@ -41,6 +41,8 @@ pub struct CommitLog {
     options: LogOptions,
     owner: WriterId,
     epoch: Epoch,
+    /// As the opening says it, which is trimmed in time.
+    job_fingerprint: String,
     /// Of the next entry.
     next: u64,
     /// Whether there is an entry before it: not in a log that is new.
@@ -73,6 +75,7 @@ impl CommitLog {
                 options: options.clone(),
                 owner: owner.clone(),
                 epoch: history.next_epoch(),
+                job_fingerprint: opened.job_fingerprint.clone(),
                 next: last.map_or(1, |last| last + 1),
                 has_predecessor: last.is_some(),
                 next_checkpoint: next_checkpoint(&folder, &history).await.map_err(LogError::from)?,
@@ -141,9 +144,24 @@ impl CommitLog {
         if self.history.checkpoint(checkpoint).is_none() {
             return Err(refused("it is not retained"));
         }
-        let opened = self.history.opened().ok_or_else(|| refused("the log was never opened"))?;
-        let opened = Opened { restored_from: Some(RestorePoint::Checkpoint { checkpoint }), ..opened.clone() };
-        self.append(LogRecord::Opened(opened), self.history.low_water_mark(), now_ms).await
+        self.append_opening(Some(RestorePoint::Checkpoint { checkpoint }), now_ms).await
+    }
+
+    /// Another attempt of this coordinator begins, from where the log says. Its sinks are settled under this entry: a
+    /// coordinator that was taken over meanwhile learns of it here, before it touches what its successor's sinks
+    /// prepare; and an attempt that began under an earlier entry is not gone on with by anybody.
+    pub async fn begin_attempt(&mut self, now_ms: u64) -> Result<u64, LogError> {
+        self.append_opening(self.history.restore_point(), now_ms).await?;
+        Ok(self.next - 1)
+    }
+
+    /// The first attempt begins, under the entry with which the log was opened.
+    ///
+    /// # Errors
+    /// `Fenced`: another coordinator has opened it since.
+    pub async fn begin_first_attempt(&mut self) -> Result<u64, LogError> {
+        self.verify().await?;
+        Ok(self.next - 1)
     }
 
     /// Proof that a retained checkpoint is complete: for committing again, after a restore, what it holds.
@@ -238,6 +256,11 @@ impl CommitLog {
             }
             Some(higher) => fenced(format!("the log has gone on to entry {higher}: another coordinator has the job")),
         }
+    }
+
+    async fn append_opening(&mut self, restored_from: Option<RestorePoint>, now_ms: u64) -> Result<(), LogError> {
+        let opened = Opened { restored_from, job_fingerprint: self.job_fingerprint.clone() };
+        self.append(LogRecord::Opened(opened), self.history.low_water_mark(), now_ms).await
     }
 
     async fn append(&mut self, record: LogRecord, low_water: u64, now_ms: u64) -> Result<(), LogError> {
