@@ -273,50 +273,60 @@ mod worlds {
         /// every attempt that somebody brings is either that or told to end.
         #[test]
         fn only_a_whole_attempt_of_the_last_opening_is_gone_on_with(
-            steps in prop::collection::vec((0u32..6, 0u32..4, 0u64..2, 1u32..3, 0u64..4_000, prop::bool::weighted(0.2)), 1..30)
+            steps in prop::collection::vec(
+                (0u32..6, 0u32..4, 0u64..2, 1u32..3, 0u64..4_000, prop::bool::weighted(0.2)),
+                1..30,
+            )
         ) {
             let mut rollout = takes_over();
             let mut now_ms = 0;
-            let mut brought: BTreeMap<WorkerId, RunningAttempt> = BTreeMap::new();
+            let mut brought = Brought::new();
             for (number, (worker, own, older, attempt, pass_ms, leaves)) in steps.into_iter().enumerate() {
                 now_ms += pass_ms;
+                let steps = rollout.tick(now_ms);
+                follow(steps, &rollout, &mut brought)?;
+                if leaves && let Some((gone, _)) = brought.pop_first() {
+                    let steps = rollout.lost(gone, "gone");
+                    follow(steps, &rollout, &mut brought)?;
+                }
                 let worker = WorkerId(worker + 10 * number as u32);
                 let fence = Fence { epoch: Epoch(1), attempt: AttemptNumber(attempt) };
                 let slots = [1, 2, 3].map(WorkerId).to_vec();
                 let running = RunningAttempt { fence, opening: OPENING - older, slots, own: WorkerId(own) };
-                let mut steps = rollout.tick(now_ms);
-                if leaves && let Some((gone, _)) = brought.pop_first() {
-                    steps.extend(rollout.lost(gone, "gone"));
-                }
                 let running = (own > 0).then_some(running);
                 brought.extend(running.clone().map(|running| (worker, running)));
-                steps.extend(rollout.registered(
-                    worker,
-                    RegisteredWorker { slots: 1, running, ..RegisteredWorker::default() },
-                    now_ms,
-                ));
-                for step in steps {
-                    match step {
-                        RolloutStep::Adopt { fence, from, workers } => {
-                            prop_assert_eq!(fence, NEW);
-                            let parts: Vec<_> = workers.iter().map(|worker| &brought[worker]).collect();
-                            prop_assert!(parts.iter().all(|part| part.opening == OPENING && part.fence == from));
-                            let owns: BTreeSet<_> = parts.iter().map(|part| part.own).collect();
-                            prop_assert_eq!(owns, [1, 2, 3].map(WorkerId).into());
-                            let placed = rollout.placement().unwrap();
-                            for (slot, own) in placed.slots().iter().zip([1, 2, 3]) {
-                                prop_assert_eq!(brought[slot].own, WorkerId(own));
-                            }
-                            workers.iter().for_each(|worker| drop(brought.remove(worker)));
-                        }
-                        RolloutStep::Dismiss { worker, fence } => {
-                            prop_assert_eq!(brought.remove(&worker).map(|running| running.fence), Some(fence));
-                        }
-                        RolloutStep::Locate { .. } => prop_assert!(brought.is_empty(), "{:?} was forgotten", brought),
-                        _ => {}
-                    }
-                }
+                let registered = RegisteredWorker { slots: 1, running, ..RegisteredWorker::default() };
+                let steps = rollout.registered(worker, registered, now_ms);
+                follow(steps, &rollout, &mut brought)?;
             }
         }
+    }
+
+    /// What workers run of which nobody has decided yet.
+    type Brought = BTreeMap<WorkerId, RunningAttempt>;
+
+    fn follow(steps: Vec<RolloutStep>, rollout: &Rollout, brought: &mut Brought) -> Result<(), TestCaseError> {
+        for step in steps {
+            match step {
+                RolloutStep::Adopt { fence, from, workers } => {
+                    prop_assert_eq!(fence, NEW);
+                    let parts: Vec<_> = workers.iter().map(|worker| &brought[worker]).collect();
+                    prop_assert!(parts.iter().all(|part| part.opening == OPENING && part.fence == from));
+                    let owns: BTreeSet<_> = parts.iter().map(|part| part.own).collect();
+                    prop_assert_eq!(owns, [1, 2, 3].map(WorkerId).into());
+                    let placed = rollout.placement().expect("it is placed");
+                    for (slot, own) in placed.slots().iter().zip([1, 2, 3]) {
+                        prop_assert_eq!(brought[slot].own, WorkerId(own));
+                    }
+                    workers.iter().for_each(|worker| drop(brought.remove(worker)));
+                }
+                RolloutStep::Dismiss { worker, fence } => {
+                    prop_assert_eq!(brought.remove(&worker).map(|running| running.fence), Some(fence));
+                }
+                RolloutStep::Locate { .. } => prop_assert!(brought.is_empty(), "{:?} was forgotten", brought),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }

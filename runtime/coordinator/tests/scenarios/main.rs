@@ -150,8 +150,8 @@ fn a_checkpoint_from_trigger_to_commit() {
 0 start
   deploy attempt 1
 10 deployed
-509 tick
-510 tick
+109 tick
+110 tick
   trigger 1 Checkpoint at 1 sources
 520 ack 1 source#0
 530 ack 1 source#0
@@ -161,8 +161,8 @@ fn a_checkpoint_from_trigger_to_commit() {
 560 appended 1
   commit 1 at 2 tasks
   retain
-1509 tick
-1510 tick
+1109 tick
+1110 tick
   trigger 2 Checkpoint at 1 sources
 ",
     );
