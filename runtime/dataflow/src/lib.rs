@@ -9,6 +9,7 @@ pub mod factory;
 pub mod join;
 mod keyed;
 pub mod operator;
+mod pending_commits;
 pub mod top_n;
 pub mod union;
 pub mod watermark;
@@ -16,3 +17,4 @@ pub mod window;
 
 pub use custom::{CustomRegistry, NoCustomOperators};
 pub use operator::{Collector, Operator, OperatorContext, OperatorError, OperatorMetrics};
+pub use pending_commits::PendingCommits;

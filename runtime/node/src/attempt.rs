@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 use weir_connectors::api::{
     CommitterContext, ConnectorError, Guarantee, SinkContext, SinkWriter, SourceContext, dead_letter_schema,
 };
+use weir_dataflow::PendingCommits;
 use weir_dataflow::alignment::Aligner;
 use weir_dataflow::operator::OperatorMetrics;
 use weir_dataflow::watermark::{WatermarkGenerator, WatermarkMerger, WatermarkStrategy};

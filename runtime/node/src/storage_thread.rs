@@ -14,19 +14,16 @@ use crate::worker::RestoreFrom;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Duration;
 use weir_coordinator::{ObjectBytes, Outcome};
 use weir_crds::streamjob::DeletionPolicy;
 use weir_model::{AttemptNumber, CheckpointId, CheckpointKind, Durable, Fence, KeyGroupRange, StateSchema, SubtaskId};
-use weir_snapshot::log::{CloseReason, RestorePoint};
+use weir_snapshot::log::{CloseReason, Completion, RestorePoint};
 use weir_snapshot::retention::SweepScope;
 use weir_snapshot::{
     CheckpointManifest, CheckpointSizes, CommitLog, LogError, ObjectPath, ObjectRef, OperatorManifest, Retention,
 };
 use weir_state::KeyedStateHandle;
 
-/// Tries to learn whether an entry stands in the log, before the job is given up to whoever can.
-const APPEND_TRIES: u32 = 10;
 /// Begins under the entry with which the log was opened; those after it have one of their own.
 const FIRST_ATTEMPT: AttemptNumber = AttemptNumber(1);
 
@@ -257,33 +254,17 @@ impl StorageThread {
     fn append(&mut self, manifest: CheckpointManifest, protect_from: Option<CheckpointId>) -> ControlEvent {
         let checkpoint = manifest.checkpoint;
         let CheckpointSizes { new_bytes, full_bytes } = manifest.sizes;
-        let mut pause = Duration::from_millis(100);
-        // The same entry each time, so that one of which no answer came is known again.
-        let now_ms = now_ms();
-        for _ in 0..APPEND_TRIES {
-            let appended = self.log.complete(manifest.clone(), &self.retention, protect_from, now_ms);
-            match self.runtime.block_on(appended) {
-                Ok(checkpoint) => {
-                    self.appended = Some(*checkpoint.get());
-                    self.known_objects
-                        .extend(manifest.objects.iter().map(|object| (object.path.clone(), object.clone())));
-                    let objects = manifest.objects.iter().map(|object| object.path.as_str().to_owned()).collect();
-                    return ControlEvent::Appended { checkpoint, new_bytes, full_bytes, objects };
-                }
-                Err(LogError::Fenced { reason, .. }) => return ControlEvent::Fenced { by: reason },
-                Err(LogError::Unknown(error)) => {
-                    tracing::warn!(%checkpoint, %error, "the storage gave no answer; asking again");
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_secs(10));
-                }
-                Err(error @ (LogError::Storage(_) | LogError::Refused(_) | LogError::Broken(_))) => {
-                    return ControlEvent::AppendFailed { checkpoint, reason: error.to_string() };
-                }
+        let objects = manifest.objects.clone();
+        let completion = self.log.complete_for_certain(manifest, &self.retention, protect_from, now_ms());
+        match self.runtime.block_on(completion) {
+            Completion::Completed(checkpoint) => {
+                self.appended = Some(*checkpoint.get());
+                let names = objects.iter().map(|object| object.path.as_str().to_owned()).collect();
+                self.known_objects.extend(objects.into_iter().map(|object| (object.path.clone(), object)));
+                ControlEvent::Appended { checkpoint, new_bytes, full_bytes, objects: names }
             }
-        }
-        // Going on would be guessing: a new start reads the log afresh.
-        ControlEvent::Fenced {
-            by: format!("the storage doesn't say whether checkpoint {checkpoint} stands in the log"),
+            Completion::Failed { reason } => ControlEvent::AppendFailed { checkpoint, reason },
+            Completion::Fenced { by } => ControlEvent::Fenced { by },
         }
     }
 

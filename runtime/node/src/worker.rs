@@ -210,7 +210,8 @@ pub(crate) fn start(mut worker: Worker) -> std::io::Result<Sender<WorkerCommand>
     let snapshots = SnapshotPool::start(worker.backends.snapshot_threads())?;
     let coordinator = worker.events.clone();
     worker.events = noted(&worker.standing, coordinator.clone());
-    let running = Running { worker, coordinator, snapshots, attempt: None, handover: None, ending: vec![] };
+    let running =
+        Running { worker, coordinator, snapshots, attempt: None, last_prepared: None, handover: None, ending: vec![] };
     std::thread::Builder::new().name("worker".to_owned()).spawn(move || running.run(received))?;
     Ok(commands)
 }
@@ -221,6 +222,8 @@ struct Running {
     coordinator: EventSink,
     snapshots: SnapshotPool,
     attempt: Option<(Fence, Stage)>,
+    /// The highest; an attempt is made once.
+    last_prepared: Option<Fence>,
     /// What the last attempt that ran here leaves.
     handover: Option<Arc<Handover>>,
     /// Threads that wait for attempts to end.
@@ -296,6 +299,11 @@ impl Running {
 
     fn prepare(&mut self, deployment: Deployment) {
         let fence = deployment.fence;
+        // Said twice, or overtaken: what runs is not made again, and what has ended does not come back.
+        if self.last_prepared.is_some_and(|last| fence <= last) {
+            return;
+        }
+        self.last_prepared = Some(fence);
         let (job, worker) = (&deployment.job.name, deployment.worker.0);
         let Fence { epoch, attempt } = fence;
         let span = tracing::error_span!("worker", %job, epoch = epoch.0, attempt = attempt.0, worker);

@@ -2,7 +2,8 @@
 
 use super::{Reporter, TaskEventKind, TaskFailure};
 use crate::failpoint::failpoint;
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,33 +14,12 @@ use weir_model::{CheckpointId, CommitPermit, Fence, OperatorUid};
 const COMMIT_TRIES: u32 = 8;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 
-/// What one sink subtask has prepared and not yet committed, by the checkpoint that first holds it.
-#[derive(Default)]
-pub(crate) struct PendingCommits {
-    by_checkpoint: BTreeMap<CheckpointId, Vec<Committable>>,
-}
-
-impl PendingCommits {
-    /// Adds what `checkpoint` prepared, and returns all that it must hold: what an aborted checkpoint prepared
-    /// is still pending, and belongs to the next.
-    pub(crate) fn prepared(&mut self, checkpoint: CheckpointId, committables: Vec<Committable>) -> Vec<Committable> {
-        if !committables.is_empty() {
-            self.by_checkpoint.entry(checkpoint).or_default().extend(committables);
-        }
-        self.by_checkpoint.values().flatten().cloned().collect()
-    }
-
-    /// Takes out what the durable `checkpoint` makes visible.
-    pub(crate) fn take_up_to(&mut self, checkpoint: CheckpointId) -> Vec<Committable> {
-        let later = self.by_checkpoint.split_off(&checkpoint.next());
-        std::mem::replace(&mut self.by_checkpoint, later).into_values().flatten().collect()
-    }
-}
-
 /// Hands commits to the committer's thread. Dropping it lets the thread end after what it has been given.
 pub(crate) struct CommitThread {
     requests: Option<Sender<(CommitPermit, Vec<Committable>)>>,
     thread: Option<JoinHandle<()>>,
+    /// The checkpoint up to which everything asked for is visible; 0: none.
+    committed: Arc<AtomicU64>,
 }
 
 impl CommitThread {
@@ -50,13 +30,15 @@ impl CommitThread {
         reporter: Reporter,
     ) -> std::io::Result<Self> {
         let (requests, received) = channel();
+        let committed = Arc::new(AtomicU64::new(0));
+        let of_thread = Arc::clone(&committed);
         let thread = std::thread::Builder::new().name(format!("commit {uid}")).spawn(move || {
             let Fence { epoch, attempt } = reporter.fence;
             let task = reporter.task.to_string();
             let span = tracing::error_span!("commit", job, epoch = epoch.0, attempt = attempt.0, task);
-            span.in_scope(|| run(uid, committer, received, reporter));
+            span.in_scope(|| run(uid, committer, received, &of_thread, reporter));
         })?;
-        Ok(CommitThread { requests: Some(requests), thread: Some(thread) })
+        Ok(CommitThread { requests: Some(requests), thread: Some(thread), committed })
     }
 
     pub(crate) fn commit(&self, permit: CommitPermit, committables: Vec<Committable>) {
@@ -64,6 +46,14 @@ impl CommitThread {
             // The thread only ends before us after it has reported a failure.
             requests.send((permit, committables)).ok();
         }
+    }
+}
+
+impl CommitThread {
+    /// The checkpoint up to which all commits are done.
+    pub(crate) fn committed(&self) -> Option<CheckpointId> {
+        let committed = self.committed.load(Ordering::Acquire);
+        (committed > 0).then_some(CheckpointId(committed))
     }
 }
 
@@ -80,6 +70,7 @@ fn run(
     uid: OperatorUid,
     mut committer: Box<dyn Committer>,
     received: Receiver<(CommitPermit, Vec<Committable>)>,
+    committed: &AtomicU64,
     reporter: Reporter,
 ) {
     for (permit, committables) in received {
@@ -90,7 +81,10 @@ fn run(
             commit_with_retries(&mut *committer, permit, &committables)
         };
         match result {
-            Ok(()) => reporter.report(TaskEventKind::Committed { checkpoint: permit.checkpoint() }),
+            Ok(()) => {
+                committed.store(permit.checkpoint().0, Ordering::Release);
+                reporter.report(TaskEventKind::Committed { checkpoint: permit.checkpoint() });
+            }
             Err(error) => {
                 let is_fatal = matches!(error, ConnectorError::Permanent(_));
                 let reason = format!("commit of checkpoint {}: {error}", permit.checkpoint());
@@ -123,25 +117,4 @@ pub(crate) fn commit_with_retries(
         }
     }
     committer.commit(permit, committables)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn committables(names: &[&str]) -> Vec<Committable> {
-        names.iter().map(|name| Committable((*name).into())).collect()
-    }
-
-    #[test]
-    fn what_an_aborted_checkpoint_prepared_belongs_to_the_next() {
-        let mut pending = PendingCommits::default();
-        assert_eq!(pending.prepared(CheckpointId(1), committables(&["a"])), committables(&["a"]));
-        // 1 is aborted: nothing takes it. 2 holds both.
-        assert_eq!(pending.prepared(CheckpointId(2), committables(&["b"])), committables(&["a", "b"]));
-        assert_eq!(pending.prepared(CheckpointId(3), committables(&["c"])), committables(&["a", "b", "c"]));
-        assert_eq!(pending.take_up_to(CheckpointId(2)), committables(&["a", "b"]));
-        assert_eq!(pending.prepared(CheckpointId(4), committables(&[])), committables(&["c"]));
-        assert_eq!(pending.take_up_to(CheckpointId(4)), committables(&["c"]));
-    }
 }

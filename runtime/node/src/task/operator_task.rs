@@ -5,6 +5,8 @@ use crate::kept::Handover;
 use crate::metrics::NodeMetrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use weir_connectors::api::Committable;
+use weir_dataflow::PendingCommits;
 use weir_dataflow::alignment::{Action, Aligner, CancelCause};
 use weir_dataflow::operator::OperatorError;
 use weir_dataflow::watermark::{Progress, WatermarkMerger};
@@ -22,7 +24,7 @@ pub(crate) struct TaskCore {
     pub(crate) arrivals: Arrivals,
     pub(crate) reporter: Reporter,
     pub(crate) snapshots: SnapshotHandle,
-    pub(crate) pending: PendingCommits,
+    pub(crate) pending: PendingCommits<Committable>,
     pub(crate) commits: Option<CommitThread>,
     pub(crate) failed_in: Option<weir_model::OperatorUid>,
     /// Takes the state of a task that ends with nothing written since its last cut.
@@ -58,6 +60,9 @@ impl TaskCore {
     /// `source` is the part of a source that drives this chain.
     pub(crate) fn cut(&mut self, barrier: Barrier, source: Option<NodeCut>) -> Result<(), OperatorError> {
         let begun = self.arrivals.cut_begins(barrier.checkpoint);
+        if let Some(committed) = self.commits.as_ref().and_then(CommitThread::committed) {
+            self.pending.committed(committed);
+        }
         let mut cuts: Vec<NodeCut> = source.into_iter().collect();
         self.unchanged_since = Some(barrier.checkpoint);
         for node in &mut self.nodes {
@@ -106,10 +111,13 @@ impl TaskCore {
                 state.confirm(permit.checkpoint());
             }
         }
-        let committables = self.pending.take_up_to(permit.checkpoint());
+        let committables = self.pending.commit_up_to(permit.checkpoint());
         match &self.commits {
             Some(commits) => commits.commit(permit, committables),
-            None => self.reporter.report(TaskEventKind::Committed { checkpoint: permit.checkpoint() }),
+            None => {
+                self.pending.committed(permit.checkpoint());
+                self.reporter.report(TaskEventKind::Committed { checkpoint: permit.checkpoint() });
+            }
         }
     }
 

@@ -6,9 +6,9 @@ use crate::folder::{JobFolder, LOG_FOLDER, log_entry_number, log_entry_path};
 use crate::manifest::CheckpointManifest;
 use crate::storage::{ObjectPath, Operation, StorageError, StorageErrorKind, list_all};
 use bytes::Bytes;
+use futures::stream::{self, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::task::JoinSet;
 use weir_model::{CheckpointId, Epoch, Fence};
 
 /// What a log says.
@@ -198,27 +198,23 @@ pub(super) fn log_folder() -> ObjectPath {
 }
 
 async fn fetch(folder: &JobFolder, numbers: &[u64]) -> Result<BTreeMap<u64, Bytes>, LogError> {
+    // Within this task: a reader needs no runtime of its own around it.
+    let mut reads = stream::iter(numbers.iter().copied().map(|number| async move {
+        let path = folder.path(&log_entry_path(number));
+        (number, folder.storage().get(&path).await)
+    }))
+    .buffer_unordered(READ_CONCURRENCY);
     let mut files = BTreeMap::new();
-    let mut reads = JoinSet::new();
-    let mut remaining = numbers.iter().copied();
-    loop {
-        while reads.len() < READ_CONCURRENCY
-            && let Some(number) = remaining.next()
-        {
-            let storage = folder.storage().clone();
-            let path = folder.path(&log_entry_path(number));
-            reads.spawn(async move { (number, storage.get(&path).await) });
-        }
-        match reads.join_next().await {
-            None => return Ok(files),
-            Some(Ok((number, Ok(file)))) => {
+    while let Some((number, read)) = reads.next().await {
+        match read {
+            Ok(file) => {
                 files.insert(number, file);
             }
-            Some(Ok((_, Err(error)))) if error.is_not_found() => {}
-            Some(Ok((_, Err(error)))) => return Err(error.into()),
-            Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(files)
 }
 
 fn replay(folder: &JobFolder, last: Option<u64>, files: BTreeMap<u64, Bytes>) -> JobHistory {

@@ -10,6 +10,7 @@
 //! - Each entry says from which number on the log counts (`low_water`). What such a writer left below is ignored.
 //! - A reader takes what it has read for the log only if the last entry still is the last.
 
+mod completion;
 mod entry;
 mod history;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod race_tests;
 mod tests;
 mod writer;
 
+pub use completion::Completion;
 pub use entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint, WriterId};
 pub use history::{Began, BrokenEntry, JobHistory, LeftRunning, read_history};
 pub use writer::{CommitLog, LogOptions};

@@ -22,7 +22,7 @@ const OPEN_ATTEMPTS: u32 = 8;
 pub struct LogOptions {
     /// How often a call that failed transiently is made, the first time included.
     pub attempts: u32,
-    /// Before the second; doubles with each.
+    /// Before the second; doubles with each. 0: none, and then no timer is needed.
     pub backoff_ms: u64,
     /// Open although entries can't be read: with the user's consent only, as their checkpoints are passed over.
     pub allow_broken: bool,
@@ -110,6 +110,10 @@ impl CommitLog {
 
     pub fn history(&self) -> &JobHistory {
         &self.history
+    }
+
+    pub(super) fn options(&self) -> &LogOptions {
+        &self.options
     }
 
     /// The first checkpoint number that nothing on storage has had.
@@ -384,7 +388,9 @@ impl CommitLog {
             match call().await {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(%error, "the commit log's storage failed and is tried again");
-                    tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
+                    if backoff_ms > 0 {
+                        tokio::time::sleep(Duration::from_millis(backoff_ms)).await;
+                    }
                     backoff_ms = backoff_ms.saturating_mul(2);
                 }
                 other => return other,
