@@ -17,6 +17,8 @@ fn coordinator(scratch: &Scratch, job: &Path, tls: &Mount) -> (Running, String) 
             "2",
             "--listen",
             "127.0.0.1:0",
+            "--http",
+            "none",
             "--set",
             "spec.restart={fixedDelay: {attempts: 20, delay: 100ms}}",
         ])
