@@ -8,10 +8,6 @@ use crate::layout::Layout;
 use crate::process::{replace, run, run_aside, say, succeeds};
 use crate::{data, python, servers, tidy};
 
-/// The test target that kills processes. It reads the number of runs and the seed from WEIR_KILL_RUNS and
-/// WEIR_KILL_SEED.
-const KILL_TEST: &str = "kill";
-
 /// Builds the CLI and becomes it, in the folder of the caller.
 pub fn weir(layout: &Layout, arguments: &[String]) -> Result<()> {
     data::fetch_for(layout, arguments)?;
@@ -73,18 +69,39 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
     run(cargo.current_dir(&layout.checkout))
 }
 
+/// Kills of a whole process, at random moments.
 pub fn kill_test(layout: &Layout, arguments: &[String]) -> Result<()> {
-    const USAGE: &str = "usage: cargo xtask kill-test [RUNS] [SEED]";
+    random_runs(layout, "kill-test", "kill", ["WEIR_KILL_RUNS", "WEIR_KILL_SEED"], arguments)
+}
+
+/// Random faults on the processes of a job and on what connects them.
+pub fn chaos(layout: &Layout, arguments: &[String]) -> Result<()> {
+    random_runs(layout, "chaos", "chaos", ["WEIR_CHAOS_RUNS", "WEIR_CHAOS_SEED"], arguments)
+}
+
+/// A test that makes random runs, with an S3 server beside it; the variables take their number and the first one's seed.
+fn random_runs(
+    layout: &Layout,
+    command: &str,
+    test: &str,
+    variables: [&'static str; 2],
+    arguments: &[String],
+) -> Result<()> {
+    let usage = format!("usage: cargo xtask {command} [RUNS] [SEED]");
     if arguments.len() > 2 {
-        return Err(Failure::new(USAGE));
+        return Err(Failure::new(usage));
     }
     for argument in arguments {
-        argument.parse::<u64>().map_err(|_| Failure::new(format!("`{argument}` is not a number; {USAGE}")))?;
+        argument.parse::<u64>().map_err(|_| Failure::new(format!("`{argument}` is not a number; {usage}")))?;
     }
     let env = BuildEnv::prepare_for_tests(layout)?;
-    let mut cargo = env.cargo(&["test", "--release", "--workspace", "--test", KILL_TEST, "--", "--nocapture"]);
-    cargo.envs(["WEIR_KILL_RUNS", "WEIR_KILL_SEED"].into_iter().zip(arguments));
-    replace_in_checkout(layout, cargo)
+    let s3 = servers::light_for_tests(layout)?;
+    let mut cargo = env.cargo(&["test", "--release", "--workspace", "--test", test, "--", "--nocapture"]);
+    cargo.envs(variables.into_iter().zip(arguments));
+    if let Some(s3) = &s3 {
+        s3.announce(&mut cargo);
+    }
+    run(cargo.current_dir(&layout.checkout))
 }
 
 /// Writes the files that are generated from the resource types, or compares them with what would be written.

@@ -40,6 +40,7 @@ Test
   tidy                     Check file sizes, whitespace and words that do not belong in the repository.
   test-storage [STORE...]  Run the storage tests against real servers: s3, s3-light, azure, hdfs, or all.
   kill-test [RUNS] [SEED]  Kill real processes at random moments and compare their output.
+  chaos [RUNS] [SEED]      Kill, pause and cut off the processes of distributed jobs, and compare their output.
 
 Try
   server STORE             Run one of these servers until Ctrl-C, and say how a job reaches it.
@@ -110,6 +111,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "cluster" => cluster::command(&layout, rest),
         "image" => image::command(&layout, rest),
         "kill-test" => commands::kill_test(&layout, rest),
+        "chaos" => commands::chaos(&layout, rest),
         "setup" => no_arguments(command, rest).and_then(|()| commands::setup(&layout)),
         "data" => no_arguments(command, rest).and_then(|()| data::fetch_all(&layout)),
         "crds" => commands::crds(&layout, rest),
