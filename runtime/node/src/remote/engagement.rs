@@ -22,6 +22,8 @@ pub(super) struct Engagement {
     /// The job as it was sent, and the folder that relative paths start from.
     text: (String, String),
     job: Arc<Job>,
+    /// What the job file says.
+    own_parallelism: u32,
     worker: Sender<WorkerCommand>,
     standing: Arc<Standing>,
     line: Arc<Line>,
@@ -59,7 +61,8 @@ impl Engagement {
             copies,
             standing: Arc::clone(&standing),
         })?;
-        Ok(Engagement { text, job, worker, standing, line, counted })
+        let own_parallelism = job.parallelism();
+        Ok(Engagement { text, job, own_parallelism, worker, standing, line, counted })
     }
 
     pub(super) fn is_for(&self, text: &(String, String)) -> bool {
@@ -75,9 +78,10 @@ impl Engagement {
         &mut self.job
     }
 
-    /// What runs here, if a coordinator could go on with it.
+    /// What runs here, if a coordinator could go on with it: not when it was rescaled, as a coordinator that takes over
+    /// goes by the job file. Its tasks would be others, though they may need as many slots.
     pub(super) fn running(&self) -> Option<RunningAttempt> {
-        self.standing.running()
+        self.standing.running().filter(|_| self.job.parallelism() == self.own_parallelism)
     }
 
     pub(super) fn counted(&self) -> Arc<Mutex<Option<Counted>>> {
