@@ -173,7 +173,7 @@ impl<'a> Run<'a> {
                 return Err(format!("the job failed\n{}", self.logs()));
             }
             // A worker that believes that the job is over would be wrong: only the coordinator ends last.
-            if !is_awaited && !(process != COORDINATOR && status.success()) {
+            if !is_awaited && (process == COORDINATOR || !status.success()) {
                 if self.processes[process].starts > 30 {
                     return Err(format!("process {process} dies again and again\n{}", self.logs()));
                 }
