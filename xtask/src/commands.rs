@@ -104,6 +104,14 @@ fn random_runs(
     run(cargo.current_dir(&layout.checkout))
 }
 
+/// Runs simulated jobs; arguments are the simulator's own.
+pub fn simulate(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let env = BuildEnv::prepare(layout)?;
+    let mut cargo = env.cargo(&["run", "--quiet", "--release", "--package", "weir-sim", "--bin", "weir-sim", "--"]);
+    cargo.args(arguments);
+    replace_in_checkout(layout, cargo)
+}
+
 /// Writes the files that are generated from the resource types, or compares them with what would be written.
 pub fn crds(layout: &Layout, arguments: &[String]) -> Result<()> {
     let mode = match arguments {

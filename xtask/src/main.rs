@@ -39,6 +39,8 @@ Test
                            files, lints, all tests.
   tidy                     Check file sizes, whitespace and words that do not belong in the repository.
   test-storage [STORE...]  Run the storage tests against real servers: s3, s3-light, azure, hdfs, or all.
+  simulate [--seeds N] [--seed S] [--bug NAME] [--keep-going]
+                           Whole jobs in one thread and virtual time, under faults: N seeds, or seed S alone.
   kill-test [RUNS] [SEED]  Kill real processes at random moments and compare their output.
   chaos [RUNS] [SEED]      Kill, pause and cut off the processes of distributed jobs, and compare their output.
 
@@ -110,6 +112,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "chart" => no_arguments(command, rest).and_then(|()| kubernetes::chart(&layout)),
         "cluster" => cluster::command(&layout, rest),
         "image" => image::command(&layout, rest),
+        "simulate" => commands::simulate(&layout, rest),
         "kill-test" => commands::kill_test(&layout, rest),
         "chaos" => commands::chaos(&layout, rest),
         "setup" => no_arguments(command, rest).and_then(|()| commands::setup(&layout)),

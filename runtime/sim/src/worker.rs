@@ -1,0 +1,702 @@
+//! A worker's process: it runs the subtasks that are placed on it, and writes what they keep for a checkpoint into
+//! one object, as the node's worker does.
+
+use crate::bugs::Bug;
+use crate::job::{JOB_UID, aggregate_uid, source_uid};
+use crate::keeper::fetch;
+use crate::messages::{Deployment, Message, RestoreFrom, SplitPosition, TaskSnapshot, WorkerWord, fence_name};
+use crate::task::{AggregateTask, IN_FLIGHT, Mail, Output, SourceTask, Task};
+use crate::world::{ConnectionId, Input, Pid, World};
+use rand::Rng;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use weir_coordinator::{DeployFailure, WorkerOrder};
+use weir_model::{CheckpointId, CommitPermit, Fence, KeyGroupRange, StreamElement, SubtaskId, Watermark, WorkerId};
+use weir_snapshot::folder::worker_object_path;
+use weir_snapshot::savepoint::SavepointReader;
+use weir_snapshot::{JobFolder, ObjectPath, ObjectRef, ObjectWriter, OperatorManifest, SubtaskManifest};
+use weir_state::{KeyedState, KeyedStateHandle, SegmentRef, SegmentSink, StateConfig, StateCut, StateError};
+
+pub(crate) enum WorkerInput {
+    /// Look for the coordinator.
+    Connect,
+    Message {
+        connection: ConnectionId,
+        message: Message,
+    },
+    ConnectionLost {
+        connection: ConnectionId,
+        reason: &'static str,
+    },
+    /// The tasks are made, or cannot be.
+    Restored {
+        turn: u64,
+        result: Result<Vec<Task>, DeployFailure>,
+    },
+    Data {
+        fence: Fence,
+        target: u32,
+        channel: u32,
+        element: StreamElement,
+    },
+    LinkBroken {
+        fence: Fence,
+        peer: Pid,
+    },
+    Step {
+        fence: Fence,
+        task: usize,
+    },
+    /// The pool of snapshot threads has come to this cut.
+    WriteCut {
+        fence: Fence,
+        checkpoint: CheckpointId,
+        task: usize,
+        snapshot: Box<TaskSnapshot>,
+        keyed: Option<StateCut>,
+    },
+    Uploaded {
+        fence: Fence,
+        checkpoint: CheckpointId,
+        result: Result<(Option<ObjectRef>, Snapshots), String>,
+    },
+    /// The commit thread has come to this transaction.
+    CommitNext {
+        fence: Fence,
+        task: usize,
+    },
+}
+
+type Snapshots = Vec<(SubtaskId, TaskSnapshot)>;
+
+pub(crate) struct WorkerProcess {
+    pid: Pid,
+    slots: u32,
+    connection: Option<ConnectionId>,
+    worker: Option<WorkerId>,
+    attempt: Option<Attempt>,
+    /// The worker's thread makes tasks; what it is told meanwhile waits.
+    preparing: Option<(u64, Arc<Deployment>)>,
+    /// By this coordinator's word; an attempt is made once.
+    last_prepared: Option<Fence>,
+    turn: u64,
+    waiting: VecDeque<Message>,
+    /// Commits that were asked for are carried out, whatever becomes of their attempt.
+    commits: BTreeMap<(Fence, usize), CommitThread>,
+    /// Attempts that are ended and still commit.
+    ending: BTreeSet<Fence>,
+}
+
+#[derive(Default)]
+struct CommitThread {
+    requests: VecDeque<(CommitPermit, VecDeque<String>)>,
+    is_busy: bool,
+}
+
+struct Attempt {
+    deployment: Arc<Deployment>,
+    is_started: bool,
+    tasks: Vec<Task>,
+    /// When the next step of each task is planned.
+    planned_us: Vec<Option<u64>>,
+    /// When each source may read again.
+    next_read_us: Vec<u64>,
+    objects: BTreeMap<CheckpointId, OpenObject>,
+    given_up: BTreeSet<CheckpointId>,
+    has_failed: bool,
+}
+
+struct OpenObject {
+    writer: ObjectWriter,
+    upload: weir_snapshot::object::ObjectUpload,
+    snapshots: Snapshots,
+}
+
+impl WorkerProcess {
+    pub(crate) fn new(pid: Pid, slots: u32) -> Self {
+        WorkerProcess {
+            pid,
+            slots,
+            connection: None,
+            worker: None,
+            attempt: None,
+            preparing: None,
+            last_prepared: None,
+            turn: 0,
+            waiting: VecDeque::new(),
+            commits: BTreeMap::new(),
+            ending: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn on(&mut self, input: WorkerInput, world: &mut World) -> Result<(), String> {
+        match input {
+            WorkerInput::Connect => self.connect(world),
+            WorkerInput::Message { connection, message } => {
+                if self.connection == Some(connection) {
+                    self.message(message, world);
+                }
+            }
+            WorkerInput::ConnectionLost { connection, reason } => {
+                if self.connection == Some(connection) {
+                    let pid = self.pid;
+                    world.note(|| format!("{pid} has lost its coordinator: {reason}"));
+                    // With nobody left to command it, the worker ends what it runs, and registers anew.
+                    (self.connection, self.worker, self.attempt, self.preparing) = (None, None, None, None);
+                    self.last_prepared = None;
+                    self.waiting.clear();
+                    self.ending.clear();
+                    let retry_us = world.random.random_range(100_000..1_000_000);
+                    world.to_worker(self.pid, retry_us, WorkerInput::Connect);
+                }
+            }
+            WorkerInput::Restored { turn, result } => self.restored(turn, result, world),
+            WorkerInput::Data { fence, target, channel, element } => self.data(fence, target, channel, element, world),
+            WorkerInput::LinkBroken { fence, peer } => {
+                if self.running(fence).is_some() {
+                    self.attempt_failed(fence, format!("the link to {peer} broke"), world);
+                }
+            }
+            WorkerInput::Step { fence, task } => self.step(fence, task, world),
+            WorkerInput::WriteCut { fence, checkpoint, task, snapshot, keyed } => {
+                self.write_cut(fence, checkpoint, task, *snapshot, keyed, world);
+            }
+            WorkerInput::Uploaded { fence, checkpoint, result } => self.uploaded(fence, checkpoint, result, world),
+            WorkerInput::CommitNext { fence, task } => self.commit_next(fence, task, world),
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, world: &mut World) {
+        if self.connection.is_some() {
+            return;
+        }
+        match world.connect(self.pid) {
+            Some(connection) => {
+                self.connection = Some(connection);
+                world.send(connection, self.pid, Message::Register { slots: self.slots });
+            }
+            None => {
+                let retry_us = world.random.random_range(100_000..1_000_000);
+                world.to_worker(self.pid, retry_us, WorkerInput::Connect);
+            }
+        }
+    }
+
+    fn say(&self, word: WorkerWord, world: &mut World) {
+        if let Some(connection) = self.connection {
+            world.send(connection, self.pid, Message::Word(word));
+        }
+    }
+
+    fn message(&mut self, message: Message, world: &mut World) {
+        if self.preparing.is_some() {
+            self.waiting.push_back(message);
+            return;
+        }
+        match message {
+            Message::Registered { worker } => self.worker = Some(worker),
+            Message::Prepare(deployment) => self.prepare(deployment, world),
+            Message::Order(order) => self.order(order, world),
+            Message::Goodbye => {
+                (self.connection, self.worker, self.attempt) = (None, None, None);
+                let retry_us = world.random.random_range(500_000..1_000_000);
+                world.to_worker(self.pid, retry_us, WorkerInput::Connect);
+            }
+            other => unreachable!("{other} to a worker"),
+        }
+    }
+
+    fn order(&mut self, order: WorkerOrder, world: &mut World) {
+        match order {
+            WorkerOrder::Start { fence } => {
+                let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.deployment.fence == fence) else {
+                    return;
+                };
+                attempt.is_started = true;
+                for task in 0..attempt.tasks.len() {
+                    self.plan_step(fence, task, world);
+                }
+            }
+            WorkerOrder::Trigger { fence, barrier, hold } => {
+                self.mail(fence, true, &Mail::Trigger { barrier, hold }, world);
+            }
+            WorkerOrder::CancelCheckpoint { fence, checkpoint } => {
+                if let Some(attempt) = self.running(fence) {
+                    attempt.objects.remove(&checkpoint);
+                    attempt.given_up.insert(checkpoint);
+                }
+                self.mail(fence, true, &Mail::CancelCheckpoint(checkpoint), world);
+            }
+            WorkerOrder::Commit(permit) => self.mail(permit.fence(), false, &Mail::Commit(permit), world),
+            WorkerOrder::Resume { fence } => self.mail(fence, true, &Mail::Resume, world),
+            WorkerOrder::Finish { fence } | WorkerOrder::Stop { fence } => {
+                if self.attempt.as_ref().is_some_and(|attempt| attempt.deployment.fence == fence) {
+                    self.attempt = None;
+                }
+                self.ending.insert(fence);
+                self.end_if_committed(fence, world);
+            }
+        }
+    }
+
+    /// The attempt has ended when its threads have, those that commit included.
+    fn end_if_committed(&mut self, fence: Fence, world: &mut World) {
+        let is_busy =
+            |((own, _), thread): (&(Fence, usize), &CommitThread)| *own == fence && !thread.requests.is_empty();
+        if self.ending.contains(&fence) && !self.commits.iter().any(is_busy) {
+            self.ending.remove(&fence);
+            self.say(WorkerWord::Stopped { fence }, world);
+        }
+    }
+
+    fn mail(&mut self, fence: Fence, only_sources: bool, mail: &Mail, world: &mut World) {
+        let Some(attempt) = self.running(fence) else { return };
+        let mut reached = vec![];
+        for (number, task) in attempt.tasks.iter_mut().enumerate() {
+            if !only_sources || matches!(task, Task::Source(_)) {
+                task.mail(mail.clone());
+                reached.push(number);
+            }
+        }
+        for task in reached {
+            self.plan_step(fence, task, world);
+        }
+    }
+
+    /// The attempt, if it is this one and runs.
+    fn running(&mut self, fence: Fence) -> Option<&mut Attempt> {
+        self.attempt.as_mut().filter(|attempt| attempt.deployment.fence == fence && attempt.is_started)
+    }
+
+    // Making tasks.
+
+    fn prepare(&mut self, deployment: Arc<Deployment>, world: &mut World) {
+        // Said twice, or overtaken: what runs is not made again, and what has ended does not come back.
+        if self.last_prepared.is_some_and(|last| deployment.fence <= last) {
+            return;
+        }
+        self.last_prepared = Some(deployment.fence);
+        // Of an older attempt that this worker was not told to end: nothing of it may run beside the new one.
+        self.attempt = None;
+        self.turn += 1;
+        self.preparing = Some((self.turn, Arc::clone(&deployment)));
+        let Some(worker) = self.worker else { return };
+        let (post, storage, scenario) = (world.post(self.pid), world.storage.of(self.pid), world.scenario.clone());
+        let (turn, bug) = (self.turn, world.bug);
+        world.executor.spawn(self.pid, async move {
+            let making = Making { deployment: &deployment, worker, storage: &storage, job: &scenario.job, bug };
+            let result = making.tasks().await;
+            post.send(Input::Worker(WorkerInput::Restored { turn, result }));
+        });
+    }
+
+    fn restored(&mut self, turn: u64, result: Result<Vec<Task>, DeployFailure>, world: &mut World) {
+        let Some((_, deployment)) = self.preparing.take_if(|(own, _)| *own == turn) else { return };
+        let fence = deployment.fence;
+        let result = result.map(|tasks| {
+            self.attempt = Some(Attempt {
+                deployment,
+                is_started: false,
+                planned_us: vec![None; tasks.len()],
+                next_read_us: vec![0; tasks.len()],
+                tasks,
+                objects: BTreeMap::new(),
+                given_up: BTreeSet::new(),
+                has_failed: false,
+            });
+        });
+        self.say(WorkerWord::Prepared { fence, result }, world);
+        while self.preparing.is_none()
+            && let Some(message) = self.waiting.pop_front()
+        {
+            self.message(message, world);
+        }
+    }
+
+    // Running them.
+
+    fn data(&mut self, fence: Fence, target: u32, channel: u32, element: StreamElement, world: &mut World) {
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.deployment.fence == fence) else { return };
+        let is_target = |task: &Task| task.id() == SubtaskId { operator: aggregate_uid(), index: target };
+        let Some(number) = attempt.tasks.iter().position(is_target) else { return };
+        if let Task::Aggregate(task) = &mut attempt.tasks[number] {
+            task.push(channel, element);
+        }
+        self.plan_step(fence, number, world);
+    }
+
+    fn plan_step(&mut self, fence: Fence, task: usize, world: &mut World) {
+        let now_us = world.now_us();
+        let pid = self.pid;
+        let Some(attempt) = self.running(fence) else { return };
+        let due_us = match &attempt.tasks[task] {
+            Task::Aggregate(own) if own.has_work() => now_us,
+            Task::Source(own) if own.has_mail() => now_us,
+            Task::Source(own) if own.is_reading() => attempt.next_read_us[task].max(now_us),
+            _ => return,
+        };
+        if attempt.planned_us[task].is_some_and(|planned_us| planned_us <= due_us && planned_us >= now_us) {
+            return;
+        }
+        let due_us = due_us + world.random.random_range(20..300);
+        let Some(attempt) = self.running(fence) else { return };
+        attempt.planned_us[task] = Some(due_us);
+        world.to_worker(pid, due_us - now_us, WorkerInput::Step { fence, task });
+    }
+
+    fn step(&mut self, fence: Fence, number: usize, world: &mut World) {
+        let now_us = world.now_us();
+        let records = world.random.random_range(1..6);
+        let pause_us = world.scenario.source_pause_us;
+        let jitter_us = world.random.random_range(0..pause_us);
+        let Some(attempt) = self.running(fence) else { return };
+        if attempt.planned_us[number].is_none_or(|planned_us| planned_us > now_us) {
+            return;
+        }
+        attempt.planned_us[number] = None;
+        let parallelism = attempt.deployment.parallelism;
+        let index = attempt.tasks[number].id().index;
+        let result = match &mut attempt.tasks[number] {
+            Task::Aggregate(task) => task.step(),
+            Task::Source(task) => {
+                let is_full = (0..parallelism)
+                    .any(|target| world.in_flight.get(&(fence, index, target)).is_some_and(|n| *n >= IN_FLIGHT));
+                let may_read = now_us >= attempt.next_read_us[number] && !is_full;
+                let reads = !task.has_mail() && task.is_reading();
+                if reads {
+                    let wait_us = if is_full { 3_000 } else { pause_us / 2 + jitter_us };
+                    attempt.next_read_us[number] = attempt.next_read_us[number].max(now_us + wait_us);
+                }
+                task.step(records, may_read)
+            }
+        };
+        match result {
+            Ok(outputs) => {
+                for output in outputs {
+                    self.output(fence, number, output, world);
+                }
+                self.plan_step(fence, number, world);
+            }
+            Err(error) => {
+                let task = attempt.tasks[number].id();
+                // A task that has failed does nothing more.
+                attempt.tasks.clear();
+                let reason = error.to_string();
+                self.say(WorkerWord::TaskFailed { fence, task, reason, is_fatal: true }, world);
+            }
+        }
+    }
+
+    fn output(&mut self, fence: Fence, number: usize, output: Output, world: &mut World) {
+        let Some(attempt) = self.running(fence) else { return };
+        let id = attempt.tasks[number].id();
+        match output {
+            Output::Element { target, element } => {
+                let worker = attempt.deployment.slots[target as usize];
+                let Some(peer) = attempt.deployment.peers.get(&worker).copied() else { return };
+                if matches!(element, StreamElement::Batch(_)) {
+                    *world.in_flight.entry((fence, id.index, target)).or_default() += 1;
+                }
+                let input = WorkerInput::Data { fence, target, channel: id.index, element };
+                world.send_data(fence, self.pid, peer, input);
+            }
+            Output::Taken { channel } => {
+                if let Some(count) = world.in_flight.get_mut(&(fence, channel, id.index)) {
+                    *count -= 1;
+                }
+            }
+            Output::Cut { barrier, snapshot, keyed } => {
+                let delay_us = world.random.random_range(50..30_000);
+                let checkpoint = barrier.checkpoint;
+                let snapshot = Box::new(snapshot);
+                let input = WorkerInput::WriteCut { fence, checkpoint, task: number, snapshot, keyed };
+                world.to_worker(self.pid, delay_us, input);
+            }
+            Output::Prepared { transaction, rows } => {
+                let pid = self.pid;
+                world.note(|| format!("{pid} {id} prepared {transaction} with {} rows", rows.len()));
+                world.external.borrow_mut().prepare(transaction, fence.epoch, rows);
+            }
+            Output::Commit { permit, transactions } => {
+                let thread = self.commits.entry((fence, number)).or_default();
+                thread.requests.push_back((permit, transactions.into()));
+                if !std::mem::replace(&mut thread.is_busy, true) {
+                    self.plan_commit(fence, number, world);
+                }
+            }
+            Output::Declined { checkpoint, reason } => {
+                self.say(WorkerWord::Declined { fence, checkpoint, task: id, reason }, world);
+            }
+            Output::EndOfInput => self.say(WorkerWord::EndOfInput { fence, task: id }, world),
+        }
+    }
+
+    fn attempt_failed(&mut self, fence: Fence, reason: String, world: &mut World) {
+        let Some(attempt) = self.running(fence) else { return };
+        if !std::mem::replace(&mut attempt.has_failed, true) {
+            self.say(WorkerWord::AttemptFailed { fence, reason }, world);
+        }
+    }
+
+    // Checkpoints.
+
+    fn write_cut(
+        &mut self,
+        fence: Fence,
+        checkpoint: CheckpointId,
+        number: usize,
+        mut snapshot: TaskSnapshot,
+        keyed: Option<StateCut>,
+        world: &mut World,
+    ) {
+        let pid = self.pid;
+        let Some(worker) = self.worker else { return };
+        let storage = world.storage.of(pid);
+        let Some(attempt) = self.running(fence) else { return };
+        if attempt.tasks.is_empty() || attempt.given_up.contains(&checkpoint) {
+            return;
+        }
+        let task = attempt.tasks[number].id();
+        let object = attempt.objects.entry(checkpoint).or_insert_with(|| {
+            let path = worker_object_path(checkpoint, fence, worker.0);
+            let (writer, upload) = ObjectWriter::new(folder(&storage), path);
+            OpenObject { writer, upload, snapshots: vec![] }
+        });
+        if let Some(cut) = keyed {
+            match cut.write(&mut ObjectSegments(object.writer.clone())) {
+                Ok(handle) => snapshot.keyed = Some(handle),
+                Err(error) => {
+                    let reason = error.to_string();
+                    return self.say(WorkerWord::Declined { fence, checkpoint, task, reason }, world);
+                }
+            }
+        }
+        object.snapshots.push((task, snapshot));
+        let is_last = object.snapshots.len() == attempt.tasks.len();
+        if !is_last {
+            return;
+        }
+        let Some(OpenObject { writer, upload, snapshots }) = attempt.objects.remove(&checkpoint) else { return };
+        // A part of this size goes through the channel at once.
+        let length = writer.length();
+        let finished = writer.finish();
+        let post = world.post(pid);
+        if world.bug == Some(Bug::AcknowledgesTooEarly) {
+            let object = (length > 0).then(|| ObjectRef {
+                path: worker_object_path(checkpoint, fence, worker.0),
+                length,
+                crc32c: 0,
+            });
+            self.say(WorkerWord::Acknowledged { fence, checkpoint, object, snapshots }, world);
+            world.executor.spawn(pid, async move {
+                upload.run().await.ok();
+            });
+            return;
+        }
+        world.executor.spawn(pid, async move {
+            let uploaded = upload.run().await.map_err(|error| error.to_string());
+            let result = finished.map_err(|error| error.to_string()).and(uploaded).map(|object| (object, snapshots));
+            post.send(Input::Worker(WorkerInput::Uploaded { fence, checkpoint, result }));
+        });
+    }
+
+    fn uploaded(
+        &mut self,
+        fence: Fence,
+        checkpoint: CheckpointId,
+        result: Result<(Option<ObjectRef>, Snapshots), String>,
+        world: &mut World,
+    ) {
+        let Some(attempt) = self.running(fence) else { return };
+        let Some(task) = attempt.tasks.last().map(Task::id) else { return };
+        match result {
+            Ok((object, snapshots)) => {
+                self.say(WorkerWord::Acknowledged { fence, checkpoint, object, snapshots }, world);
+            }
+            Err(reason) => self.say(WorkerWord::Declined { fence, checkpoint, task, reason }, world),
+        }
+    }
+
+    fn plan_commit(&self, fence: Fence, task: usize, world: &mut World) {
+        let delay_us = match world.random.random_range(0..20) {
+            0 => world.random.random_range(10_000..2_000_000),
+            _ => world.random.random_range(100..10_000),
+        };
+        world.to_worker(self.pid, delay_us, WorkerInput::CommitNext { fence, task });
+    }
+
+    fn commit_next(&mut self, fence: Fence, number: usize, world: &mut World) {
+        let Some(thread) = self.commits.get_mut(&(fence, number)) else { return };
+        let Some((permit, transactions)) = thread.requests.front_mut() else { return };
+        let (permit, pid) = (*permit, self.pid);
+        let Some(transaction) = transactions.pop_front() else {
+            thread.requests.pop_front();
+            thread.is_busy = !thread.requests.is_empty();
+            let is_busy = thread.is_busy;
+            let task = self.running(fence).and_then(|attempt| attempt.tasks.get_mut(number));
+            let task = task.map(|task| {
+                if let Task::Aggregate(task) = task {
+                    task.committed(permit.checkpoint());
+                }
+                task.id()
+            });
+            if let Some(task) = task {
+                self.say(WorkerWord::Committed { fence, checkpoint: permit.checkpoint(), task }, world);
+            }
+            if is_busy {
+                self.plan_commit(fence, number, world);
+            } else {
+                self.end_if_committed(fence, world);
+            }
+            return;
+        };
+        world.note(|| format!("{pid} commits {transaction} of checkpoint {}", permit.checkpoint()));
+        let committed = world.external.borrow_mut().commit(&transaction, permit);
+        match committed {
+            Ok(()) => self.plan_commit(fence, number, world),
+            Err(reason) => {
+                self.commits.remove(&(fence, number));
+                let operator = aggregate_uid();
+                let index =
+                    self.running(fence).and_then(|attempt| attempt.tasks.get(number)).map(|task| task.id().index);
+                let task = SubtaskId { operator, index: index.unwrap_or_default() };
+                self.say(WorkerWord::TaskFailed { fence, task, reason, is_fatal: true }, world);
+                self.end_if_committed(fence, world);
+            }
+        }
+    }
+}
+
+/// Makes the tasks that are placed on a worker.
+struct Making<'a> {
+    deployment: &'a Deployment,
+    worker: WorkerId,
+    storage: &'a crate::storage::SimStorage,
+    job: &'a crate::job::Job,
+    bug: Option<Bug>,
+}
+
+impl Making<'_> {
+    async fn tasks(&self) -> Result<Vec<Task>, DeployFailure> {
+        let Deployment { fence, parallelism, slots, .. } = self.deployment;
+        let own: Vec<u32> = (0..*parallelism).filter(|index| slots[*index as usize] == self.worker).collect();
+        let fatal = |reason: String| DeployFailure { reason, is_fatal: true };
+        let savepoint = match &self.deployment.restore {
+            Some(RestoreFrom::Savepoint(uri)) => {
+                let path = ObjectPath::parse(uri).map_err(|error| fatal(error.to_string()))?;
+                let reader = SavepointReader::open(Arc::new(self.storage.clone()), path).await;
+                Some(reader.map_err(|error| DeployFailure { reason: error.to_string(), is_fatal: false })?)
+            }
+            _ => None,
+        };
+        let operators: Vec<(weir_model::OperatorUid, Vec<SubtaskManifest>)> =
+            match (&self.deployment.restore, &savepoint) {
+                (Some(RestoreFrom::Checkpoint(manifest)), _) => {
+                    let part = |operator: &OperatorManifest| (operator.uid.clone(), operator.subtasks.clone());
+                    manifest.operators.iter().map(part).collect()
+                }
+                (_, Some(reader)) => {
+                    let operators = reader.manifest().operators.iter();
+                    operators.map(|operator| (operator.uid.clone(), operator.subtasks.clone())).collect()
+                }
+                _ => vec![],
+            };
+        let subtasks = |uid: weir_model::OperatorUid| {
+            operators.iter().find(|(own, _)| *own == uid).map_or(vec![], |(_, subtasks)| subtasks.clone())
+        };
+        let json = |error: serde_json::Error| fatal(error.to_string());
+        let (mut splits, mut watermark): (Vec<SplitPosition>, Option<Watermark>) = (vec![], None);
+        for subtask in subtasks(source_uid()) {
+            for split in subtask.splits {
+                splits.push(serde_json::from_value(split).map_err(json)?);
+            }
+            if let Some(own) = subtask.operator {
+                let own: Watermark = serde_json::from_value(own).map_err(json)?;
+                watermark = Some(watermark.map_or(own, |least| least.min(own)));
+            }
+        }
+        let handles: Vec<KeyedStateHandle> = subtasks(aggregate_uid())
+            .into_iter()
+            .filter_map(|subtask| subtask.keyed)
+            .map(|keyed| serde_json::from_value(keyed).map_err(json))
+            .collect::<Result<_, _>>()?;
+        let mut tasks = vec![];
+        for index in &own {
+            tasks.push(Task::Source(SourceTask::new(*index, *parallelism, self.job, &splits, watermark, self.bug)));
+        }
+        for index in &own {
+            let state = self.state(*index, &handles, savepoint.as_ref()).await?;
+            let attempt = fence_name(*fence);
+            let task = AggregateTask::new(*index, *parallelism, self.job, state, attempt, self.bug);
+            tasks.push(Task::Aggregate(Box::new(task.map_err(|error| fatal(error.to_string()))?)));
+        }
+        Ok(tasks)
+    }
+
+    async fn state(
+        &self,
+        index: u32,
+        handles: &[KeyedStateHandle],
+        savepoint: Option<&SavepointReader>,
+    ) -> Result<KeyedState, DeployFailure> {
+        let max_parallelism = self.job.max_parallelism;
+        let key_groups = KeyGroupRange::of_subtask(index, self.deployment.parallelism, max_parallelism);
+        let mut restored_groups = key_groups;
+        if self.bug == Some(Bug::RangeOneTooShort) && key_groups.len() > 1 {
+            restored_groups.last -= 1;
+        }
+        let mut meeting: Vec<KeyedStateHandle> =
+            handles.iter().filter(|handle| handle.key_groups.intersect(&restored_groups).is_some()).cloned().collect();
+        if restored_groups != key_groups {
+            // What the range leaves out reads as empty.
+            for run in meeting.iter_mut().flat_map(|handle| &mut handle.states).flat_map(|state| &mut state.runs) {
+                if let Some(both) = run.key_groups.intersect(&restored_groups) {
+                    run.key_groups = both;
+                }
+            }
+        }
+        let fatal = |error: StateError| DeployFailure { reason: error.to_string(), is_fatal: true };
+        let failed =
+            |error: crate::keeper::FetchError| DeployFailure { is_fatal: !error.is_transient, reason: error.reason };
+        let segments = fetch(&folder(self.storage), &meeting).await.map_err(failed)?;
+        let mut state =
+            KeyedState::open(StateConfig { key_groups, max_parallelism }, &meeting, &segments).map_err(fatal)?;
+        if let Some(reader) = savepoint {
+            let transient = |reason: String| DeployFailure { reason, is_fatal: false };
+            let aggregate = reader.manifest().operators.iter().find(|operator| operator.uid == aggregate_uid());
+            for schema in aggregate.iter().flat_map(|operator| &operator.states).map(|state| &state.schema) {
+                state.import(schema, &[]).map_err(fatal)?;
+                let rows = reader.read_state(&aggregate_uid(), &schema.name, restored_groups);
+                let mut rows = rows.map_err(|error| transient(error.to_string()))?;
+                while let Some(batch) = rows.next().await.map_err(|error| transient(error.to_string()))? {
+                    state.import(schema, batch.columns()).map_err(fatal)?;
+                }
+            }
+        }
+        Ok(state)
+    }
+}
+
+fn folder(storage: &crate::storage::SimStorage) -> JobFolder {
+    JobFolder::of_job(Arc::new(storage.clone()), JOB_UID).expect("a valid name")
+}
+
+/// The way of a task's segments into the checkpoint's object.
+struct ObjectSegments(ObjectWriter);
+
+impl SegmentSink for ObjectSegments {
+    fn append(&mut self, bytes: &[u8]) -> Result<SegmentRef, StateError> {
+        let location = self.0.append(bytes).map_err(|error| StateError::Storage {
+            action: "writing to the object of",
+            object: "the checkpoint".to_owned(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        Ok(SegmentRef {
+            object: location.object.as_str().to_owned(),
+            offset: location.offset,
+            length: location.length,
+            crc32c: location.crc32c,
+        })
+    }
+}
