@@ -370,6 +370,6 @@ impl CoordinatorProcess {
         }
         self.woken_at_ms = Some(due_ms.max(now_ms + 1));
         let wait_ms = due_ms.saturating_sub(now_ms).max(1);
-        world.to_coordinator(self.pid, wait_ms * 1000, CoordinatorInput::Wake);
+        world.send_to_coordinator(self.pid, wait_ms * 1000, CoordinatorInput::Wake);
     }
 }

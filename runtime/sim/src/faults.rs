@@ -139,7 +139,7 @@ impl World {
     fn ask(&mut self, input: CoordinatorInput) {
         if let Some(pid) = self.any_coordinator() {
             self.note(|| format!("USER: {input:?} to {pid}"));
-            self.to_coordinator(pid, 1_000, input);
+            self.send_to_coordinator(pid, 1_000, input);
         }
     }
 

@@ -59,7 +59,7 @@ pub(crate) enum Output {
 }
 
 pub(crate) enum Task {
-    Source(SourceTask),
+    Source(Box<SourceTask>),
     Aggregate(Box<AggregateTask>),
 }
 

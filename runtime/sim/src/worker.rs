@@ -147,7 +147,7 @@ impl WorkerProcess {
                     self.waiting.clear();
                     self.ending.clear();
                     let retry_us = world.random.random_range(100_000..1_000_000);
-                    world.to_worker(self.pid, retry_us, WorkerInput::Connect);
+                    world.send_to_worker(self.pid, retry_us, WorkerInput::Connect);
                 }
             }
             WorkerInput::Restored { turn, result } => self.restored(turn, result, world),
@@ -178,7 +178,7 @@ impl WorkerProcess {
             }
             None => {
                 let retry_us = world.random.random_range(100_000..1_000_000);
-                world.to_worker(self.pid, retry_us, WorkerInput::Connect);
+                world.send_to_worker(self.pid, retry_us, WorkerInput::Connect);
             }
         }
     }
@@ -201,7 +201,7 @@ impl WorkerProcess {
             Message::Goodbye => {
                 (self.connection, self.worker, self.attempt) = (None, None, None);
                 let retry_us = world.random.random_range(500_000..1_000_000);
-                world.to_worker(self.pid, retry_us, WorkerInput::Connect);
+                world.send_to_worker(self.pid, retry_us, WorkerInput::Connect);
             }
             other => unreachable!("{other} to a worker"),
         }
@@ -342,7 +342,7 @@ impl WorkerProcess {
         let due_us = due_us + world.random.random_range(20..300);
         let Some(attempt) = self.running(fence) else { return };
         attempt.planned_us[task] = Some(due_us);
-        world.to_worker(pid, due_us - now_us, WorkerInput::Step { fence, task });
+        world.send_to_worker(pid, due_us - now_us, WorkerInput::Step { fence, task });
     }
 
     fn step(&mut self, fence: Fence, number: usize, world: &mut World) {
@@ -411,7 +411,7 @@ impl WorkerProcess {
                 let checkpoint = barrier.checkpoint;
                 let snapshot = Box::new(snapshot);
                 let input = WorkerInput::WriteCut { fence, checkpoint, task: number, snapshot, keyed };
-                world.to_worker(self.pid, delay_us, input);
+                world.send_to_worker(self.pid, delay_us, input);
             }
             Output::Prepared { transaction, rows } => {
                 let pid = self.pid;
@@ -523,7 +523,7 @@ impl WorkerProcess {
             0 => world.random.random_range(10_000..2_000_000),
             _ => world.random.random_range(100..10_000),
         };
-        world.to_worker(self.pid, delay_us, WorkerInput::CommitNext { fence, task });
+        world.send_to_worker(self.pid, delay_us, WorkerInput::CommitNext { fence, task });
     }
 
     fn commit_next(&mut self, fence: Fence, number: usize, world: &mut World) {
@@ -623,7 +623,8 @@ impl Making<'_> {
             .collect::<Result<_, _>>()?;
         let mut tasks = vec![];
         for index in &own {
-            tasks.push(Task::Source(SourceTask::new(*index, *parallelism, self.job, &splits, watermark, self.bug)));
+            let source = SourceTask::new(*index, *parallelism, self.job, &splits, watermark, self.bug);
+            tasks.push(Task::Source(Box::new(source)));
         }
         for index in &own {
             let state = self.state(*index, &handles, savepoint.as_ref()).await?;

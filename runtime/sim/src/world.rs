@@ -259,11 +259,11 @@ impl World {
         self.queue.insert((self.now_us() + delay_us, self.sequence), event);
     }
 
-    pub(crate) fn to_worker(&mut self, pid: Pid, delay_us: u64, input: WorkerInput) {
+    pub(crate) fn send_to_worker(&mut self, pid: Pid, delay_us: u64, input: WorkerInput) {
         self.at(delay_us, Event::To(pid, Input::Worker(input)));
     }
 
-    pub(crate) fn to_coordinator(&mut self, pid: Pid, delay_us: u64, input: CoordinatorInput) {
+    pub(crate) fn send_to_coordinator(&mut self, pid: Pid, delay_us: u64, input: CoordinatorInput) {
         self.at(delay_us, Event::To(pid, Input::Coordinator(input)));
     }
 
@@ -317,7 +317,7 @@ impl World {
         let is_lost = !self.is_alive(to) || self.cut_links.contains(&(from.min(to), from.max(to)));
         if is_lost && self.broken_links.insert((fence, from, to)) {
             let notice_us = self.random.random_range(1_000..2_000_000);
-            self.to_worker(from, notice_us, WorkerInput::LinkBroken { fence, peer: to });
+            self.send_to_worker(from, notice_us, WorkerInput::LinkBroken { fence, peer: to });
         }
         if self.broken_links.contains(&(fence, from, to)) {
             return;
@@ -326,7 +326,7 @@ impl World {
         let last_us = self.data_links.entry((from, to)).or_default();
         let arrives_us = (now_us + latency_us).max(*last_us + 1);
         *last_us = arrives_us;
-        self.to_worker(to, arrives_us - now_us, input);
+        self.send_to_worker(to, arrives_us - now_us, input);
     }
 
     fn latency_us(&mut self) -> u64 {
@@ -498,7 +498,7 @@ impl World {
         self.hosts[host as usize] = Some(pid);
         let process = WorkerProcess::new(pid, self.scenario.slots_per_worker);
         self.insert(pid, Process::Worker(Box::new(process)));
-        self.to_worker(pid, 1, WorkerInput::Connect);
+        self.send_to_worker(pid, 1, WorkerInput::Connect);
     }
 
     fn new_pid(&mut self) -> Pid {
