@@ -48,7 +48,8 @@ pub fn command(layout: &Layout, arguments: &[String]) -> Result<()> {
 pub fn build(layout: &Layout, profile: Profile) -> Result<Image> {
     let env = BuildEnv::prepare(layout)?;
     let (folder, flags): (&str, &[&str]) = match profile {
-        Profile::Debug => ("debug", &[]),
+        // A test among them brings the features of the tests' dependencies: what the tests have built serves here too.
+        Profile::Debug => ("debug", &["--test", "lifecycle"]),
         Profile::Release => ("release", &["--release"]),
     };
     let mut cargo = env.cargo(&["build", "--workspace", "--bin", "weir", "--bin", "weir-operator"]);
