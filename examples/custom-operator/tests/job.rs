@@ -73,74 +73,81 @@ fn alerts_in(folder: &Path) -> Vec<Alert> {
 
 #[test]
 fn killed_and_started_again_it_commits_what_the_batch_computation_gives() {
-    let seed = std::env::var("WEIR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    println!("seed {seed} (WEIR_SEED)");
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let flights = random_flights(150_000, 24 * 120, &mut random);
-    write_flights(&flights, &folder.join("flights.csv"));
-    let job = job_in(folder)
-        .replace("threshold: 60, windows: 4", "threshold: 30, windows: 2")
-        .replace("interval: 200ms", "interval: 20ms");
-    std::fs::write(folder.join("job.yaml"), job).unwrap();
-
+    let mut case = Case::new();
     for _ in 0..3 {
-        let child = weir(folder, &["run", "--quiet"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        kill_after_a_checkpoint(child, folder, random.random_range(0..200));
+        let mut child = case.spawn(&["run", "--quiet"]);
+        case.wait_into_a_run(&mut child);
+        let _ = child.kill();
+        child.wait().unwrap();
     }
-    let finished = output(weir(folder, &["run", "--quiet"]));
-    assert!(finished.status.success(), "{}", text(&finished));
-
-    let config = Config { threshold: 30.0, windows: 2, clear_after_minutes: 180 };
-    let expected = alerts_of(&hours_of(&flights), &config);
-    assert!(expected.len() > 100, "{} alerts are too few to tell anything", expected.len());
-    let found = alerts_in(&folder.join("out/alerts"));
-    assert_eq!(found.len(), expected.len());
-    assert_eq!(found, expected);
+    case.verify(output(weir(case.folder.path(), &["run", "--quiet"])));
 }
 
-/// Kills the process some time after it has written something that it would go on from, unless it ends before.
-fn kill_after_a_checkpoint(mut child: Child, folder: &Path, then_wait_ms: u64) {
-    let entries = || std::fs::read_dir(folder.join(".weir")).map_or(0, |entries| entries.count());
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while entries() == 0 && Instant::now() < deadline {
-        if child.try_wait().unwrap().is_some() {
-            return;
-        }
-        std::thread::yield_now();
-    }
-    // Where in the run the kill comes is what the seed decides; nothing depends on it.
-    let kill_at = Instant::now() + Duration::from_millis(then_wait_ms);
-    while Instant::now() < kill_at && child.try_wait().unwrap().is_none() {
-        std::thread::yield_now();
-    }
-    let _ = child.kill();
-    child.wait().unwrap();
-}
-
+/// The binary with the operator in it is coordinator and worker, too.
 #[test]
-fn the_example_is_valid_and_a_mistake_in_the_config_is_told() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    write_flights(&[], &folder.join("flights.csv"));
-    let check = |job: String| {
-        std::fs::write(folder.join("job.yaml"), job).unwrap();
-        output(weir(folder, &["validate"]))
-    };
-    let fine = check(job_in(folder));
-    assert!(fine.status.success(), "{}", text(&fine));
-    for (right, wrong, expected) in [
-        ("threshold: 60", "treshold: 60", "has no field `treshold`; did you mean `threshold`?"),
-        ("windows: 4", "window: 4", "its config has no field `window`; did you mean `windows`?"),
-        ("windows: 4", "windows: 4.5", "field `windows`: invalid type: floating point `4.5`, expected i64"),
-        ("windows: 4", "windows: 0", "`windows` is 0; an alert takes one late window at least"),
-        ("keyBy: [origin]", "keyBy: [delay]", "the step must be keyed by `origin`; its `keyBy` is `delay`"),
-        ("type: DelayAlerts", "type: DelayAlert", "no operator of type `DelayAlert`"),
-        ("AS delay", "AS late", "has no column `delay`"),
-    ] {
-        let refused = check(job_in(folder).replace(right, wrong));
-        assert!(!refused.status.success(), "{wrong}");
-        assert!(text(&refused).contains(expected), "{wrong}: {}", text(&refused));
+fn over_two_processes_a_killed_worker_changes_nothing() {
+    let mut case = Case::new();
+    let mut run = case.spawn(&["run", "--quiet", "--workers", "2", "-p", "2"]);
+    case.wait_into_a_run(&mut run);
+    if let Some(worker) = a_child_of(run.id()) {
+        Command::new("kill").args(["-KILL", &worker]).status().unwrap();
     }
+    case.verify(run.wait_with_output().unwrap());
+}
+
+/// Flights and the job over them, and the moments that a seed chooses.
+struct Case {
+    random: ChaCha8Rng,
+    folder: tempfile::TempDir,
+    flights: Vec<Flight>,
+}
+
+impl Case {
+    fn new() -> Self {
+        let seed = std::env::var("WEIR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+        println!("seed {seed} (WEIR_SEED)");
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let folder = tempfile::tempdir().unwrap();
+        let flights = random_flights(150_000, 24 * 120, &mut random);
+        write_flights(&flights, &folder.path().join("flights.csv"));
+        let job = job_in(folder.path())
+            .replace("threshold: 60, windows: 4", "threshold: 30, windows: 2")
+            .replace("interval: 200ms", "interval: 20ms");
+        std::fs::write(folder.path().join("job.yaml"), job).unwrap();
+        Case { random, folder, flights }
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Child {
+        weir(self.folder.path(), arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Until some time after the job has written something that it would go on from, or has ended.
+    fn wait_into_a_run(&mut self, child: &mut Child) {
+        let entries = || std::fs::read_dir(self.folder.path().join(".weir")).map_or(0, |entries| entries.count());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while entries() == 0 && Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        // Where in the run the kill comes is what the seed decides; nothing depends on it.
+        let moment = Instant::now() + Duration::from_millis(self.random.random_range(0..200));
+        while Instant::now() < moment && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+    }
+
+    fn verify(&self, finished: Output) {
+        assert!(finished.status.success(), "{}", text(&finished));
+        let config = Config { threshold: 30.0, windows: 2, clear_after_minutes: 180 };
+        let expected = alerts_of(&hours_of(&self.flights), &config);
+        assert!(expected.len() > 100, "{} alerts are too few to tell anything", expected.len());
+        let found = alerts_in(&self.folder.path().join("out/alerts"));
+        assert_eq!(found.len(), expected.len());
+        assert_eq!(found, expected);
+    }
+}
+
+/// None: it has none, or the system doesn't tell.
+fn a_child_of(process: u32) -> Option<String> {
+    let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).ok()?;
+    Some(children.split_whitespace().next()?.to_owned())
 }

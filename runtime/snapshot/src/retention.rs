@@ -1,6 +1,8 @@
 //! What stays and what goes.
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::envelope;

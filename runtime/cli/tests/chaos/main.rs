@@ -100,6 +100,7 @@ enum Action {
     Start(usize),
     Continue(usize),
     Mend(usize),
+    Join(usize, usize),
     SpeedUp(usize),
 }
 
@@ -193,6 +194,7 @@ impl<'a> Run<'a> {
                 Action::Start(process) => self.start(process),
                 Action::Continue(process) => self.signal(process, libc::SIGCONT),
                 Action::Mend(process) => self.with_network(|network| network.mend(process)),
+                Action::Join(one, other) => self.with_network(|network| network.join(one, other)),
                 Action::SpeedUp(process) => self.with_network(|network| network.speed_up(process)),
                 Action::Begin(process, fault) => self.begin(process, fault, now),
             }
@@ -212,6 +214,10 @@ impl<'a> Run<'a> {
             Fault::Cut(lasts) => {
                 self.with_network(|network| network.cut(process));
                 self.agenda.push((now + lasts, Action::Mend(process)));
+            }
+            Fault::Part(lasts, other) => {
+                self.with_network(|network| network.part(process, other));
+                self.agenda.push((now + lasts, Action::Join(process, other)));
             }
             Fault::Slow(lasts, kbit) => {
                 self.with_network(|network| network.slow(process, kbit));

@@ -62,6 +62,21 @@ impl Network {
         self.link(member, "up");
     }
 
+    /// What either of them sends to the other is lost; everybody else hears both.
+    pub fn part(&self, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            // An address on the bridge that nobody has.
+            let neighbour = ["neigh", "replace", &self.address(to), "lladdr", "02:00:00:00:00:01", "nud", "permanent"];
+            ip(&[&["-n", &self.namespace(from)], &neighbour[..], &["dev", "eth0"]].concat()).ok();
+        }
+    }
+
+    pub fn join(&self, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            ip(&["-n", &self.namespace(from), "neigh", "del", &self.address(to), "dev", "eth0"]).ok();
+        }
+    }
+
     /// Both directions take no more than this, and what is too much waits or is lost.
     pub fn slow(&self, member: usize, kbit: u32) {
         let rate = format!("{kbit}kbit");

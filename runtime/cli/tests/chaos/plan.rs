@@ -44,6 +44,8 @@ pub enum Fault {
     /// SIGSTOP, and SIGCONT after this.
     Pause(Duration),
     Cut(Duration),
+    /// This process and that one don't hear each other.
+    Part(Duration, usize),
     Slow(Duration, u32),
     /// New certificates by a new CA, for all processes.
     Rotate,
@@ -56,7 +58,7 @@ impl Plan {
             after: Duration::from_millis(rng.random_range(100..2_500)),
             // The coordinator as often as a worker.
             process: if rng.random_bool(0.35) { 0 } else { rng.random_range(1..=workers) },
-            fault: Fault::random(rng),
+            fault: Fault::random(rng, workers),
         });
         let steps = steps.collect();
         Plan {
@@ -72,7 +74,7 @@ impl Plan {
 }
 
 impl Fault {
-    fn random(rng: &mut ChaCha8Rng) -> Self {
+    fn random(rng: &mut ChaCha8Rng, workers: usize) -> Self {
         let lasts = |rng: &mut ChaCha8Rng| {
             let range = if rng.random_bool(0.3) { BEYOND_HEARTBEATS_MS } else { 50..3_000 };
             Duration::from_millis(rng.random_range(range))
@@ -80,7 +82,8 @@ impl Fault {
         match rng.random_range(0..100) {
             0..35 => Fault::Kill { back_after: Duration::from_millis(rng.random_range(0..1_500)) },
             35..60 => Fault::Pause(lasts(rng)),
-            60..80 => Fault::Cut(lasts(rng)),
+            60..73 => Fault::Cut(lasts(rng)),
+            73..80 => Fault::Part(lasts(rng), rng.random_range(1..=workers)),
             80..92 => Fault::Slow(lasts(rng), rng.random_range(200..8_000)),
             _ => Fault::Rotate,
         }
@@ -99,6 +102,7 @@ impl fmt::Display for Plan {
                 Fault::Kill { back_after } => write!(f, "killed, back after {back_after:.0?}")?,
                 Fault::Pause(lasts) => write!(f, "paused for {lasts:.0?}")?,
                 Fault::Cut(lasts) => write!(f, "cut off for {lasts:.0?}")?,
+                Fault::Part(lasts, other) => write!(f, "and worker {other} out of each other's reach for {lasts:.0?}")?,
                 Fault::Slow(lasts, kbit) => write!(f, "slowed to {kbit} kbit/s for {lasts:.0?}")?,
                 Fault::Rotate => write!(f, "new certificates for all")?,
             }

@@ -216,14 +216,11 @@ async fn reach(address: &str, security: &Security) -> Result<Connection> {
     let mut last = None;
     for _ in 0..CONNECT_TRIES {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                stream.set_nodelay(true)?;
-                match security.connect(stream).await {
-                    Ok(connection) => return Ok(connection),
-                    // It may be just about to read a new certificate, or a new bundle of CAs.
-                    Err(refusal) => last = Some(refusal.into()),
-                }
-            }
+            Ok(Ok(stream)) => match security.connect(stream).await {
+                Ok(connection) => return Ok(connection),
+                // It may be just about to read a new certificate, or a new bundle of CAs.
+                Err(refusal) => last = Some(refusal.into()),
+            },
             Ok(Err(error)) => last = Some(error),
             Err(late) => last = Some(late.into()),
         }

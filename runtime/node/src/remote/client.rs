@@ -263,7 +263,6 @@ impl Service<tonic::codegen::http::Uri> for Reach {
         let Reach { address, security } = self.clone();
         Box::pin(async move {
             let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&address)).await??;
-            stream.set_nodelay(true)?;
             Ok(TokioIo::new(security.connect(stream).await?))
         })
     }

@@ -2,6 +2,7 @@
 
 use super::certificates::Tls;
 use super::identity::JobIdentity;
+use super::socket::prepare;
 use super::words::{NO_CERTIFICATE, NOT_TLS, of_tls};
 use rustls::CommonState;
 use std::io::{Error, ErrorKind, IoSlice, Result};
@@ -66,6 +67,7 @@ impl Security {
 
     /// Takes a connection of a process of the same job.
     pub(crate) async fn accept(&self, stream: TcpStream) -> std::result::Result<Connection, Refusal> {
+        prepare(&stream).map_err(|_| Refusal::Left)?;
         let Security::Tls(tls) = self else { return Ok(Connection::Open(stream)) };
         let connection = handshake(accept_tls(tls.material().server.clone(), stream)).await?;
         same_job(tls, connection)
@@ -73,12 +75,14 @@ impl Security {
 
     /// As `accept`, of any client: one without a certificate, too. `Connection::identity` tells which it is.
     pub(crate) async fn accept_http(&self, stream: TcpStream) -> std::result::Result<Connection, Refusal> {
+        prepare(&stream).map_err(|_| Refusal::Left)?;
         let Security::Tls(tls) = self else { return Ok(Connection::Open(stream)) };
         handshake(accept_tls(tls.material().http_server.clone(), stream)).await
     }
 
     /// Makes a connection to a process of the same job.
     pub(crate) async fn connect(&self, stream: TcpStream) -> std::result::Result<Connection, Refusal> {
+        prepare(&stream).map_err(|error| Refusal::Because(error.to_string()))?;
         let Security::Tls(tls) = self else { return Ok(Connection::Open(stream)) };
         let connector = TlsConnector::from(Arc::clone(&tls.material().client));
         let name = tls.identity().server_name().map_err(Refusal::Because)?;

@@ -98,7 +98,6 @@ async fn accept(
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        stream.set_nodelay(true).ok();
         let (security, ready) = (security.clone(), ready.clone());
         tokio::spawn(async move {
             let accepted = match clients {

@@ -14,6 +14,7 @@ mod connection;
 mod identity;
 mod issue;
 mod listener;
+mod socket;
 mod words;
 
 pub use certificates::{Tls, TlsError};
