@@ -38,6 +38,12 @@ impl BuildEnv {
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("cargo");
         command.args(arguments).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        // What `cargo run` has told this program about its own package. ring's build script looks at it, so that ring
+        // and all above it would be compiled anew whenever this cargo and a plain one take turns.
+        let of_this_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this_package)) {
+            command.env_remove(name);
+        }
         command
     }
 
