@@ -45,7 +45,7 @@ Test
   chaos [RUNS] [SEED]      Kill, pause and cut off the processes of distributed jobs, and compare their output.
 
 Try
-  server STORE             Run one of these servers until Ctrl-C, and say how a job reaches it.
+  server NAME              Run s3, s3-light, azure, hdfs or kafka until Ctrl-C, and say how a job reaches it.
 
 Kubernetes
   demo                     From a checkout to a StreamJob with completed checkpoints, on the cluster that KUBECONFIG

@@ -121,6 +121,7 @@ fn write(rows: &GeneratorSource, path: &Path, format: SinkFileFormat) -> Result<
         parallelism: 1,
         attempt: "1".into(),
         epoch: weir_model::Epoch(1),
+        attempt_number: weir_model::AttemptNumber(1),
         input: rows.schema(),
     };
     let mut writer = sink.writer(context, Vec::new())?;

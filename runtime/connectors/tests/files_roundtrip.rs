@@ -75,6 +75,7 @@ fn csv_in_json_out() {
         parallelism: 1,
         attempt: "1-1".into(),
         epoch: Epoch(1),
+        attempt_number: weir_model::AttemptNumber(1),
         input: schema(),
     };
     sink.check(&schema()).unwrap();

@@ -32,6 +32,7 @@ fn writer(
         parallelism,
         attempt: format!("1-{attempt}"),
         epoch: Epoch(1),
+        attempt_number: weir_model::AttemptNumber(1),
         input: schema(),
     };
     sink.writer(context, restored.to_vec()).unwrap()
@@ -405,6 +406,7 @@ fn an_updating_input_is_refused_or_written_with_its_change_kinds() {
         parallelism: 1,
         attempt: "1".into(),
         epoch: Epoch(1),
+        attempt_number: weir_model::AttemptNumber(1),
         input: updating.clone(),
     };
     let kinds = [ChangeKind::Insert, ChangeKind::UpdateBefore, ChangeKind::UpdateAfter, ChangeKind::Delete];

@@ -22,6 +22,7 @@ fn printed(prefix: Option<&str>, parallelism: u32, batch: &RecordBatch) -> Strin
         parallelism,
         attempt: "1".into(),
         epoch: weir_model::Epoch(1),
+        attempt_number: weir_model::AttemptNumber(1),
         input: batch.schema(),
     };
     sink.check(&batch.schema()).unwrap();

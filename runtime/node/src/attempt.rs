@@ -450,6 +450,7 @@ impl<'a> Builder<'a> {
             parallelism: node.parallelism,
             attempt: self.attempt_name.clone(),
             epoch: self.around.deployment.fence.epoch,
+            attempt_number: self.around.deployment.fence.attempt,
             input: node.schema.fields.clone(),
         };
         let writers = self.restored(&node.uid).map_or(vec![], |restored| restored.writers.clone());

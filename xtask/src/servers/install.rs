@@ -18,7 +18,8 @@ pub fn ensure(layout: &Layout, server: Server) -> Result<PathBuf> {
         Server::S3 => built_by_go(&folder.join("minio"), "minio", MINIO, "5 minutes on 2 cores"),
         Server::S3Light => python::ensure_packages(layout, "tools/servers/s3-light.txt", "the S3 server of the tests"),
         Server::Azure => azurite(&folder.join("azurite")),
-        Server::Hdfs => hadoop(layout, &folder.join("hdfs")),
+        Server::Hdfs => by_maven(layout, &folder.join("hdfs"), "HDFS"),
+        Server::Kafka => by_maven(layout, &folder.join("kafka"), "Kafka"),
     }
 }
 
@@ -53,26 +54,25 @@ fn azurite(folder: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The folder of the libraries.
-fn hadoop(layout: &Layout, folder: &Path) -> Result<PathBuf> {
+/// The folder of the libraries that a server's project under `tools/servers` names.
+fn by_maven(layout: &Layout, folder: &Path, server: &str) -> Result<PathBuf> {
     let libraries = folder.join("lib");
-    require("java", &["-version"], "HDFS needs Java 17 or newer")?;
+    require("java", &["-version"], &format!("{server} needs Java 17 or newer"))?;
     if libraries.is_dir() {
         return Ok(libraries);
     }
-    require("mvn", &["--version"], "the libraries of HDFS are fetched by Maven")?;
-    say("fetching the libraries of HDFS (half a minute, once)");
+    require("mvn", &["--version"], &format!("the libraries of {server} are fetched by Maven"))?;
+    say(&format!("fetching the libraries of {server} (half a minute, once)"));
     // Under another name first: what an interruption leaves isn't taken for all.
     let partial = folder.join("partial");
     remove_folder(&partial)?;
     create_folder(&partial)?;
+    let project = format!("tools/servers/{}/pom.xml", server.to_lowercase());
     let mut maven = Command::new("mvn");
-    maven
-        .args(["-q", "-B", "dependency:copy-dependencies", "-f"])
-        .arg(layout.checkout.join("tools/servers/hdfs/pom.xml"));
+    maven.args(["-q", "-B", "dependency:copy-dependencies", "-f"]).arg(layout.checkout.join(project));
     maven.arg(format!("-DoutputDirectory={}", partial.display()));
     run_aside(&mut maven).map_err(|_| {
-        Failure::new("Maven could not fetch the libraries of HDFS; it needs access to a Maven repository")
+        Failure::new(format!("Maven could not fetch the libraries of {server}; it needs access to a Maven repository"))
     })?;
     std::fs::rename(&partial, &libraries).map_err(Failure::io(format!("create {}", libraries.display())))?;
     Ok(libraries)
@@ -84,5 +84,13 @@ fn require(program: &str, version: &[&str], why: &str) -> Result<()> {
     if succeeds(&mut command) || output_of(&mut command).is_some() {
         return Ok(());
     }
-    Err(Failure::new(format!("{why}; `{program}` is not here. Install it, or leave this store out")))
+    let package = match program {
+        "java" => "openjdk-17-jre-headless",
+        "mvn" => "maven",
+        "go" => "golang",
+        other => other,
+    };
+    Err(Failure::new(format!(
+        "{why}; `{program}` is not here. Install it (Debian, Ubuntu: apt-get install {package}), or leave this server out"
+    )))
 }

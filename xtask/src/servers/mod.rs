@@ -1,9 +1,10 @@
-//! Real stores on this machine: what the storage tests run against, and what a user can try a job with.
+//! Real stores and brokers on this machine: what tests run against, and what a user can try a job with.
 //!
 //! Each is installed into the cache by its own ecosystem's ordinary tool, listens on the loopback interface only, on a
 //! port that is free, and ends with this process.
 
 mod install;
+mod kafka;
 mod running;
 
 use crate::failure::{Failure, Result};
@@ -28,10 +29,13 @@ pub enum Server {
     S3Light,
     Azure,
     Hdfs,
+    Kafka,
 }
 
 impl Server {
-    pub const ALL: [Server; 4] = [Server::S3, Server::S3Light, Server::Azure, Server::Hdfs];
+    pub const ALL: [Server; 5] = [Server::S3, Server::S3Light, Server::Azure, Server::Hdfs, Server::Kafka];
+    /// Those that checkpoints can stand on.
+    pub const STORES: [Server; 4] = [Server::S3, Server::S3Light, Server::Azure, Server::Hdfs];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -39,6 +43,7 @@ impl Server {
             Server::S3Light => "s3-light",
             Server::Azure => "azure",
             Server::Hdfs => "hdfs",
+            Server::Kafka => "kafka",
         }
     }
 
@@ -55,13 +60,19 @@ impl Server {
             Server::S3 | Server::S3Light => "WEIR_TEST_S3",
             Server::Azure => "WEIR_TEST_AZURE",
             Server::Hdfs => "WEIR_TEST_HDFS",
+            Server::Kafka => "WEIR_TEST_KAFKA",
         }
+    }
+
+    fn usual_port(self) -> Option<u16> {
+        (self == Server::Kafka).then_some(9092)
     }
 
     /// The value of that variable.
     pub fn endpoint(self, port: u16) -> String {
         match self {
             Server::Hdfs => format!("hdfs://127.0.0.1:{port}"),
+            Server::Kafka => format!("127.0.0.1:{port}"),
             Server::Azure => format!("http://127.0.0.1:{port}/{AZURE_ACCOUNT}"),
             _ => format!("http://127.0.0.1:{port}"),
         }
@@ -71,6 +82,9 @@ impl Server {
     fn instructions(self, port: u16) -> String {
         let endpoint = self.endpoint(port);
         let (variables, uri) = match self {
+            Server::Kafka => {
+                return format!("bootstrapServers: {endpoint}");
+            }
             Server::S3 | Server::S3Light => (
                 format!(
                     "export AWS_ENDPOINT_URL={endpoint} AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}",
@@ -98,7 +112,7 @@ pub fn foreground(layout: &Layout, arguments: &[String]) -> Result<()> {
     };
     let server = Server::named(name)?;
     let data = layout.cache.join("servers").join(server.name());
-    let running = Running::start(layout, server, &data)?;
+    let running = Running::start_on_usual_port(layout, server, &data)?;
     println!("{}", server.instructions(running.port));
     say(&format!("{} serves; Ctrl-C ends it, its data stays in {}", server.name(), data.display()));
     running.wait()
@@ -107,9 +121,12 @@ pub fn foreground(layout: &Layout, arguments: &[String]) -> Result<()> {
 /// `cargo xtask test-storage [NAME...]`: the storage tests against real servers, one after the other.
 pub fn test_storage(layout: &Layout, arguments: &[String]) -> Result<()> {
     let chosen = match arguments {
-        [] => Server::ALL.to_vec(),
+        [] => Server::STORES.to_vec(),
         names => names.iter().map(|name| Server::named(name)).collect::<Result<_>>()?,
     };
+    if chosen.contains(&Server::Kafka) {
+        return Err(Failure::new("kafka is no store; `cargo xtask server kafka` runs it"));
+    }
     let env = crate::build_env::BuildEnv::prepare_for_tests(layout)?;
     let mut failed = Vec::new();
     for server in chosen {
@@ -148,6 +165,7 @@ fn test_target(server: Server) -> &'static str {
         Server::S3 | Server::S3Light => "s3",
         Server::Azure => "azure",
         Server::Hdfs => "hdfs",
+        Server::Kafka => unreachable!("no store"),
     }
 }
 

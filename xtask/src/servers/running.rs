@@ -1,6 +1,6 @@
 //! A server from its start to its end.
 
-use super::{ACCESS_KEY, BUCKET, Server, install};
+use super::{ACCESS_KEY, BUCKET, Server, install, kafka};
 use crate::failure::{Failure, Result};
 use crate::layout::Layout;
 use crate::process::{cannot_start, create_folder, exit_failure, say};
@@ -29,10 +29,19 @@ pub struct Running {
 impl Running {
     /// Installs it if need be, starts it with its data in `folder`, and waits until it answers.
     pub fn start(layout: &Layout, server: Server, folder: &Path) -> Result<Self> {
+        Self::start_on(free_port()?, layout, server, folder)
+    }
+
+    /// As `start`, on the port that clients of such a server expect if nobody has that.
+    pub fn start_on_usual_port(layout: &Layout, server: Server, folder: &Path) -> Result<Self> {
+        let usual = server.usual_port().filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+        Self::start_on(usual.map_or_else(free_port, Ok)?, layout, server, folder)
+    }
+
+    fn start_on(port: u16, layout: &Layout, server: Server, folder: &Path) -> Result<Self> {
         let program = install::ensure(layout, server)?;
         let data = folder.join("data");
         create_folder(&data)?;
-        let port = free_port()?;
         let mut command = command(layout, server, &program, &data, port)?;
         let log = folder.join("log");
         let stream = || File::create(&log).map_err(Failure::io(format!("create {}", log.display())));
@@ -78,6 +87,7 @@ impl Running {
 
     fn is_ready(&self) -> bool {
         match self.server {
+            Server::Kafka => self.log_text().contains("Kafka Server started"),
             Server::Hdfs => self.log_text().lines().any(|line| line == "ready"),
             Server::S3 => request(self.port, "GET", "/minio/health/ready") == Some(200),
             _ => request(self.port, "GET", "/").is_some(),
@@ -126,6 +136,11 @@ fn command(layout: &Layout, server: Server, program: &Path, data: &Path, port: u
             command = Command::new("java");
             command.args(["-Xmx512m", "-cp"]).arg(program.join("*"));
             command.arg(layout.checkout.join("tools/servers/hdfs/MiniCluster.java")).arg(data).arg(port.to_string());
+        }
+        Server::Kafka => {
+            // Next to the other one, so that it is the same when that is.
+            let next = port.checked_add(1).filter(|next| TcpListener::bind((Ipv4Addr::LOCALHOST, *next)).is_ok());
+            return kafka::command(layout, program, data, port, next.map_or_else(free_port, Ok)?);
         }
     }
     Ok(command)

@@ -1,9 +1,11 @@
 //! The connector traits. They know checkpoints, offsets and commits, and nothing of threads or channels:
 //! a reader is polled and a writer is called by the task that owns it.
 
+mod probe;
 mod sink;
 mod source;
 
+pub use probe::*;
 pub use sink::*;
 pub use source::*;
 

@@ -1,10 +1,10 @@
 //! Sinks: writers, and the two phases of a commit.
 
-use super::ConnectorError;
+use super::{ConnectorError, Probe, ProbeContext};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
-use weir_model::{CheckpointId, CommitPermit, Epoch};
+use weir_model::{AttemptNumber, CheckpointId, CommitPermit, Epoch};
 
 /// A configured sink, shared by its subtasks.
 pub trait Sink: Send + Sync {
@@ -28,6 +28,12 @@ pub trait Sink: Send + Sync {
 
     /// The second phase. `None` for sinks that have none (print, blackhole, upserts).
     fn committer(&self, context: CommitterContext) -> Result<Option<Box<dyn Committer>>, ConnectorError>;
+
+    /// Connects, and checks what the spec can't tell: that what is named is there, allowed, and takes what it would get.
+    /// Changes nothing. `weir plan` asks for it; `weir validate` and a start don't. An error: it could not be asked.
+    fn probe(&self, _context: &ProbeContext) -> Result<Probe, ConnectorError> {
+        Ok(Probe::default())
+    }
 }
 
 /// What a reader of the sink may rely on.
@@ -52,6 +58,8 @@ pub struct SinkContext {
     pub attempt: String,
     /// Of the coordinator that the attempt is of: see `CommitterContext`.
     pub epoch: Epoch,
+    /// Counted within the epoch, for names that may come again once nobody of an earlier attempt can be left.
+    pub attempt_number: AttemptNumber,
     pub input: SchemaRef,
 }
 

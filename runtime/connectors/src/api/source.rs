@@ -1,6 +1,6 @@
 //! Sources: splits, readers and positions.
 
-use super::ConnectorError;
+use super::{ConnectorError, Probe, ProbeContext};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,12 @@ pub trait Source: Send + Sync {
         context: SourceContext,
         restored: Vec<SplitState>,
     ) -> Result<Box<dyn SourceReader>, ConnectorError>;
+
+    /// Connects, and checks what the spec can't tell: that what is named is there, allowed, and takes what it would get.
+    /// Changes nothing. `weir plan` asks for it; `weir validate` and a start don't. An error: it could not be asked.
+    fn probe(&self, _context: &ProbeContext) -> Result<Probe, ConnectorError> {
+        Ok(Probe::default())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -39,6 +45,9 @@ pub struct SourceContext {
 pub trait SourceReader: Send {
     /// Gives what is at hand, at most `max_rows` rows, without waiting for longer than a few milliseconds.
     fn poll(&mut self, max_rows: usize) -> Result<Poll, ConnectorError>;
+
+    /// `snapshot` is asked for this checkpoint next.
+    fn checkpoint_begins(&mut self, _checkpoint: CheckpointId) {}
 
     /// The position of every split this reader has had (finished ones too, so that they aren't read again),
     /// between two polls: everything returned by `poll` is before it, nothing else is.

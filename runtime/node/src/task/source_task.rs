@@ -224,6 +224,7 @@ impl SourceTask {
     }
 
     fn checkpoint(&mut self, barrier: Barrier, is_at_end: bool) -> Result<(), OperatorError> {
+        self.reader.checkpoint_begins(barrier.checkpoint);
         let splits = self.reader.snapshot().map_err(|error| self.failed(error))?;
         // A subtask that is idle or at its end holds back nothing, now or after a restore.
         let active = self
