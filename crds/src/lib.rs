@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod column_type;
 pub mod conditions;
 pub mod crd;
+pub mod cron;
 pub mod defaults;
 pub mod duration;
 pub mod quantity;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::Value;
 use weir_crds::StreamJob;
 use weir_crds::conditions::ConditionType;
-use weir_crds::streamjob::{JobPhase, UpgradeMode, UpgradeResult};
+use weir_crds::streamjob::{JobPhase, RestorePointKind, UpgradeMode, UpgradeResult};
 use weir_e2e::Namespace;
 
 const JOB: &str = include_str!("job.yaml");
@@ -59,6 +60,8 @@ fn a_job_lives_through_what_is_done_to_it() {
     });
     let upgrades = upgraded.status.unwrap().upgrades;
     assert_eq!(upgrades[0].result, UpgradeResult::Verified, "{upgrades:?}");
+    let listed = cluster.kubectl(&["get", "savepoints"]).unwrap();
+    assert!(listed.contains("Upgrade") && listed.contains("Completed"), "its savepoint is a resource: {listed}");
 
     // Suspended and resumed: no pods meanwhile.
     cluster.kubectl(&["patch", "sj", "numbers", "--type=merge", "-p", r#"{"spec":{"state":"Suspended"}}"#]).unwrap();
@@ -84,17 +87,127 @@ fn a_job_lives_through_what_is_done_to_it() {
         .await_job("numbers", "finished", Duration::from_secs(400), |job| phase(job) == Some(JobPhase::Finished));
     let restored = finished.status.unwrap().restored_from;
     eprintln!("restored from {restored:?}");
-    exactly_once(&cluster);
+    exactly_once(&cluster, ROWS);
+}
+
+/// What may not change while a job is rescaled in place: its processes.
+fn processes(cluster: &Namespace) -> Vec<Value> {
+    let pods = ["numbers-coordinator", "numbers-worker-0"];
+    let pod = |name: &str| cluster.get("pod", name).unwrap_or_else(|| panic!("{name} is not there"));
+    pods.map(pod).map(|pod| pod["metadata"]["uid"].clone()).into()
+}
+
+fn savepoint_phase(cluster: &Namespace, name: &str) -> Option<String> {
+    cluster.get("savepoint", name)?["status"]["phase"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn savepoints_clones_and_rescales() {
+    let Some(cluster) = Namespace::create("savepoints") else { return };
+    let rows = 240_000;
+    let every_minute =
+        "upgrade: {verify: {deadline: 90s}}\n  savepoints: {schedule: \"* * * * *\", retain: {count: 1}}";
+    let job = JOB.replace("ROWS", &rows.to_string()).replace("upgrade: {verify: {deadline: 90s}}", every_minute);
+    cluster.apply(&job).unwrap();
+    cluster.await_condition("numbers", ConditionType::Ready, "True", LONG);
+    assert!(cluster.get("secret", "numbers-weir-tls").is_some(), "the pods have certificates");
+
+    // Another parallelism: the processes stay, and one more comes and goes.
+    let before = processes(&cluster);
+    for parallelism in [4, 2] {
+        cluster.kubectl(&["scale", "sj/numbers", &format!("--replicas={parallelism}")]).unwrap();
+        cluster.await_job("numbers", &format!("{parallelism} subtasks"), LONG, |job| {
+            let status = job.status.clone().unwrap_or_default();
+            status.replicas == Some(parallelism)
+                && status.phase == Some(JobPhase::Running)
+                && status.intention.is_none()
+        });
+    }
+    cluster.await_true("the workers that are not needed have gone", LONG, || {
+        cluster.get("pod", "numbers-worker-2").is_none()
+    });
+    let rescaled = cluster.await_condition("numbers", ConditionType::Ready, "True", LONG).status.unwrap();
+    assert_eq!(processes(&cluster), before, "no process was restarted");
+    assert_eq!(rescaled.restarts.map(|restarts| restarts.count), Some(0), "and no attempt failed");
+    assert!(rescaled.upgrades.is_empty(), "{:?}", rescaled.upgrades);
+
+    // A savepoint by a resource, and one whose data goes with it.
+    let savepoint = |name: &str, more: &str| {
+        let text = format!(
+            "apiVersion: weir.dev/v1alpha1\nkind: Savepoint\nmetadata: {{name: {name}}}\nspec: {{job: numbers{more}}}\n"
+        );
+        cluster.apply(&text).unwrap();
+        cluster.await_true(&format!("savepoint {name} is complete"), LONG, || {
+            savepoint_phase(&cluster, name).as_deref() == Some("Completed")
+        });
+    };
+    savepoint("monday", "");
+    savepoint("gone", ", onDelete: Delete");
+    eprintln!("{}", cluster.kubectl(&["get", "savepoints", "-o", "wide"]).unwrap());
+    let path = cluster.get("savepoint", "gone").unwrap()["status"]["path"].as_str().unwrap().to_owned();
+    cluster.kubectl(&["delete", "savepoint", "gone", "--timeout=60s"]).unwrap();
+    if let Some(volume) = cluster.folder_of_claim("state") {
+        let folder = volume.join(path.strip_prefix("file:///state/").unwrap());
+        assert!(!folder.join("savepoint.json").exists(), "{} is still there", folder.display());
+    }
+
+    // A spec that the state does not fit stops nothing, and says why.
+    let running = cluster.job("numbers").unwrap();
+    cluster.apply(&job.replace("id % 100", "CAST(id % 100 AS VARCHAR)")).unwrap();
+    let refused = cluster.await_condition("numbers", ConditionType::Degraded, "True", LONG);
+    let status = refused.status.clone().unwrap();
+    assert!(status.preflight.as_ref().is_some_and(|answer| !answer.fits), "{:?}", status.preflight);
+    eprintln!("refused: {:?}", status.preflight);
+    assert!(status.upgrades.is_empty(), "nothing was begun: {:?}", status.upgrades);
+    assert_eq!(processes(&cluster), before, "nothing was stopped");
+    cluster.await_job("numbers", "it checkpoints all the same", LONG, |job| completed(job) > completed(&running));
+    cluster.apply(&job).unwrap();
+    cluster.await_condition("numbers", ConditionType::Ready, "True", LONG);
+
+    // Another job begins with the savepoint of this one.
+    let (_, job_only) = job.split_once("---\n").unwrap();
+    let clone = job_only
+        .replace("{name: numbers}\nspec:", "{name: copy}\nspec:\n  restore: {from: {savepoint: monday}}")
+        .replace("path: /state/out", "path: /state/copied");
+    cluster.apply(&clone).unwrap();
+    let copied = cluster.await_condition("copy", ConditionType::Ready, "True", LONG);
+    let from = copied.status.unwrap().restored_from.unwrap();
+    assert_eq!((from.kind, from.name.as_deref()), (RestorePointKind::Savepoint, Some("monday")), "{from:?}");
+    let by_schedule = || {
+        let text = cluster.kubectl(&["get", "savepoints", "-o", "json"]).unwrap_or_default();
+        let list: Value = serde_json::from_str(&text).unwrap_or_default();
+        let is_done = |one: &&Value| one["spec"]["trigger"] == "Scheduled" && one["status"]["phase"] == "Completed";
+        list["items"].as_array().into_iter().flatten().filter(is_done).count()
+    };
+    cluster.await_true("the schedule has taken one", LONG, || by_schedule() > 0);
+    for name in ["numbers", "copy"] {
+        cluster.await_job(name, "finished", Duration::from_secs(300), |job| phase(job) == Some(JobPhase::Finished));
+    }
+    exactly_once(&cluster, rows);
+    if let Some(folder) = cluster.folder_of_claim("state") {
+        let mut seen = BTreeMap::new();
+        read(&folder.join("copied"), &mut seen);
+        let first = seen.keys().next().copied().unwrap_or(rows);
+        eprintln!("the copy has written {first} to {rows}");
+        assert!(first > 0 && seen.len() as u64 == rows - first, "{} rows from {first} on", seen.len());
+        assert!(seen.values().all(|count| *count == 1), "each once");
+    }
 }
 
 #[test]
 fn a_version_that_is_no_good_is_rolled_back() {
     let Some(cluster) = Namespace::create("rollback") else { return };
-    let job = JOB.replace("ROWS", "100000000");
+    let job = JOB.replace("ROWS", "100000000").replace("deadline: 90s", "deadline: 20s");
     cluster.apply(&job).unwrap();
     cluster.await_condition("numbers", ConditionType::Ready, "True", LONG);
-    // It passes the schema, and planning finds the mistake.
+    // It passes the schema, and planning finds the mistake: before anything is stopped.
     cluster.apply(&job.replace("COUNT(*) AS n", "COUNT(nothing_of_that_name) AS n")).unwrap();
+    let refused = cluster.await_condition("numbers", ConditionType::Degraded, "True", LONG).status.unwrap();
+    let why = refused.preflight.and_then(|answer| answer.message).unwrap_or_default();
+    assert!(why.contains("nothing_of_that_name"), "{why}");
+    assert!(refused.upgrades.is_empty(), "{:?}", refused.upgrades);
+    // An image that is not there is seen by a start alone.
+    cluster.apply(&job.replace("  parallelism: 2", "  parallelism: 2\n  image: weir.local/nothing:0")).unwrap();
     let back = cluster.await_job("numbers", "rolled back", LONG, |job| {
         let status = job.status.as_ref();
         status
@@ -105,7 +218,7 @@ fn a_version_that_is_no_good_is_rolled_back() {
     let status = back.status.unwrap();
     let upgrade = &status.upgrades[0];
     assert_eq!((upgrade.mode, upgrade.from), (UpgradeMode::Savepoint, 1));
-    assert!(upgrade.message.as_ref().is_some_and(|why| why.contains("nothing_of_that_name")), "{upgrade:?}");
+    assert!(upgrade.message.as_ref().is_some_and(|why| why.contains("Image")), "{upgrade:?}");
     let degraded = cluster.await_condition("numbers", ConditionType::Degraded, "True", LONG);
     eprintln!("{:#?}", degraded.status.unwrap().conditions);
     // The spec that was good is taken as what runs.
@@ -119,7 +232,7 @@ fn named(name: &str) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMe
 }
 
 /// Every number once, where this machine can look into the volume.
-fn exactly_once(cluster: &Namespace) {
+fn exactly_once(cluster: &Namespace, rows: u64) {
     let Some(folder) = cluster.folder_of_claim("state") else {
         eprintln!("the volume is on another machine: its content is not compared");
         return;
@@ -127,7 +240,7 @@ fn exactly_once(cluster: &Namespace) {
     let mut seen: BTreeMap<u64, u32> = BTreeMap::new();
     read(&folder.join("out"), &mut seen);
     let twice: Vec<_> = seen.iter().filter(|(_, count)| **count > 1).take(5).collect();
-    let missing: Vec<_> = (0..ROWS).filter(|id| !seen.contains_key(id)).take(5).collect();
+    let missing: Vec<_> = (0..rows).filter(|id| !seen.contains_key(id)).take(5).collect();
     assert!(twice.is_empty() && missing.is_empty(), "twice: {twice:?}, missing: {missing:?}, of {}", seen.len());
     eprintln!("{} numbers, each once", seen.len());
 }

@@ -8,10 +8,13 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, P
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use weir_crds::{Checkpoint, StreamJob, StreamJobStatus};
+use weir_crds::{Checkpoint, Savepoint, SavepointSpec, StreamJob, StreamJobStatus};
 
-use crate::build::{BuildError, ObjectKind, Parts, spec_map};
-use crate::names::{self, FIELD_MANAGER, FINALIZER, JOB_LABEL};
+use crate::build::{BuildError, Object, ObjectKind, Parts, spec_map};
+use crate::decide::NewSavepoint;
+use crate::names::{
+    self, FIELD_MANAGER, FINALIZER, HURRIED_GRACE_S, JOB_LABEL, PATH_ANNOTATION, PRUNED_ANNOTATION, SAVEPOINT_FINALIZER,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -21,6 +24,8 @@ pub enum ActError {
     Build(#[from] BuildError),
     #[error("the coordinator: {0}")]
     Coordinator(String),
+    #[error("the certificates: {0}")]
+    Certificates(String),
     #[error("the spec of generation {0} is gone")]
     SpecLost(i64),
     #[error("the job cannot be written down: {0}")]
@@ -137,10 +142,46 @@ impl Hands {
         Ok(())
     }
 
+    pub async fn apply_secret(&self, object: &Object) -> Result<(), ActError> {
+        self.apply::<Secret>(&object.name, &object.value).await
+    }
+
+    /// An automatic savepoint's resource. It belongs to nobody: it outlives its job.
+    pub async fn create_savepoint(&self, job: &str, new: &NewSavepoint) -> Result<(), ActError> {
+        let NewSavepoint { name, trigger, path } = new;
+        let spec = SavepointSpec { job: job.to_owned(), trigger: Some(*trigger), path: None, on_delete: None };
+        let mut savepoint = Savepoint::new(name, spec);
+        savepoint.metadata.labels = Some(names::labels(job));
+        savepoint.metadata.annotations = path.clone().map(|path| [(PATH_ANNOTATION.to_owned(), path)].into());
+        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match self.api::<Savepoint>().create(&parameters, &savepoint).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
+    /// With its data: whoever deletes it by hand keeps that.
+    pub async fn prune_savepoint(&self, name: &str) -> Result<(), ActError> {
+        let api = self.api::<Savepoint>();
+        let metadata = json!({"annotations": {PRUNED_ANNOTATION: "true"}, "finalizers": [SAVEPOINT_FINALIZER]});
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        ignore_missing(api.patch(name, &PatchParams::default(), &patch).await.map(drop))?;
+        ignore_missing(api.delete(name, &DeleteParams::default()).await.map(drop))
+    }
+
     /// Only the pod that was seen, not one that has taken its place.
     pub async fn delete_pod(&self, pod: &Pod) -> Result<(), ActError> {
-        let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
-        let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        self.delete_within(pod, None).await
+    }
+
+    /// Of a pod that is going already: sooner than it was told.
+    pub async fn hurry_pod(&self, pod: &Pod) -> Result<(), ActError> {
+        self.delete_within(pod, Some(HURRIED_GRACE_S)).await
+    }
+
+    async fn delete_within(&self, pod: &Pod, grace_period_seconds: Option<u32>) -> Result<(), ActError> {
+        let preconditions = Some(Preconditions { uid: pod.uid(), resource_version: None });
+        let parameters = DeleteParams { preconditions, grace_period_seconds, ..DeleteParams::default() };
         ignore_missing(self.api::<Pod>().delete(&pod.name_any(), &parameters).await.map(drop))
     }
 

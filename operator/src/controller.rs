@@ -13,10 +13,11 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use weir_crds::StreamJob;
+use weir_crds::{Savepoint, StreamJob};
 
 use crate::names::JOB_LABEL;
 use crate::reconcile::{Context, Failures, on_error, reconcile};
+use crate::savepoints::{self, SavepointContext};
 use crate::serve::Metrics;
 use crate::settings::Settings;
 
@@ -32,11 +33,14 @@ pub async fn run(client: Client, settings: Settings, recorder: Recorder, metrics
     let pods_changed = pod_events.try_filter_map(|pod| async move { Ok(owner(&pod)) });
     let sets_changed = set_events.try_filter_map(|set| async move { Ok(owner(&set)) });
     let queue = stream::select_all([jobs_changed.boxed(), pods_changed.boxed(), sets_changed.boxed()]);
+    let (savepoints, savepoint_events) = watch::<Savepoint>(&client, namespace.as_deref(), watcher::Config::default());
+    let savepoints_changed = savepoint_events.map_ok(|savepoint| ObjectRef::from_obj(&savepoint));
     let context = Arc::new(Context {
         client,
         settings,
         pods: pods.clone(),
         sets: sets.clone(),
+        savepoints: savepoints.clone(),
         recorder,
         metrics,
         failures: Failures::default(),
@@ -46,6 +50,21 @@ pub async fn run(client: Client, settings: Settings, recorder: Recorder, metrics
         let all = [pods.wait_until_ready().await.is_ok(), sets.wait_until_ready().await.is_ok()];
         is_ready.store(all == [true, true], Ordering::Relaxed);
     };
+    let savepoint_context = Arc::new(SavepointContext { jobs: jobs.clone(), shared: Arc::clone(&context) });
+    let look = |savepoint, context| Box::pin(savepoints::reconcile(savepoint, context));
+    let of_savepoints = applier(
+        look,
+        savepoints::on_error,
+        savepoint_context,
+        savepoints,
+        Box::pin(savepoints_changed),
+        Config::default().concurrency(concurrency),
+    );
+    let savepoint_looks = of_savepoints.for_each(|result| async move {
+        if let Err(error) = result {
+            tracing::debug!(%error, "a look at a savepoint did not come to an end");
+        }
+    });
     let reconciler = |job, context| Box::pin(reconcile(job, context));
     // The queue feeds the stores too, so it is read while they fill; the runner waits for the store of the jobs, and
     // each look for the others.
@@ -55,7 +74,7 @@ pub async fn run(client: Client, settings: Settings, recorder: Recorder, metrics
             tracing::debug!(%error, "a look at a job did not come to an end");
         }
     });
-    tokio::join!(listed, looks);
+    tokio::join!(listed, looks, savepoint_looks);
 }
 
 /// A store of all objects of a kind, and the stream that keeps it up to date and yields what changed.

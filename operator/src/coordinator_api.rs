@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use weir_api::view::{
-    JobPhase, JobView, SavepointRequest, SavepointState as ApiSavepointState, SavepointView, StopRequest,
+    JobPhase, JobView, PlanView, RescaleRequest, SavepointRequest, SavepointState as ApiSavepointState, SavepointView,
+    StateFit, StopRequest,
 };
-use weir_api::{Address, Client, SavepointId};
+use weir_api::{Address, Client, ClientError, SavepointId};
 
 use crate::build::token_of;
 use crate::names::{self, HTTP_PORT};
@@ -14,6 +15,11 @@ use crate::world::{CompletedCheckpoint, Runtime, SavepointState};
 
 /// A coordinator that does not answer by then counts as not reached; it is asked again soon.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Storage is waited for.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The planner computes, and storage is read.
+const PLAN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks one job's coordinator.
 pub struct CoordinatorApi(Client);
@@ -29,7 +35,7 @@ impl CoordinatorApi {
         let asked = async {
             let job = self.0.job().await?;
             let savepoints = self.0.savepoints().await?;
-            Ok::<_, weir_api::ClientError>((job, savepoints.savepoints))
+            Ok::<_, ClientError>((job, savepoints.savepoints))
         };
         match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
             Ok(Ok((job, savepoints))) if job.uid == storage_id => Some(runtime(job, savepoints)),
@@ -61,19 +67,73 @@ impl CoordinatorApi {
         self.bounded(self.0.trigger_savepoint(&request)).await
     }
 
-    pub async fn savepoints(&self) -> Result<Vec<SavepointView>, String> {
-        self.bounded(self.0.savepoints()).await.map(|view| view.savepoints)
+    pub async fn remove_savepoint(&self, address: &str) -> Result<(), String> {
+        self.within(REMOVAL_TIMEOUT, self.0.remove_savepoint(address)).await.map(drop)
+    }
+
+    pub async fn rescale(&self, parallelism: u32, leaving: Vec<String>) -> Result<(), String> {
+        let request = RescaleRequest { parallelism, leaving };
+        let asked = async {
+            match self.0.rescale(&request).await {
+                // Of a version that does not know who leaves: it places where it likes.
+                Err(ClientError::Refused(problem)) if problem.status == 400 && !request.leaving.is_empty() => {
+                    self.0.rescale(&RescaleRequest { parallelism, leaving: vec![] }).await
+                }
+                answer => answer,
+            }
+        };
+        self.bounded(asked).await.map(drop)
+    }
+
+    /// Whether the job would start with this spec from where it is, and what differs: or why not.
+    pub async fn plan(&self, spec: &str) -> Result<(bool, String), String> {
+        match tokio::time::timeout(PLAN_TIMEOUT, self.0.plan(spec)).await {
+            Ok(Ok(plan)) => Ok((plan.fits, said(&plan))),
+            // A version that cannot say it.
+            Ok(Err(ClientError::Refused(problem))) if problem.status == 404 => {
+                Ok((true, "the version that runs cannot compare".to_owned()))
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", PLAN_TIMEOUT.as_secs())),
+        }
     }
 
     pub async fn cancel(&self) -> Result<(), String> {
         self.bounded(self.0.cancel()).await.map(drop)
     }
 
-    async fn bounded<T>(&self, asked: impl Future<Output = Result<T, weir_api::ClientError>>) -> Result<T, String> {
-        match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+    async fn bounded<T>(&self, asked: impl Future<Output = Result<T, ClientError>>) -> Result<T, String> {
+        self.within(ANSWER_TIMEOUT, asked).await
+    }
+
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        asked: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, String> {
+        match tokio::time::timeout(limit, asked).await {
             Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())),
+            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
         }
+    }
+}
+
+/// A plan for people: what is in the way, else what changes.
+fn said(plan: &PlanView) -> String {
+    let mistakes = plan.mistakes.iter().filter(|mistake| !mistake.is_warning);
+    let mut lines: Vec<String> =
+        mistakes.map(|mistake| format!("{}: {}; {}", mistake.field_path, mistake.reason, mistake.remedy)).collect();
+    lines.extend(plan.refusals.iter().cloned());
+    if !lines.is_empty() {
+        return lines.join("\n");
+    }
+    let states = plan.states.iter().filter(|state| state.fit != StateFit::Kept);
+    let states: Vec<String> =
+        states.map(|state| format!("{}/{}: {}", state.operator, state.state, state.says)).collect();
+    let changes = if plan.changes.is_empty() { "nothing".to_owned() } else { plan.changes.join(", ") };
+    match states.is_empty() {
+        true => format!("{changes} changes, and all state is kept"),
+        false => format!("{changes} changes; {}", states.join("; ")),
     }
 }
 
@@ -112,7 +172,12 @@ fn runtime(job: JobView, savepoints: Vec<SavepointView>) -> Runtime {
 fn savepoint(view: SavepointView) -> SavepointState {
     match view.state {
         ApiSavepointState::InProgress => SavepointState::InProgress,
-        ApiSavepointState::Completed => SavepointState::Completed { address: view.address.unwrap_or_default() },
+        ApiSavepointState::Completed => SavepointState::Completed {
+            address: view.address.unwrap_or_default(),
+            checkpoint: view.checkpoint,
+            bytes: view.bytes,
+            took: view.ended_at_ms.map(|ended| Duration::from_millis(ended.saturating_sub(view.requested_at_ms))),
+        },
         ApiSavepointState::Failed => SavepointState::Failed { reason: view.failure.unwrap_or_default() },
     }
 }

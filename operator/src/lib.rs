@@ -6,6 +6,7 @@
 
 pub mod act;
 pub mod build;
+pub mod certificates;
 pub mod checkpoints;
 pub mod controller;
 pub mod coordinator_api;
@@ -15,6 +16,9 @@ pub mod names;
 pub mod observe;
 pub mod outcome;
 pub mod reconcile;
+pub mod restore;
+pub mod savepoints;
+pub mod schedule;
 pub mod serve;
 pub mod settings;
 pub mod spec_hash;

@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
+use kube::api::{Api, PostParams};
 use kube::runtime::events::{Recorder, Reporter};
 use prometheus_client::registry::Registry;
+use ring::rand::{SecureRandom, SystemRandom};
 use tracing_subscriber::EnvFilter;
 use weir_crds::HumanDuration;
 use weir_operator::lease::Election;
@@ -32,9 +36,13 @@ struct Arguments {
     /// Look after this namespace alone.
     #[arg(long)]
     namespace: Option<String>,
-    /// A file with at least 32 bytes, from which the tokens of coordinators are made.
+    /// A file with at least 32 bytes, from which the tokens of coordinators and the CAs of jobs are made. Without it
+    /// they are made from the Secret that --key-secret names.
     #[arg(long, value_name = "FILE")]
-    token_key_file: PathBuf,
+    token_key_file: Option<PathBuf>,
+    /// A Secret of the Lease's namespace that holds the same as `key`; made if it is not there.
+    #[arg(long, default_value = "weir-operator-key", value_name = "NAME")]
+    key_secret: String,
     /// Where health, readiness and metrics are served.
     #[arg(long, default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
@@ -44,6 +52,9 @@ struct Arguments {
     /// How often a job's progress is written to its status; what changes more than numbers is written at once.
     #[arg(long, default_value = "10s", value_name = "DURATION")]
     status_interval: HumanDuration,
+    /// How long the certificates of jobs' pods are good for. They are replaced when half of it is over.
+    #[arg(long, default_value = "14d", value_name = "DURATION")]
+    certificate_lifetime: HumanDuration,
     /// Jobs looked at at the same time.
     #[arg(long, default_value_t = 32)]
     concurrency: u16,
@@ -60,6 +71,10 @@ struct Arguments {
 
 /// Shorter ones could be guessed.
 const KEY_BYTES: usize = 32;
+/// In its Secret.
+const KEY: &str = "key";
+/// A mounted Secret takes a minute or two to reach the pods.
+const SHORTEST_CERTIFICATES: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -78,12 +93,14 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let token_key = std::fs::read(&arguments.token_key_file)
-        .with_context(|| format!("--token-key-file {}", arguments.token_key_file.display()))?;
-    if token_key.len() < KEY_BYTES {
-        bail!("--token-key-file holds {} bytes; it needs at least {KEY_BYTES}", token_key.len());
-    }
     let client = Client::try_default().await.context("no cluster is known: KUBECONFIG, or a pod's service account")?;
+    let token_key = match &arguments.token_key_file {
+        Some(file) => std::fs::read(file).with_context(|| format!("--token-key-file {}", file.display()))?,
+        None => own_key(&client, &arguments.lease_namespace, &arguments.key_secret).await?,
+    };
+    if token_key.len() < KEY_BYTES {
+        bail!("the operator's key has {} bytes; it needs at least {KEY_BYTES}", token_key.len());
+    }
     let settings = Settings {
         image: arguments.image,
         image_pull_policy: arguments.image_pull_policy,
@@ -91,6 +108,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         poll_interval: arguments.poll_interval.get().max(Duration::from_millis(100)),
         status_interval: arguments.status_interval.get(),
         concurrency: arguments.concurrency,
+        certificate_lifetime: arguments.certificate_lifetime.get().max(SHORTEST_CERTIFICATES),
         token_key,
     };
     let mut registry = Registry::default();
@@ -118,6 +136,33 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// The key of all replicas. A chart that made it would make another one wherever it is rendered without a cluster to
+/// look at, as by Argo CD.
+async fn own_key(client: &Client, namespace: &str, name: &str) -> anyhow::Result<Vec<u8>> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let read = || async {
+        let found =
+            secrets.get_opt(name).await.with_context(|| format!("cannot read the Secret {namespace}/{name}"))?;
+        let Some(secret) = found else { return Ok(None) };
+        let key = secret.data.and_then(|mut data| data.remove(KEY));
+        key.map(|key| Some(key.0)).with_context(|| format!("the Secret {namespace}/{name} has no `{KEY}`"))
+    };
+    if let Some(key) = read().await? {
+        return Ok(key);
+    }
+    let mut key = vec![0; KEY_BYTES * 2];
+    SystemRandom::new().fill(&mut key).map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+    let mut secret = Secret { data: Some([(KEY.to_owned(), ByteString(key))].into()), ..Secret::default() };
+    secret.metadata.name = Some(name.to_owned());
+    match secrets.create(&PostParams::default(), &secret).await {
+        // Another replica was quicker: its key counts.
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot make the Secret {namespace}/{name}")),
+        Ok(_) => tracing::info!(secret = name, "made a key"),
+    }
+    read().await?.with_context(|| format!("the Secret {namespace}/{name} is gone again"))
 }
 
 async fn serving_ended(serving: tokio::task::JoinHandle<std::io::Result<()>>) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weir_crds::StreamJob;
+use weir_crds::{Savepoint, StreamJob};
 
 /// Who applies the fields that the operator sets.
 pub const FIELD_MANAGER: &str = "weir-operator";
@@ -21,6 +21,18 @@ pub const APPROVE_ANNOTATION: &str = "weir.dev/approve";
 /// On a StreamJob: another value ends the coordinator's pod after a last checkpoint, and starts it again.
 pub const RESTART_ANNOTATION: &str = "weir.dev/restart";
 pub const FINALIZER: &str = "weir.dev/stop";
+/// Of a Savepoint whose data goes with it.
+pub const SAVEPOINT_FINALIZER: &str = "weir.dev/remove-data";
+/// On a Savepoint that retention lets go: its data goes, too.
+pub const PRUNED_ANNOTATION: &str = "weir.dev/pruned";
+/// On a Savepoint that stands for one that was taken already: where it is.
+pub const PATH_ANNOTATION: &str = "weir.dev/path";
+/// Of the coordinator's pod: how it and the workers' are built. Pods of two layouts do not understand each other.
+pub const LAYOUT_ANNOTATION: &str = "weir.dev/pod-layout";
+/// 2: with certificates.
+pub const LAYOUT: &str = "2";
+/// What a coordinator gets that has no workers left to take a last checkpoint with, in seconds.
+pub const HURRIED_GRACE_S: u32 = 1;
 /// The one container of each pod.
 pub const CONTAINER: &str = "weir";
 
@@ -53,6 +65,29 @@ pub fn spec(job: &str, generation: i64) -> String {
 /// The Secret with the token that the coordinator asks for.
 pub fn token(job: &str) -> String {
     format!("{job}-weir-token")
+}
+
+/// The Secret with the certificates of the job's pods.
+pub fn certificates(job: &str) -> String {
+    format!("{job}-weir-tls")
+}
+
+/// The Savepoint that a schedule asks for at a time, in seconds.
+pub fn scheduled_savepoint(job: &str, at_s: i64) -> String {
+    const SECONDS_OF_A_MINUTE: i64 = 60;
+    format!("{job}-{}", at_s / SECONDS_OF_A_MINUTE)
+}
+
+/// By which coordinators know a Savepoint: another one of the same name is another savepoint.
+pub fn savepoint_id(savepoint: &Savepoint) -> String {
+    const UID_CHARS: usize = 8;
+    const NAME_CHARS: usize = 100;
+    let uid = savepoint.metadata.uid.as_deref().unwrap_or_default();
+    let name = savepoint.metadata.name.as_deref().unwrap_or_default();
+    match name.len() <= NAME_CHARS {
+        true => format!("{name}-{}", &uid[..uid.len().min(UID_CHARS)]),
+        false => format!("savepoint-{uid}"),
+    }
 }
 
 pub fn checkpoint(job: &str, id: u64) -> String {

@@ -1,5 +1,6 @@
 //! From the watched objects and the coordinator's answers to a [`World`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -8,15 +9,20 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use weir_crds::streamjob::{JobState, UpgradePolicy};
 use weir_crds::validate::{Severity, validate};
-use weir_crds::{StreamJob, StreamJobSpec, defaults};
+use weir_crds::{Savepoint, SavepointPhase, StreamJob, StreamJobSpec, StreamJobStatus, defaults};
 
 use crate::build::template_problems;
 use crate::names::{
-    self, APPROVE_ANNOTATION, CONTAINER, FINALIZER, MADE_FROM_ANNOTATION, RESTART_ANNOTATION, RUN_ANNOTATION,
+    self, APPROVE_ANNOTATION, CONTAINER, FINALIZER, HURRIED_GRACE_S, LAYOUT, LAYOUT_ANNOTATION, MADE_FROM_ANNOTATION,
+    RESTART_ANNOTATION, RUN_ANNOTATION,
 };
 use crate::outcome::Outcome;
+use crate::restore::resolve;
+use crate::schedule::{self, Retained};
 use crate::spec_hash::SpecHashes;
-use crate::world::{Coordinator, CoordinatorPod, PodState, Policy, RunSpec, Runtime, Workers, World};
+use crate::world::{
+    Coordinator, CoordinatorPod, PodState, Policy, RunSpec, Runtime, ScheduledSavepoint, Workers, World,
+};
 
 /// What was read of the cluster for one job.
 pub struct Seen<'a> {
@@ -28,20 +34,46 @@ pub struct Seen<'a> {
     /// Of the run: how many workers it needs, and what their objects are made from.
     pub wanted: Option<Wanted>,
     pub runtime: Option<Runtime>,
+    /// All of the namespace.
+    pub savepoints: Vec<Arc<Savepoint>>,
+    /// The CA that would sign the job's certificates now.
+    pub authority: String,
+    pub certificate_lifetime: Duration,
 }
 
 pub struct Wanted {
     pub workers: u32,
+    pub parallelism: u32,
+    /// The run's own image.
+    pub image: Option<String>,
     pub made_from: String,
 }
 
 pub fn world(seen: Seen<'_>, now: Timestamp) -> World {
-    let Seen { job, run_spec, coordinator, workers, worker_pods, wanted, runtime } = seen;
+    let Seen {
+        job,
+        run_spec,
+        coordinator,
+        workers,
+        worker_pods,
+        wanted,
+        runtime,
+        savepoints,
+        authority,
+        certificate_lifetime,
+    } = seen;
+    let status = job.status.clone().unwrap_or_default();
+    let own = Own { job, status: &status, savepoints: &savepoints, now };
+    let (scheduled, surplus_savepoints) = (own.scheduled(), own.surplus());
+    let complete = savepoints.iter().filter_map(|savepoint| Some((completed_at(savepoint)?, savepoint.name_any())));
     let spec = &job.spec;
     let annotation = |name: &str| job.annotations().get(name).cloned();
     let restart = annotation(RESTART_ANNOTATION);
     let restart_asked =
         restart.filter(|asked| coordinator.is_some_and(|pod| pod.annotations().get(RESTART_ANNOTATION) != Some(asked)));
+    let parallelism = wanted.as_ref().map_or(0, |wanted| wanted.parallelism);
+    // Another image may have other operators, of which the one that runs knows nothing.
+    let can_preflight = wanted.as_ref().is_some_and(|wanted| wanted.image == spec.image);
     World {
         now,
         generation: job.metadata.generation.unwrap_or_default(),
@@ -58,7 +90,58 @@ pub fn world(seen: Seen<'_>, now: Timestamp) -> World {
         workers: workers_of(workers, &worker_pods, wanted),
         runtime,
         restart_asked,
-        status: job.status.clone().unwrap_or_default(),
+        run_parallelism: parallelism,
+        can_preflight,
+        restore: resolve(spec, savepoints.iter().map(Arc::as_ref)),
+        savepoints: complete.collect(),
+        scheduled,
+        surplus_savepoints,
+        authority,
+        certificate_lifetime,
+        status,
+    }
+}
+
+/// Where a savepoint stands that is complete.
+fn completed_at(savepoint: &Savepoint) -> Option<String> {
+    let status = savepoint.status.as_ref().filter(|status| status.phase == Some(SavepointPhase::Completed))?;
+    status.path.clone()
+}
+
+/// The job's own savepoints, and what its policy makes of them.
+struct Own<'a> {
+    job: &'a StreamJob,
+    status: &'a StreamJobStatus,
+    savepoints: &'a [Arc<Savepoint>],
+    now: Timestamp,
+}
+
+impl Own<'_> {
+    fn scheduled(&self) -> Option<ScheduledSavepoint> {
+        let created = self.job.metadata.creation_timestamp.as_ref();
+        let after = self.status.last_scheduled_savepoint.as_ref().or(created)?.0;
+        let at = schedule::due(self.job.spec.savepoints.as_ref()?, after, self.now)?;
+        let name = names::scheduled_savepoint(&self.job.name_any(), at.as_second());
+        let exists = self.savepoints.iter().any(|savepoint| savepoint.name_any() == name);
+        Some(ScheduledSavepoint { at, name, exists })
+    }
+
+    fn surplus(&self) -> Vec<String> {
+        let name = self.job.name_any();
+        let is_own = |one: &&Arc<Savepoint>| one.spec.job == name && one.metadata.deletion_timestamp.is_none();
+        let retained = self.savepoints.iter().filter(is_own).filter_map(|savepoint| {
+            Some(Retained {
+                name: savepoint.name_any(),
+                trigger: savepoint.spec.trigger?,
+                path: completed_at(savepoint)?,
+                created_at: savepoint.metadata.creation_timestamp.as_ref()?.0,
+            })
+        });
+        let points = [&self.status.restored_from, &self.status.next_restore];
+        let points = points.into_iter().flatten().filter_map(|point| point.path.clone());
+        let under_way = self.status.upgrades.first().and_then(|upgrade| upgrade.savepoint.clone());
+        let policy = self.job.spec.savepoints.as_ref().and_then(|policy| policy.retain.as_ref());
+        schedule::surplus(policy, retained.collect(), &points.chain(under_way).collect(), self.now)
     }
 }
 
@@ -69,6 +152,7 @@ fn invalid(job: &StreamJob) -> Option<String> {
         .map(|violation| format!("{}: {}; {}", violation.field_path, violation.reason, violation.remedy))
         .collect();
     texts.extend(template_problems(&job.spec));
+    texts.extend(job.spec.savepoints.as_ref().and_then(schedule::zone_problem));
     let memory = job.spec.storage_uri().is_some_and(|uri| uri.starts_with("memory://"));
     if memory {
         texts.push(
@@ -110,6 +194,8 @@ fn coordinator_pod(pod: &Pod) -> CoordinatorPod {
         restarts: status.map_or(0, |status| u32::try_from(status.restart_count).unwrap_or_default()),
         last_crash: status.and_then(last_crash),
         created_at: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+        is_hurried: pod.metadata.deletion_grace_period_seconds.is_some_and(|grace| grace <= HURRIED_GRACE_S.into()),
+        is_current: pod.annotations().get(LAYOUT_ANNOTATION).is_some_and(|layout| layout == LAYOUT),
     }
 }
 

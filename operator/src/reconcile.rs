@@ -5,24 +5,28 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
-use weir_crds::StreamJob;
+use weir_crds::streamjob::{CertificatesStatus, PreflightStatus};
+use weir_crds::{Savepoint, StreamJob};
 
 use crate::act::{ActError, Hands};
-use crate::build::Parts;
+use crate::build::{Parts, spec_text};
+use crate::certificates::Authority;
 use crate::checkpoints::mirror;
 use crate::coordinator_api::CoordinatorApi;
-use crate::decide::{Action, Change, Decision, decide};
+use crate::decide::{Action, Change, Decision, bounded, decide};
 use crate::names;
 use crate::observe::{Seen, Wanted, world};
+use crate::restore::resolved;
 use crate::serve::Metrics;
 use crate::settings::Settings;
 use crate::status::{is_significant, status};
-use crate::world::{PodState, RunSpec, World};
+use crate::world::{PodState, Restore, RunSpec, World};
 
 /// After an act, what follows is looked at again so soon, even if no event comes.
 const SOON: Duration = Duration::from_millis(200);
@@ -39,6 +43,7 @@ pub struct Context {
     pub settings: Settings,
     pub pods: Store<Pod>,
     pub sets: Store<StatefulSet>,
+    pub savepoints: Store<Savepoint>,
     pub recorder: Recorder,
     pub metrics: Metrics,
     pub failures: Failures,
@@ -68,25 +73,29 @@ pub fn on_error(job: Arc<StreamJob>, error: &ActError, context: Arc<Context>) ->
 
 async fn look_after(job: &StreamJob, context: &Context) -> Result<Duration, ActError> {
     // A decision on half a list would start what runs already. They end with the process.
-    let listed = [context.pods.wait_until_ready().await.is_ok(), context.sets.wait_until_ready().await.is_ok()];
-    if listed != [true, true] {
+    let listed = [
+        context.pods.wait_until_ready().await.is_ok(),
+        context.sets.wait_until_ready().await.is_ok(),
+        context.savepoints.wait_until_ready().await.is_ok(),
+    ];
+    if listed != [true; 3] {
         return Ok(AT_REST);
     }
     let namespace = job.namespace().unwrap_or_default();
     let hands = Hands::new(context.client.clone(), &namespace);
     let run_job = run_job(job, &hands).await?;
     let world = observe(job, run_job.as_ref(), &namespace, context).await?;
-    let decision = decide(&world);
+    let decision = answered(job, run_job.as_ref(), decide(&world), &world, &hands, context).await?;
     let mut base = world.status.clone();
     if let Action::Record(change) = &decision.action {
         change.apply(&mut base);
     }
     let next = status(&job.name_any(), &world, &decision, &base);
     let interval = context.settings.status_interval;
-    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
+    let now = Time(world.now);
     let must_write = matches!(decision.action, Action::Record(_));
     if let Action::Record(change) = &decision.action {
-        write_spec(job, change, &hands, context).await?;
+        write_spec(job, change, &world, &hands, context).await?;
     }
     let is_written = world.has_finalizer && (must_write || is_significant(&world.status, &next, now, interval));
     if is_written {
@@ -96,12 +105,68 @@ async fn look_after(job: &StreamJob, context: &Context) -> Result<Duration, ActE
     if decision.action != Action::Wait {
         tracing::info!(job = %key(job), reason = decision.reason, message = decision.message, action = ?short(&decision.action), "acts");
     }
-    act(job, run_job.as_ref(), &world, &decision, &hands, context).await?;
+    let acted = act(job, run_job.as_ref(), &world, &decision, &hands, context).await;
+    if let Err(ActError::Coordinator(reason)) = &acted {
+        let refused = format!("{}, but the coordinator refused it: {reason}", decision.message);
+        publish(job, EventType::Warning, "CoordinatorRefused", &refused, context).await;
+    }
+    acted?;
     tell(job, &decision, context).await;
     if is_written {
         mirror(job, &world, &next, &hands, context).await?;
     }
     Ok(requeue(&world, &decision, context))
+}
+
+/// A decision that is a question, or makes something of which the status has to tell: with what came of it.
+async fn answered(
+    job: &StreamJob,
+    run_job: Option<&StreamJob>,
+    decision: Decision,
+    world: &World,
+    hands: &Hands,
+    context: &Context,
+) -> Result<Decision, ActError> {
+    let (name, namespace) = (job.name_any(), job.namespace().unwrap_or_default());
+    let settings = &context.settings;
+    let parts = match (world.run(), run_job) {
+        (Some(run), Some(run_job)) => Parts { job, spec: &run_job.spec, run, settings },
+        _ => return Ok(decision),
+    };
+    let change = match decision.action {
+        Action::Preflight => {
+            let spec = resolved(&job.spec, &world.restore);
+            let text = spec_text(&Parts { spec: &spec, ..parts })?;
+            let api = CoordinatorApi::of(&settings.token_key, &namespace, &name);
+            let (fits, said) = match api.plan(&text).await {
+                Ok(answer) => answer,
+                Err(reason) => (false, format!("what runs could not be asked whether its state fits: {reason}")),
+            };
+            let generation = world.generation;
+            let message = Some(bounded(&said));
+            let preflight = PreflightStatus { generation, fits, at: Time(world.now), message };
+            let reason = if fits { "PreflightPassed" } else { "PreflightRefused" };
+            let change = Change { preflight: Some(preflight), ..Change::default() };
+            return Ok(Decision { action: Action::Record(Box::new(change)), reason, message: said });
+        }
+        Action::IssueCertificates => {
+            let not_after = issue(&parts, world, hands, context).await?;
+            let authority = world.authority.clone();
+            let certificates = CertificatesStatus { authority, issued_at: Time(world.now), not_after };
+            Change { certificates: Some(certificates), ..Change::default() }
+        }
+        _ => return Ok(decision),
+    };
+    Ok(Decision { action: Action::Record(Box::new(change)), ..decision })
+}
+
+/// Writes the Secret with new certificates. Returns until when they are good.
+async fn issue(parts: &Parts<'_>, world: &World, hands: &Hands, context: &Context) -> Result<Time, ActError> {
+    let authority = Authority::of(&context.settings.token_key, parts.namespace(), parts.name());
+    let issued = authority.and_then(|authority| authority.issue(world.now, world.certificate_lifetime));
+    let issued = issued.map_err(ActError::Certificates)?;
+    hands.apply_secret(&parts.certificates(&issued)).await?;
+    Ok(Time(issued.not_after))
 }
 
 /// The job with the spec of the current run. `None`: no run, or its spec is lost.
@@ -131,7 +196,12 @@ async fn observe(
     let wanted = match (&run, run_job) {
         (Some(run), Some(run_job)) => {
             let parts = Parts { job, spec: &run_job.spec, run, settings: &context.settings };
-            Some(Wanted { workers: parts.workers_needed(), made_from: parts.made_from()? })
+            Some(Wanted {
+                workers: parts.workers_needed(),
+                parallelism: run_job.spec.parallelism(),
+                image: run_job.spec.image.clone(),
+                made_from: parts.made_from()?,
+            })
         }
         _ => None,
     };
@@ -156,6 +226,8 @@ async fn observe(
         (Some(_), Some(_)) => RunSpec::Known,
         (Some(_), None) => RunSpec::Lost,
     };
+    let authority = Authority::of(&context.settings.token_key, namespace, &name).map_err(ActError::Certificates)?;
+    let is_here = |savepoint: &Arc<Savepoint>| savepoint.namespace().as_deref() == Some(namespace);
     let seen = Seen {
         job,
         run_spec,
@@ -164,6 +236,9 @@ async fn observe(
         worker_pods: worker_pods.iter().map(Arc::as_ref).collect(),
         wanted,
         runtime,
+        savepoints: context.savepoints.state().into_iter().filter(is_here).collect(),
+        authority: authority.name().to_owned(),
+        certificate_lifetime: context.settings.certificate_lifetime,
     };
     // To the second, as times in objects are.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
@@ -171,10 +246,17 @@ async fn observe(
 }
 
 /// A run's spec is written down before the run is.
-async fn write_spec(job: &StreamJob, change: &Change, hands: &Hands, context: &Context) -> Result<(), ActError> {
+async fn write_spec(
+    job: &StreamJob,
+    change: &Change,
+    world: &World,
+    hands: &Hands,
+    context: &Context,
+) -> Result<(), ActError> {
     let Some(run) = &change.run else { return Ok(()) };
     if Some(run.generation) == job.metadata.generation {
-        let parts = Parts { job, spec: &job.spec, run, settings: &context.settings };
+        let spec = resolved(&job.spec, &world.restore);
+        let parts = Parts { job, spec: &spec, run, settings: &context.settings };
         hands.write_spec(&parts).await?;
     }
     let mut kept = vec![run.generation];
@@ -206,13 +288,23 @@ async fn act(
         (Action::RemoveFinalizer, _) => hands.set_finalizer(job, false).await?,
         (Action::ApplyObjects { workers: 0 }, _) => hands.scale_workers(&name, 0).await?,
         (Action::ApplyObjects { workers }, Some(parts)) => hands.apply_objects(&parts, *workers).await?,
-        (Action::CreateCoordinator, Some(parts)) => hands.create_coordinator(&parts).await?,
+        (Action::CreateCoordinator, Some(parts)) => {
+            // Without its Secrets a pod never comes up, and somebody may have removed them.
+            hands.apply_secret(&parts.token()).await?;
+            issue(&parts, world, hands, context).await?;
+            hands.create_coordinator(&parts).await?;
+        }
         (Action::ApplyObjects { .. } | Action::CreateCoordinator, None) => {
             return Err(ActError::SpecLost(world.generation));
         }
         (Action::DeleteCoordinator, _) => {
             if let Some(pod) = pod(&names::coordinator(&name)) {
                 hands.delete_pod(&pod).await?;
+            }
+        }
+        (Action::HurryCoordinator, _) => {
+            if let Some(pod) = pod(&names::coordinator(&name)) {
+                hands.hurry_pod(&pod).await?;
             }
         }
         (Action::DeleteWorkers(workers), _) => {
@@ -225,6 +317,21 @@ async fn act(
         (Action::StopWithSavepoint { id }, _) => {
             api().stop_with_savepoint(id).await.map_err(ActError::Coordinator)?;
         }
+        (Action::Rescale { parallelism }, _) => {
+            let needed = world.workers.needed..world.workers.replicas;
+            let pods = needed.filter_map(|ordinal| pod(&names::worker_pod(&name, ordinal)));
+            let addresses = pods.filter_map(|pod| pod.status.as_ref()?.pod_ip.clone());
+            let leaving = addresses.map(|address| format!("{address}:{}", names::DATA_PORT)).collect();
+            api().rescale(*parallelism, leaving).await.map_err(ActError::Coordinator)?;
+        }
+        (Action::CreateSavepoint(new), _) => hands.create_savepoint(&name, new).await?,
+        (Action::PruneSavepoints(all), _) => {
+            for one in all {
+                hands.prune_savepoint(one).await?;
+            }
+        }
+        // Answered before.
+        (Action::Preflight | Action::IssueCertificates, _) => {}
         (Action::Discard, _) => api().cancel().await.map_err(ActError::Coordinator)?,
     }
     Ok(())
@@ -237,13 +344,26 @@ async fn tell(job: &StreamJob, decision: &Decision, context: &Context) {
     }
     let is_bad = matches!(
         decision.reason,
-        "JobFailed" | "Refused" | "Fenced" | "RolledBack" | "UpgradeHeld" | "CoordinatorLost" | "DeletedUnfinished"
+        "JobFailed"
+            | "Refused"
+            | "Fenced"
+            | "RolledBack"
+            | "UpgradeHeld"
+            | "CoordinatorLost"
+            | "DeletedUnfinished"
+            | "PreflightRefused"
+            | "RescaleByRestart"
     );
+    let kind = if is_bad { EventType::Warning } else { EventType::Normal };
+    publish(job, kind, decision.reason, &decision.message, context).await;
+}
+
+async fn publish(job: &StreamJob, type_: EventType, reason: &str, note: &str, context: &Context) {
     let event = Event {
-        type_: if is_bad { EventType::Warning } else { EventType::Normal },
-        reason: decision.reason.to_owned(),
-        note: Some(decision.message.chars().take(1_000).collect()),
-        action: short(&decision.action).to_owned(),
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(1_000).collect()),
+        action: reason.to_owned(),
         secondary: None,
     };
     if let Err(error) = context.recorder.publish(&event, &job.object_ref(&())).await {
@@ -255,7 +375,9 @@ fn requeue(world: &World, decision: &Decision, context: &Context) -> Duration {
     if decision.action != Action::Wait {
         return SOON;
     }
-    if world.upgrade().is_some() || world.deleted_at.is_some() {
+    let is_held = world.gave_up_on_current().is_some() || world.preflight_refused().is_some();
+    let awaits_restore_point = world.run().is_none() && matches!(world.restore, Restore::Missing { .. });
+    if world.upgrade().is_some() || world.deleted_at.is_some() || is_held || awaits_restore_point {
         return WAITING;
     }
     match (&world.runtime, world.coordinator_pod()) {
@@ -277,8 +399,14 @@ fn short(action: &Action) -> &'static str {
         Action::DeleteWorkers(_) => "DeleteWorkers",
         Action::CreateCoordinator => "CreateCoordinator",
         Action::DeleteCoordinator => "DeleteCoordinator",
+        Action::HurryCoordinator => "HurryCoordinator",
         Action::StopWithSavepoint { .. } => "StopWithSavepoint",
         Action::Discard => "Discard",
+        Action::Preflight => "Preflight",
+        Action::Rescale { .. } => "Rescale",
+        Action::IssueCertificates => "IssueCertificates",
+        Action::CreateSavepoint(_) => "CreateSavepoint",
+        Action::PruneSavepoints(_) => "PruneSavepoints",
     }
 }
 

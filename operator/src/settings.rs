@@ -16,6 +16,8 @@ pub struct Settings {
     pub status_interval: Duration,
     /// Reconciles at the same time.
     pub concurrency: u16,
-    /// Tokens of coordinators are made from it.
+    /// How long certificates of jobs are good for; they are replaced when half of it is over.
+    pub certificate_lifetime: Duration,
+    /// Tokens of coordinators, and the CAs of jobs, are made from it.
     pub token_key: Vec<u8>,
 }

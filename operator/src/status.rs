@@ -10,10 +10,10 @@ use weir_crds::streamjob::{
 };
 use weir_crds::{HumanDuration, StreamJobStatus};
 
-use crate::decide::{Action, Decision, bounded};
+use crate::decide::{Action, Decision, RESCALE, bounded};
 use crate::names;
 use crate::outcome::Outcome;
-use crate::world::{PodState, Runtime, World};
+use crate::world::{PodState, Restore, Runtime, World};
 
 /// Restarts of the tasks under one coordinator from which on it is taken for a loop.
 const RESTART_LOOP: u64 = 3;
@@ -30,7 +30,10 @@ pub fn status(job: &str, world: &World, decision: &Decision, base: &StreamJobSta
     next.replicas =
         Some(world.runtime.as_ref().filter(|runtime| runtime.is_running).map_or(0, |runtime| runtime.parallelism));
     if let Some(runtime) = &world.runtime {
-        of_runtime(job, runtime, &mut next);
+        of_runtime(job, world, runtime, &mut next);
+    }
+    if let (None, Restore::At { path }) = (world.run(), &world.restore) {
+        next.next_restore = Some(savepoint_at(path, world, "SpecRestore"));
     }
     for observation in conditions(world, decision, phase, &next) {
         set_condition(&mut next.conditions, observation, Time(world.now));
@@ -56,11 +59,11 @@ pub fn is_significant(old: &StreamJobStatus, new: &StreamJobStatus, now: Time, i
     }
 }
 
-fn of_runtime(job: &str, runtime: &Runtime, next: &mut StreamJobStatus) {
+fn of_runtime(job: &str, world: &World, runtime: &Runtime, next: &mut StreamJobStatus) {
     next.attempt =
         Some(AttemptStatus { epoch: runtime.epoch, number: runtime.attempt, started_at: runtime.started_at.map(Time) });
     if runtime.is_running {
-        next.restored_from = Some(restored_from(job, runtime.restored_from.as_deref()));
+        next.restored_from = Some(restored_from(job, world, runtime.restored_from.as_deref()));
     }
     let last_completed = runtime.last_completed.as_ref().map(|last| CompletedCheckpoint {
         id: last.id,
@@ -94,12 +97,26 @@ fn of_runtime(job: &str, runtime: &Runtime, next: &mut StreamJobStatus) {
 }
 
 /// From the coordinator's words: `checkpoint 12`, or a savepoint's address.
-fn restored_from(job: &str, words: Option<&str>) -> RestorePointRef {
+fn restored_from(job: &str, world: &World, words: Option<&str>) -> RestorePointRef {
     let point = |kind, name, path, reason: &str| RestorePointRef { kind, name, path, reason: Some(reason.to_owned()) };
     let Some(words) = words else { return point(RestorePointKind::Empty, None, None, "FirstStart") };
     match words.strip_prefix("checkpoint ").and_then(|id| id.parse().ok()) {
         Some(id) => point(RestorePointKind::Checkpoint, Some(names::checkpoint(job, id)), None, "LatestCheckpoint"),
-        None => point(RestorePointKind::Path, None, Some(bounded(words)), "Restored"),
+        None => {
+            let is_of_upgrade = world.status.upgrades.iter().any(|upgrade| upgrade.savepoint.as_deref() == Some(words));
+            savepoint_at(words, world, if is_of_upgrade { "Upgrade" } else { "SpecRestore" })
+        }
+    }
+}
+
+/// By its resource's name, where there is one.
+fn savepoint_at(path: &str, world: &World, reason: &str) -> RestorePointRef {
+    let name = world.savepoints.get(path).cloned();
+    RestorePointRef {
+        kind: if name.is_some() { RestorePointKind::Savepoint } else { RestorePointKind::Path },
+        name,
+        path: Some(bounded(path)),
+        reason: Some(reason.to_owned()),
     }
 }
 
@@ -114,6 +131,10 @@ fn phase(world: &World, base: &StreamJobStatus) -> JobPhase {
         return if world.coordinator_pod().is_some() { JobPhase::Stopping } else { JobPhase::Suspended };
     }
     if base.upgrades.first().is_some_and(|upgrade| upgrade.result == weir_crds::streamjob::UpgradeResult::InProgress) {
+        return JobPhase::Upgrading;
+    }
+    let is_rescaling = base.intention.as_ref().is_some_and(|intention| intention.action == RESCALE);
+    if is_rescaling && world.runtime.as_ref().is_some_and(|runtime| !runtime.is_running && !runtime.is_ending) {
         return JobPhase::Upgrading;
     }
     match (world.outcome(), &world.runtime) {
@@ -132,6 +153,11 @@ fn conditions(world: &World, decision: &Decision, phase: JobPhase, next: &Stream
     let ready = match (phase, checkpoints.0, &degraded) {
         (JobPhase::Finished, _, _) => Saying(ConditionStatus::True, "Finished", "all input was read".into()),
         _ if world.invalid.is_some() => Saying(ConditionStatus::False, "InvalidSpec", "the spec cannot be run".into()),
+        _ if world.preflight_refused().is_some() => Saying(
+            ConditionStatus::False,
+            "PreflightRefused",
+            "the version before goes on: its state does not fit the spec".into(),
+        ),
         _ if world.gave_up_on_current().is_some() => {
             Saying(ConditionStatus::False, "UpgradeFailed", "another version than the spec's runs".into())
         }
@@ -153,6 +179,9 @@ fn conditions(world: &World, decision: &Decision, phase: JobPhase, next: &Stream
     };
     let progressing = match is_moving {
         true => Saying(ConditionStatus::True, decision.reason, decision.message.clone()),
+        false if decision.reason == "AwaitingApproval" => {
+            Saying(ConditionStatus::False, decision.reason, decision.message.clone())
+        }
         false => Saying(ConditionStatus::False, "Stable", String::new()),
     };
     // Without its number, which would make each checkpoint a change that has to be written.
@@ -223,6 +252,12 @@ fn degraded(world: &World) -> Saying {
     }
     if let Some(upgrade) = world.gave_up_on_current() {
         return yes("UpgradeFailed", upgrade.message.clone().unwrap_or_default());
+    }
+    if let Some(refused) = world.preflight_refused() {
+        return yes("PreflightRefused", refused.to_owned());
+    }
+    if let (None, Restore::Missing { reason }) = (world.run(), &world.restore) {
+        return yes("RestorePointMissing", reason.clone());
     }
     if let Some(pod) = world.coordinator_pod() {
         match &pod.state {

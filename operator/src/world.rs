@@ -39,8 +39,43 @@ pub struct World {
     pub runtime: Option<Runtime>,
     /// The value of the annotation that asks for a restart, where the coordinator's pod has another one.
     pub restart_asked: Option<String>,
+    /// The parallelism that the run's spec asks for.
+    pub run_parallelism: u32,
+    /// The running coordinator can judge the current spec: it runs the same image.
+    pub can_preflight: bool,
+    pub restore: Restore,
+    /// Savepoints of this job that are complete, by where they stand: their resources' names.
+    pub savepoints: BTreeMap<String, String>,
+    /// The schedule asks for a savepoint.
+    pub scheduled: Option<ScheduledSavepoint>,
+    /// Automatic savepoints that the retention lets go.
+    pub surplus_savepoints: Vec<String>,
+    /// The CA that this operator would sign the job's certificates with.
+    pub authority: String,
+    /// How long certificates are good for.
+    pub certificate_lifetime: Duration,
     /// As the resource has it.
     pub status: StreamJobStatus,
+}
+
+/// What `spec.restore` comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Restore {
+    /// The coordinator understands it as it stands.
+    AsWritten,
+    /// The savepoint that it names stands there.
+    At { path: String },
+    /// There is none, or not yet.
+    Missing { reason: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduledSavepoint {
+    /// The time that the schedule names.
+    pub at: Timestamp,
+    /// Of its resource.
+    pub name: String,
+    pub exists: bool,
 }
 
 /// What the current spec says of upgrades.
@@ -86,6 +121,10 @@ pub struct CoordinatorPod {
     /// How the container ended the last time.
     pub last_crash: Option<String>,
     pub created_at: Option<Timestamp>,
+    /// It was told that there is nothing to wait for.
+    pub is_hurried: bool,
+    /// Its pod is built as this operator builds them: it and the workers understand each other.
+    pub is_current: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -161,7 +200,7 @@ pub struct CompletedCheckpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SavepointState {
     InProgress,
-    Completed { address: String },
+    Completed { address: String, checkpoint: Option<u64>, bytes: Option<u64>, took: Option<Duration> },
     Failed { reason: String },
 }
 
@@ -182,6 +221,14 @@ impl World {
                 && upgrade.generation == self.generation
         };
         self.status.upgrades.first().filter(gave_up)
+    }
+
+    /// Why the state of what runs does not fit the current spec.
+    pub fn preflight_refused(&self) -> Option<&str> {
+        let is_new = self.run().is_some_and(|run| run.hash != self.target.run);
+        let answer = self.status.preflight.as_ref()?;
+        let is_about_it = is_new && answer.generation == self.generation && !answer.fits;
+        is_about_it.then(|| answer.message.as_deref().unwrap_or_default())
     }
 
     pub fn coordinator_pod(&self) -> Option<&CoordinatorPod> {

@@ -6,7 +6,7 @@ use crate::build_env::BuildEnv;
 use crate::failure::{Failure, Result};
 use crate::layout::Layout;
 use crate::process::{replace, run, run_aside, say, succeeds};
-use crate::{data, python, servers, tidy};
+use crate::{data, kubernetes, python, servers, tidy};
 
 /// Builds the CLI and becomes it, in the folder of the caller.
 pub fn weir(layout: &Layout, arguments: &[String]) -> Result<()> {
@@ -52,6 +52,8 @@ pub fn check(layout: &Layout) -> Result<()> {
     step("generated files: crdgen --check, apigen --check");
     run_crdgen(&env, layout, "--check")?;
     run_apigen(&env, layout, "--check")?;
+    step("chart: helm lint, helm template; scripts for Argo CD");
+    kubernetes::check(layout)?;
     step("lints: cargo clippy");
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     run(env.cargo(&clippy).current_dir(&layout.checkout))?;

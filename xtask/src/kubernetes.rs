@@ -8,7 +8,7 @@ use crate::cluster;
 use crate::failure::{Failure, Result};
 use crate::image::Profile;
 use crate::layout::{Layout, variable};
-use crate::process::{output_of, replace, run, run_aside, say};
+use crate::process::{output_of, replace, run, run_aside, say, succeeds};
 
 /// Where the operator is installed.
 const NAMESPACE: &str = "weir-system";
@@ -66,6 +66,32 @@ pub fn chart(layout: &Layout) -> Result<()> {
     let mut template = Command::new(&helm);
     template.args(["template", "weir"]).arg(&chart).args(["--namespace", NAMESPACE]);
     replace(template)
+}
+
+/// What of the chart can be checked here: that it renders, and that Argo CD's scripts do what they say. Says what cannot.
+pub fn check(layout: &Layout) -> Result<()> {
+    let helm = cluster::programs(layout).join("helm");
+    if helm.exists() {
+        let chart = layout.checkout.join("charts/weir");
+        run_aside(Command::new(&helm).args(["lint", "--strict", "--quiet"]).arg(&chart))
+            .map_err(|_| Failure::new("the chart has mistakes; `cargo xtask chart` shows it rendered"))?;
+        let one_namespace = ["--set", "watchNamespace=data"];
+        for values in [&[][..], &one_namespace] {
+            let mut template = Command::new(&helm);
+            template.args(["template", "weir"]).arg(&chart).args(["--namespace", NAMESPACE]).args(values);
+            output_of(&mut template).ok_or_else(|| Failure::new("the chart does not render: cargo xtask chart"))?;
+        }
+    } else {
+        say("the chart is not rendered: helm comes with the local cluster (cargo xtask cluster build)");
+    }
+    if succeeds(Command::new("go").arg("version")) {
+        let mut go = Command::new("go");
+        run_aside(go.args(["test", "./..."]).current_dir(layout.checkout.join("xtask/argocd")))
+            .map_err(|_| Failure::new("the scripts for Argo CD fail their tests (charts/weir/argocd, xtask/argocd)"))?;
+    } else {
+        say("the scripts for Argo CD are not tested: that takes Go");
+    }
+    Ok(())
 }
 
 /// How a cluster is reached.

@@ -42,6 +42,15 @@ pub struct StreamJobStatus {
     /// An act whose repetition would hurt, written down before it is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intention: Option<Intention>,
+    /// When the schedule last asked for a savepoint: the time that it named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_scheduled_savepoint: Option<Time>,
+    /// What the running job said to the spec that is to follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<PreflightStatus>,
+    /// The certificates of the job's pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<CertificatesStatus>,
     /// The generation of the last spec that completed its checkpoints, which a rollback returns to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_good_generation: Option<i64>,
@@ -243,6 +252,32 @@ pub enum UpgradeResult {
     Held,
     /// A newer spec came before it was done.
     Superseded,
+}
+
+/// Whether the running job's state fits a spec that is to follow, asked before anything is stopped for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightStatus {
+    /// The generation that it is about.
+    pub generation: i64,
+    pub fits: bool,
+    pub at: Time,
+    /// Why it does not fit: fields, reasons and remedies. Else what would change.
+    #[schemars(length(max = 4096))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// The certificates by which the job's pods know each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificatesStatus {
+    /// Tells the CA that signed them from another one.
+    #[schemars(length(max = 64))]
+    pub authority: String,
+    pub issued_at: Time,
+    /// They are replaced well before.
+    pub not_after: Time,
 }
 
 /// An act whose repetition would hurt, written down before it is done.

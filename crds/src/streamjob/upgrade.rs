@@ -4,7 +4,6 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NoOptions;
 use crate::{
     defaults,
     duration::HumanDuration,
@@ -90,12 +89,12 @@ pub struct SavepointPolicy {
     #[schemars(length(min = 1, max = 64))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
-    /// Which scheduled savepoints stay. Those taken by hand always do.
+    /// Which savepoints of the clock stay, and likewise which of upgrades. Those taken by hand always do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retain: Option<SavepointRetention>,
 }
 
-/// Which scheduled savepoints stay.
+/// Which automatic savepoints stay: so many of the clock's, and so many of upgrades'.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct SavepointRetention {
@@ -128,9 +127,9 @@ pub struct RestorePolicy {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = exactly_one(&["latest", "checkpoint", "savepoint", "path"]))]
 pub struct RestoreFrom {
-    /// The job's own latest checkpoint or savepoint.
+    /// The job's own latest checkpoint or savepoint; with `of`, the latest savepoint of another job.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub latest: Option<NoOptions>,
+    pub latest: Option<LatestOf>,
     /// A Checkpoint resource of this namespace, by name. Not with `weir run`, which takes numbers with `--from`.
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_SUBDOMAIN_PATTERN))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +142,17 @@ pub struct RestoreFrom {
     #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+}
+
+/// The latest restore point.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct LatestOf {
+    /// Another StreamJob of this namespace, also one that was deleted: of its completed Savepoint resources the latest.
+    /// Not with `weir run`.
+    #[schemars(length(min = 1, max = 253), regex(pattern = DNS_SUBDOMAIN_PATTERN))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
 }
 
 /// What happens when there is nothing to restore from although there should be.
@@ -165,6 +175,8 @@ pub enum IfBroken {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RestoreOrigin<'a> {
     Latest,
+    /// The latest savepoint of the job of that name.
+    LatestOf(&'a str),
     Checkpoint(&'a str),
     Savepoint(&'a str),
     Path(&'a str),
@@ -175,7 +187,7 @@ impl RestoreFrom {
     pub fn origin(&self) -> Option<RestoreOrigin<'_>> {
         let Self { latest, checkpoint, savepoint, path } = self;
         super::only(vec![
-            latest.map(|NoOptions {}| RestoreOrigin::Latest),
+            latest.as_ref().map(|latest| latest.of.as_deref().map_or(RestoreOrigin::Latest, RestoreOrigin::LatestOf)),
             checkpoint.as_deref().map(RestoreOrigin::Checkpoint),
             savepoint.as_deref().map(RestoreOrigin::Savepoint),
             path.as_deref().map(RestoreOrigin::Path),

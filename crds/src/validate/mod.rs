@@ -2,7 +2,6 @@
 //! share it; the CustomResourceDefinition says as much of it in CEL as CEL can.
 
 mod checkpoint;
-mod cron;
 mod formats;
 mod generator;
 mod graph;

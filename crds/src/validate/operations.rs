@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Findings, cron, human, standing};
+use super::{Findings, human, standing};
 use crate::{
     ByteSize,
+    cron::Schedule,
     streamjob::{EffectiveRestart, PodPolicy, Resources, RestartStrategy, StreamJobSpec, UpgradeMode},
     suggest::nearest,
 };
@@ -110,7 +111,7 @@ fn upgrade(spec: &StreamJobSpec, findings: &mut Findings) {
 fn savepoints(spec: &StreamJobSpec, findings: &mut Findings) {
     let Some(savepoints) = &spec.savepoints else { return };
     if let Some(schedule) = &savepoints.schedule {
-        if let Err(mistake) = cron::check(schedule) {
+        if let Err(mistake) = Schedule::parse(schedule) {
             findings.error("spec.savepoints.schedule", mistake.reason, mistake.remedy);
         }
         if spec.storage_uri().is_none() {

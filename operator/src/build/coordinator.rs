@@ -3,9 +3,13 @@
 
 use serde_json::{Value, json};
 
-use super::pod::{Draft, JOB_FOLDER, Scratch, TOKEN_FOLDER, job_file, template, without_nulls};
+use super::pod::{
+    Draft, JOB_FOLDER, Scratch, TLS_FOLDER, TOKEN_FOLDER, certificates, job_file, template, without_nulls,
+};
 use super::{BuildError, Parts, SPEC_KEY};
-use crate::names::{self, CONTROL_PORT, COORDINATOR, HTTP_PORT, RESTART_ANNOTATION, RUN_ANNOTATION};
+use crate::names::{
+    self, CONTROL_PORT, COORDINATOR, HTTP_PORT, LAYOUT, LAYOUT_ANNOTATION, RESTART_ANNOTATION, RUN_ANNOTATION,
+};
 
 /// A stop takes a last checkpoint: at least so long, at most the checkpoint timeout or this.
 const GRACE_SECONDS: (u64, u64) = (30, 600);
@@ -15,6 +19,7 @@ pub(super) fn pod(parts: &Parts<'_>) -> Result<Value, BuildError> {
     let timeout = parts.spec.checkpoint.as_ref().map_or(0, |policy| policy.timeout().as_secs());
     let restart = parts.job.metadata.annotations.as_ref().and_then(|all| all.get(RESTART_ANNOTATION));
     let (job_volume, job_mount) = job_file(parts);
+    let (tls_volume, tls_mount) = certificates(parts);
     let token_volume = json!({"name": "token", "secret": {"secretName": names::token(parts.name())}});
     let template = template(
         parts,
@@ -23,6 +28,7 @@ pub(super) fn pod(parts: &Parts<'_>) -> Result<Value, BuildError> {
             annotations: without_nulls(json!({
                 RUN_ANNOTATION: parts.run.number.to_string(),
                 RESTART_ANNOTATION: restart,
+                LAYOUT_ANNOTATION: LAYOUT,
             })),
             arguments: arguments(parts),
             ports: json!([
@@ -34,8 +40,8 @@ pub(super) fn pod(parts: &Parts<'_>) -> Result<Value, BuildError> {
             restart_policy: "OnFailure",
             grace_period_seconds: timeout.clamp(GRACE_SECONDS.0, GRACE_SECONDS.1),
             scratch: Scratch::EmptyDir { size: None },
-            volumes: vec![job_volume, token_volume],
-            mounts: vec![job_mount, json!({"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": true})],
+            volumes: vec![job_volume, token_volume, tls_volume],
+            mounts: vec![job_mount, json!({"name": "token", "mountPath": TOKEN_FOLDER, "readOnly": true}), tls_mount],
             template: pods.and_then(|pods| pods.template.as_ref()),
             template_field: "spec.pods.coordinator.template",
         },
@@ -59,8 +65,8 @@ fn arguments(parts: &Parts<'_>) -> Vec<String> {
         &format!("{JOB_FOLDER}/{SPEC_KEY}"),
         "--listen",
         &format!("0.0.0.0:{CONTROL_PORT}"),
-        // The network policy lets nobody but the job's own pods in.
-        "--insecure",
+        "--tls-dir",
+        TLS_FOLDER,
         "--workers",
         &parts.workers_needed().to_string(),
         "--http",

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use weir_crds::streamjob::RunStatus;
 use weir_crds::{StreamJob, StreamJobSpec};
 
+use crate::certificates::Issued;
 use crate::names;
 use crate::settings::Settings;
 
@@ -65,6 +66,16 @@ impl Parts<'_> {
         ])
     }
 
+    /// The Secret with the token.
+    pub fn token(&self) -> Object {
+        services::token(self)
+    }
+
+    /// The Secret with the certificates.
+    pub fn certificates(&self, issued: &Issued) -> Object {
+        services::certificates(self, issued)
+    }
+
     pub fn coordinator(&self) -> Result<Value, BuildError> {
         coordinator::pod(self)
     }
@@ -106,20 +117,25 @@ pub enum ObjectKind {
 /// The spec of a generation as a ConfigMap, with the job as the coordinator reads it.
 pub fn spec_map(parts: &Parts<'_>) -> Result<Value, BuildError> {
     let name = names::spec(parts.name(), parts.run.generation);
-    let job = json!({
-        "apiVersion": weir_crds::API_VERSION,
-        "kind": "StreamJob",
-        "metadata": {"name": parts.name(), "namespace": parts.namespace(), "uid": parts.run.storage_id},
-        "spec": parts.spec,
-    });
-    let text = serde_yaml::to_string(&job)
-        .map_err(|error| BuildError::Shape { name: name.clone(), reason: error.to_string() })?;
+    let text = spec_text(parts)?;
     Ok(json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": parts.metadata(name),
         "data": {SPEC_KEY: text},
     }))
+}
+
+/// The job as a coordinator reads it.
+pub fn spec_text(parts: &Parts<'_>) -> Result<String, BuildError> {
+    let job = json!({
+        "apiVersion": weir_crds::API_VERSION,
+        "kind": "StreamJob",
+        "metadata": {"name": parts.name(), "namespace": parts.namespace(), "uid": parts.run.storage_id},
+        "spec": parts.spec,
+    });
+    let shape = |error: serde_yaml::Error| BuildError::Shape { name: parts.name().into(), reason: error.to_string() };
+    serde_yaml::to_string(&job).map_err(shape)
 }
 
 /// The key in the ConfigMap, and the file's name in the pod.

@@ -16,6 +16,9 @@ const USER: i64 = 65532;
 pub(super) const JOB_FOLDER: &str = "/etc/weir/job";
 const SECRETS_FOLDER: &str = "/etc/weir/secrets";
 pub(super) const TOKEN_FOLDER: &str = "/etc/weir/token";
+pub(super) const TLS_FOLDER: &str = "/etc/weir/tls";
+/// Of the files with a key: for the pod's own group.
+const KEY_FILE_MODE: u32 = 0o440;
 /// Files that a pod may lose.
 pub(super) const SCRATCH: &str = "/var/weir";
 
@@ -126,6 +129,12 @@ pub(super) fn job_file(parts: &Parts<'_>) -> (Value, Value) {
         json!({"name": "job", "configMap": {"name": map, "items": [{"key": SPEC_KEY, "path": SPEC_KEY}]}}),
         json!({"name": "job", "mountPath": JOB_FOLDER, "readOnly": true}),
     )
+}
+
+/// The volume and the mount of the job's certificates.
+pub(super) fn certificates(parts: &Parts<'_>) -> (Value, Value) {
+    let secret = json!({"secretName": names::certificates(parts.name()), "defaultMode": KEY_FILE_MODE});
+    (json!({"name": "tls", "secret": secret}), json!({"name": "tls", "mountPath": TLS_FOLDER, "readOnly": true}))
 }
 
 /// What is wrong with the pod templates of a spec, with the field's path.

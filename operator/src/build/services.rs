@@ -4,6 +4,7 @@ use ring::hmac::{HMAC_SHA256, Key, sign};
 use serde_json::json;
 
 use super::{Object, ObjectKind, Parts};
+use crate::certificates::Issued;
 use crate::names::{self, CONTROL_PORT, COORDINATOR, DATA_PORT, HTTP_PORT, WORKER};
 
 /// For workers and whoever asks the job. With addresses that are not ready: a worker that comes first waits there.
@@ -84,6 +85,19 @@ pub(super) fn token(parts: &Parts<'_>) -> Object {
         "metadata": parts.metadata(name.clone()),
         "type": "Opaque",
         "stringData": {"token": token_of(&parts.settings.token_key, parts.namespace(), parts.name())},
+    });
+    Object { kind: ObjectKind::Secret, name, value }
+}
+
+/// The certificates of a job's pods, as `weir` reads them.
+pub(super) fn certificates(parts: &Parts<'_>, issued: &Issued) -> Object {
+    let name = names::certificates(parts.name());
+    let value = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": parts.metadata(name.clone()),
+        "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": issued.certificate, "tls.key": issued.key, "ca.crt": issued.authority},
     });
     Object { kind: ObjectKind::Secret, name, value }
 }

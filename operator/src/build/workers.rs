@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::pod::{Draft, SCRATCH, SCRATCH_VOLUME, Scratch, template, without_nulls};
+use super::pod::{Draft, SCRATCH, SCRATCH_VOLUME, Scratch, TLS_FOLDER, certificates, template, without_nulls};
 use super::{BuildError, Object, ObjectKind, Parts};
 use crate::names::{self, CONTROL_PORT, DATA_PORT, MADE_FROM_ANNOTATION, WORKER};
 use crate::spec_hash::hash;
@@ -17,6 +17,7 @@ pub(super) fn stateful_set(parts: &Parts<'_>, replicas: u32) -> Result<(String, 
     let disk = pods.and_then(|pods| pods.local_storage.as_ref());
     let class = disk.and_then(|disk| disk.storage_class_name.as_ref());
     let size = disk.map(|disk| disk.size.to_string());
+    let (tls_volume, tls_mount) = certificates(parts);
     let template = template(
         parts,
         Draft {
@@ -29,8 +30,8 @@ pub(super) fn stateful_set(parts: &Parts<'_>, replicas: u32) -> Result<(String, 
             restart_policy: "Always",
             grace_period_seconds: GRACE_SECONDS,
             scratch: if class.is_some() { Scratch::Claim } else { Scratch::EmptyDir { size: size.clone() } },
-            volumes: Vec::new(),
-            mounts: Vec::new(),
+            volumes: vec![tls_volume],
+            mounts: vec![tls_mount],
             template: pods.and_then(|pods| pods.template.as_ref()),
             template_field: "spec.pods.workers.template",
         },
@@ -73,7 +74,8 @@ fn arguments(parts: &Parts<'_>) -> Vec<String> {
         "worker",
         "--coordinator",
         &coordinator,
-        "--insecure",
+        "--tls-dir",
+        TLS_FOLDER,
         // With a storage class it outlives the pod, and so do the copies of checkpoints for local recovery.
         "--local-dir",
         &format!("{SCRATCH}/local"),

@@ -13,10 +13,15 @@ use crate::world::{Coordinator, CoordinatorPod, PodState, SavepointState, World}
 /// How long an upgrade waits for a coordinator that could take its savepoint.
 const SAVEPOINT_PATIENCE: Duration = Duration::from_secs(600);
 
+/// A version whose state did not fit is asked about again so often: what is in the way may go by itself.
+const PREFLIGHT_AGAIN: Duration = Duration::from_secs(60);
+/// How long after an upgrade was held before anything had stopped it is tried again.
+const HELD_AGAIN: Duration = Duration::from_secs(120);
+
 /// The spec asks for another version than the one that runs.
 pub(super) fn roll_out(world: &World, run: &RunStatus) -> Decision {
     let current = world.upgrade().filter(|upgrade| upgrade.generation == world.generation);
-    let Some(upgrade) = current else { return begin(world, run) };
+    let Some(upgrade) = current else { return preflight(world, run).unwrap_or_else(|| begin(world, run)) };
     match (&world.coordinator, upgrade.mode) {
         (Coordinator::Present(pod), _) if pod.is_terminating => wait("Stopping", "the version before is stopping"),
         (Coordinator::Present(CoordinatorPod { state: PodState::Ended(outcome), .. }), UpgradeMode::Savepoint) => {
@@ -34,16 +39,69 @@ pub(super) fn roll_out(world: &World, run: &RunStatus) -> Decision {
     }
 }
 
+/// An upgrade that ended before the old version was stopped for it: what was in the way may be gone by now.
+pub(super) fn may_be_tried_again(world: &World, run: &RunStatus, upgrade: &UpgradeRecord) -> bool {
+    let took = upgrade.took.map_or(Duration::ZERO, |took| took.get());
+    let ended = upgrade.started_at.as_ref().map(|since| world.now.duration_since(since.0).unsigned_abs());
+    let is_untouched = upgrade.result == UpgradeResult::Held && run.generation != upgrade.generation;
+    is_untouched && ended.is_some_and(|age| age.saturating_sub(took) >= HELD_AGAIN)
+}
+
+/// Asks what runs whether its state fits, before anything is stopped. `None`: it does, or nobody can be asked.
+fn preflight(world: &World, run: &RunStatus) -> Option<Decision> {
+    let asks = world.can_preflight && world.policy.checkpointing && world.policy.mode != UpgradeMode::Stateless;
+    let runs = world.runtime.as_ref().is_some_and(|runtime| runtime.is_running && !runtime.is_ending);
+    let answer = world.status.preflight.as_ref().filter(|answer| answer.generation == world.generation);
+    if !asks || !run.verified || world.upgrade().is_some() {
+        return None;
+    }
+    match answer {
+        Some(answer) if answer.fits => None,
+        Some(answer) if world.now.duration_since(answer.at.0).unsigned_abs() < PREFLIGHT_AGAIN => {
+            Some(match super::steady::keep(world, run) {
+                Decision { action: Action::Wait, .. } => {
+                    wait("PreflightRefused", answer.message.clone().unwrap_or_default())
+                }
+                other => other,
+            })
+        }
+        _ if runs => {
+            let text = format!("whether the state fits generation {} is asked of what runs", world.generation);
+            Some(act(Action::Preflight, "Preflight", text))
+        }
+        // What was refused stays so until somebody can be asked again.
+        Some(_) => Some(super::steady::keep(world, run)),
+        None => None,
+    }
+}
+
+/// The id of an upgrade's savepoint; of another try at the same generation it is another one.
+pub fn upgrade_savepoint_id(prefix: &str, upgrades: &[UpgradeRecord], upgrade: &UpgradeRecord) -> String {
+    let id = format!("{prefix}-upgrade-{}", upgrade.generation);
+    let is_before = |other: &&UpgradeRecord| {
+        other.generation == upgrade.generation && other.started_at.as_ref() < upgrade.started_at.as_ref()
+    };
+    match (upgrades.iter().find(is_before), &upgrade.started_at) {
+        (Some(_), Some(since)) => format!("{id}-{}", since.0.as_second()),
+        _ => id,
+    }
+}
+
 /// Writes down what will be done.
 fn begin(world: &World, run: &RunStatus) -> Decision {
     let Some((mode, why)) = mode(world, run) else {
+        let plan = world.status.preflight.as_ref().filter(|plan| plan.generation == world.generation);
         let text = format!(
-            "generation {} waits for the annotation {}: \"{}\"",
+            "generation {} waits for the annotation {}: \"{}\"; {}",
             world.generation,
             crate::names::APPROVE_ANNOTATION,
-            world.generation
+            world.generation,
+            plan.and_then(|plan| plan.message.as_deref()).unwrap_or("what would change is not known")
         );
-        return wait("AwaitingApproval", text);
+        return match super::steady::keep(world, run) {
+            Decision { action: Action::Wait, .. } => wait("AwaitingApproval", text),
+            other => other,
+        };
     };
     // A version that was never verified is no place to come back to: the one before it is.
     let superseded = world.upgrade();
@@ -103,7 +161,7 @@ fn mode(world: &World, run: &RunStatus) -> Option<(UpgradeMode, &'static str)> {
 
 /// The old version runs, and has to stop with a savepoint.
 fn with_savepoint(world: &World, run: &RunStatus, upgrade: &UpgradeRecord) -> Decision {
-    let id = format!("{}-upgrade-{}", world.savepoint_prefix, upgrade.generation);
+    let id = upgrade_savepoint_id(&world.savepoint_prefix, &world.status.upgrades, upgrade);
     let is_intended = world.status.intention.as_ref().is_some_and(|intention| intention.id == id);
     let waited =
         upgrade.started_at.as_ref().map_or(Duration::ZERO, |since| world.now.duration_since(since.0).unsigned_abs());
@@ -158,10 +216,11 @@ fn ended_for(upgrade: &UpgradeRecord, outcome: &Outcome) -> Decision {
         }
     };
     if upgrade.savepoint == savepoint && upgrade.mode == mode {
-        return act(Action::DeleteCoordinator, "Stopped", text);
+        return act(Action::DeleteCoordinator, "Stopped", "the version before has ended; its pod goes");
     }
+    let reason = if savepoint.is_some() { "SavepointCompleted" } else { "EndedByItself" };
     let upgrade = UpgradeRecord { mode, savepoint, message: Some(text.clone()), ..upgrade.clone() };
-    act(record(Change { upgrade: Some(upgrade), intention: Some(None), ..Change::default() }), "Stopped", text)
+    act(record(Change { upgrade: Some(upgrade), intention: Some(None), ..Change::default() }), reason, text)
 }
 
 /// Nothing of the old version runs any more: the new one is written down as the one that runs.

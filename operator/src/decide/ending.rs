@@ -50,6 +50,11 @@ pub(super) fn delete(world: &World, since: Timestamp) -> Decision {
         let text = format!("the job did not stop within {bound:?}; it is let go as it is");
         return act(Action::RemoveFinalizer, "DeletedUnfinished", text);
     }
+    // A namespace takes everything away at once. The job goes on from its latest checkpoint, whoever makes it again.
+    if pod.is_terminating && !pod.is_hurried && !world.workers.exists {
+        let text = "the workers are gone, and with them the last checkpoint: it is not waited for";
+        return act(Action::HurryCoordinator, "WorkersGone", text);
+    }
     stop(pod, "Deleting", "the job takes a last checkpoint")
 }
 

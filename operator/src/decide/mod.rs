@@ -6,15 +6,22 @@
 
 mod change;
 mod ending;
+mod rescale;
 mod steady;
 #[cfg(test)]
 mod tests;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use weir_crds::streamjob::{Intention, MAX_UPGRADE_HISTORY, RunStatus, SpecVersion, UpgradeRecord, UpgradeResult};
-use weir_crds::{HumanDuration, StreamJobStatus};
+use weir_crds::streamjob::{
+    CertificatesStatus, Intention, MAX_UPGRADE_HISTORY, PreflightStatus, RunStatus, SpecVersion, UpgradeRecord,
+    UpgradeResult,
+};
+use weir_crds::{HumanDuration, SavepointTrigger, StreamJobStatus};
 
-use crate::world::World;
+use crate::world::{Restore, World};
+
+pub use change::upgrade_savepoint_id;
+pub use rescale::RESCALE;
 
 /// One action, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,12 +49,34 @@ pub enum Action {
     CreateCoordinator,
     /// Gracefully: it takes a last checkpoint.
     DeleteCoordinator,
+    /// At once: there is nothing that a last checkpoint could be taken of.
+    HurryCoordinator,
     /// Asks the coordinator for a savepoint with this id and to stop with it. Asked again it is the same savepoint.
     StopWithSavepoint {
         id: String,
     },
     /// Asks the coordinator to end and to remove the job's checkpoints.
     Discard,
+    /// Asks the coordinator whether the job could go on with the current spec; the answer is written into the status.
+    Preflight,
+    /// Asks for another parallelism. Asked again it is the same rescale.
+    Rescale {
+        parallelism: u32,
+    },
+    /// Writes new certificates for the job's pods, and until when they are good into the status.
+    IssueCertificates,
+    /// The resource of an automatic savepoint; one that is there stays as it is.
+    CreateSavepoint(NewSavepoint),
+    /// Removes automatic savepoints with their data.
+    PruneSavepoints(Vec<String>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewSavepoint {
+    pub name: String,
+    pub trigger: SavepointTrigger,
+    /// Where it stands already; else it is to be taken.
+    pub path: Option<String>,
 }
 
 /// What is written into the status before something is done.
@@ -59,6 +88,9 @@ pub struct Change {
     /// `Some(None)` takes it away.
     pub intention: Option<Option<Intention>>,
     pub last_good_generation: Option<i64>,
+    pub preflight: Option<PreflightStatus>,
+    pub certificates: Option<CertificatesStatus>,
+    pub last_scheduled_savepoint: Option<Time>,
 }
 
 /// The savepoint or the stop that stands in the status as being done.
@@ -81,7 +113,11 @@ pub fn decide(world: &World) -> Decision {
         let change = Change { upgrade: Some(old), intention: Some(None), ..Change::default() };
         return act(record(change), "UpgradeSuperseded", "the spec is the one that runs again");
     }
-    if is_new && world.invalid.is_none() && world.gave_up_on_current().is_none() {
+    let may_change = is_new && world.invalid.is_none();
+    if may_change && rescale::is_possible(world, run) {
+        return rescale::adopt(world, run);
+    }
+    if may_change && world.gave_up_on_current().is_none_or(|upgrade| change::may_be_tried_again(world, run, upgrade)) {
         return change::roll_out(world, run);
     }
     let is_same_under_another_number = !is_new && world.invalid.is_none() && world.generation != run.generation;
@@ -101,6 +137,9 @@ fn first_run(world: &World) -> Decision {
     }
     if world.is_suspended {
         return wait("Suspended", "the job was made suspended, and was never started");
+    }
+    if let Restore::Missing { reason } = &world.restore {
+        return wait("RestorePointMissing", reason);
     }
     let run = new_run(world, 1, world.storage_id.clone());
     act(record(Change { run: Some(run), ..Change::default() }), "Starting", "the job is started for the first time")
@@ -132,7 +171,8 @@ fn fallback(run: Option<&RunStatus>) -> Option<SpecVersion> {
 impl Change {
     /// Puts it into a status. Bounded: the oldest upgrades fall out.
     pub fn apply(&self, status: &mut StreamJobStatus) {
-        let Change { run, upgrade, intention, last_good_generation } = self.clone();
+        let Change { run, upgrade, intention, last_good_generation, preflight, certificates, last_scheduled_savepoint } =
+            self.clone();
         if let Some(run) = run {
             status.run = Some(run);
         }
@@ -152,6 +192,15 @@ impl Change {
         }
         if last_good_generation.is_some() {
             status.last_good_generation = last_good_generation;
+        }
+        if preflight.is_some() {
+            status.preflight = preflight;
+        }
+        if certificates.is_some() {
+            status.certificates = certificates;
+        }
+        if last_scheduled_savepoint.is_some() {
+            status.last_scheduled_savepoint = last_scheduled_savepoint;
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Keeping a run going, and telling whether the version it runs is good.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use weir_crds::SavepointTrigger;
 use weir_crds::streamjob::{OnUpgradeFailure, RunStatus, UpgradeMode, UpgradeRecord, UpgradeResult};
 
-use super::{Action, Change, Decision, act, ended, record, wait};
+use super::rescale::RESCALE;
+use super::{Action, Change, Decision, NewSavepoint, act, ended, record, upgrade_savepoint_id, wait};
 use crate::outcome::Outcome;
-use crate::world::{Coordinator, CoordinatorPod, PodState, RunSpec, World};
+use crate::world::{Coordinator, CoordinatorPod, PodState, RunSpec, ScheduledSavepoint, World};
 
 /// What the current run needs next.
 pub(super) fn keep(world: &World, run: &RunStatus) -> Decision {
@@ -72,7 +74,23 @@ fn finished(world: &World, run: &RunStatus) -> Decision {
 /// The coordinator runs, or should.
 fn alive(world: &World, run: &RunStatus, coordinator: &Coordinator) -> Decision {
     let workers = &world.workers;
-    if !workers.is_current || workers.replicas != workers.needed {
+    if let Coordinator::Present(CoordinatorPod { is_current: false, .. }) = coordinator {
+        let text =
+            "its pod is one of another operator's version: the job takes a last checkpoint and goes on in new pods";
+        return act(Action::DeleteCoordinator, "ReplacingPods", text);
+    }
+    if are_certificates_due(world) {
+        return act(Action::IssueCertificates, "IssuingCertificates", "the job's pods get new certificates");
+    }
+    let rescale = super::rescale::move_on(world, run);
+    // While it is rescaled, pods are added before and removed after.
+    let is_rescaling = world.status.intention.as_ref().is_some_and(|intention| intention.action == RESCALE);
+    let is_unknown = is_rescaling && world.runtime.is_none() && matches!(coordinator, Coordinator::Present(_));
+    let has_its_pods = match rescale.is_some() || is_unknown {
+        true => workers.replicas > 0,
+        false => workers.replicas == workers.needed,
+    };
+    if !workers.is_current || !has_its_pods {
         let action = Action::ApplyObjects { workers: workers.needed };
         return act(action, "Applying", format!("services and {} workers are set up", workers.needed));
     }
@@ -95,10 +113,13 @@ fn alive(world: &World, run: &RunStatus, coordinator: &Coordinator) -> Decision 
         let change = Change { run: Some(run), last_good_generation: good, ..Change::default() };
         return act(record(change), "Verified", "the version has completed a checkpoint");
     }
+    if let Some(decision) = rescale {
+        return decision;
+    }
     match (&pod.state, &world.runtime) {
         (PodState::Waiting { reason, message }, _) => wait("CoordinatorWaits", format!("{reason}: {message}")),
         (_, None) => wait("CoordinatorUnreachable", "the coordinator does not answer yet"),
-        (_, Some(runtime)) if runtime.is_running => wait("Running", "the job runs"),
+        (_, Some(runtime)) if runtime.is_running => savepoints(world),
         (_, Some(runtime)) => {
             let waits_for = runtime.waits_for.clone().unwrap_or_else(|| "the tasks are being deployed".to_owned());
             wait("Deploying", workers.trouble.clone().unwrap_or(waits_for))
@@ -106,8 +127,43 @@ fn alive(world: &World, run: &RunStatus, coordinator: &Coordinator) -> Decision 
     }
 }
 
+/// A job that runs as it should: what its schedule and its retention ask for.
+fn savepoints(world: &World) -> Decision {
+    match &world.scheduled {
+        Some(ScheduledSavepoint { name, exists: false, .. }) => {
+            let new = NewSavepoint { name: name.clone(), trigger: SavepointTrigger::Scheduled, path: None };
+            return act(Action::CreateSavepoint(new), "SavepointScheduled", format!("savepoint {name} is due"));
+        }
+        Some(ScheduledSavepoint { name, at, exists: true }) => {
+            let change = Change { last_scheduled_savepoint: Some(Time(*at)), ..Change::default() };
+            return act(record(change), "SavepointScheduled", format!("savepoint {name} is on its way"));
+        }
+        None => {}
+    }
+    if !world.surplus_savepoints.is_empty() {
+        let text = format!("retention lets go of {}", world.surplus_savepoints.join(", "));
+        return act(Action::PruneSavepoints(world.surplus_savepoints.clone()), "SavepointsPruned", text);
+    }
+    wait("Running", "the job runs")
+}
+
+/// None yet, none that is good for much longer, or of another CA than this operator's.
+fn are_certificates_due(world: &World) -> bool {
+    let Some(certificates) = &world.status.certificates else { return true };
+    let left = certificates.not_after.0.duration_since(world.now);
+    let is_late = !left.is_positive() || left.unsigned_abs() < world.certificate_lifetime / 2;
+    is_late || certificates.authority != world.authority
+}
+
 /// A new version that has been started: good, not yet, or given up.
 fn verify(world: &World, run: &RunStatus, upgrade: &UpgradeRecord, pod: &CoordinatorPod) -> Decision {
+    let standing = upgrade.savepoint.as_ref().filter(|path| !world.savepoints.contains_key(*path));
+    if let Some(path) = standing.filter(|_| world.runtime.is_some()) {
+        let name = upgrade_savepoint_id(&world.savepoint_prefix, &world.status.upgrades, upgrade);
+        let text = format!("savepoint {name} is listed: {path}");
+        let new = NewSavepoint { name, trigger: SavepointTrigger::Upgrade, path: Some(path.clone()) };
+        return act(Action::CreateSavepoint(new), "SavepointListed", text);
+    }
     if is_good(world, world.policy.verify_checkpoints) {
         return verified(world, run, upgrade, "it completed its checkpoints");
     }
@@ -131,6 +187,7 @@ fn verified(world: &World, run: &RunStatus, upgrade: &UpgradeRecord, how: &str) 
         upgrade: Some(ended(world, upgrade, UpgradeResult::Verified, None)),
         intention: Some(None),
         last_good_generation: Some(run.generation),
+        ..Change::default()
     };
     act(record(change), "Verified", format!("generation {} is good: {how}", run.generation))
 }

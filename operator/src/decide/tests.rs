@@ -1,19 +1,23 @@
 //! Every decision as a row: what there is, what is done, and why.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use weir_crds::StreamJobStatus;
 use weir_crds::streamjob::{
-    ApprovalMode, DeletionPolicy, OnUpgradeFailure, RunStatus, SpecVersion, UpgradeMode, UpgradeResult,
+    ApprovalMode, CertificatesStatus, DeletionPolicy, OnUpgradeFailure, PreflightStatus, RunStatus, SpecVersion,
+    UpgradeMode, UpgradeResult,
 };
 
 use super::{Action, Change, Decision, decide};
 use crate::outcome::Outcome;
 use crate::spec_hash::SpecHashes;
-use crate::world::{Coordinator, CoordinatorPod, PodState, Policy, RunSpec, Runtime, SavepointState, Workers, World};
+use crate::world::{
+    Coordinator, CoordinatorPod, PodState, Policy, Restore, RunSpec, Runtime, SavepointState, ScheduledSavepoint,
+    Workers, World,
+};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -21,6 +25,14 @@ fn at(second: i64) -> Timestamp {
 
 fn hashes(run: &str) -> SpecHashes {
     SpecHashes { run: run.to_owned(), rescale: run.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned() }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Good for so long from now on.
+fn certificates(left: Duration) -> CertificatesStatus {
+    let not_after = at(0).checked_add(left).unwrap();
+    CertificatesStatus { authority: "ca1".to_owned(), issued_at: Time(at(-10)), not_after: Time(not_after) }
 }
 
 /// A job that was just applied.
@@ -52,7 +64,15 @@ fn applied() -> World {
         workers: Workers::default(),
         runtime: None,
         restart_asked: None,
-        status: StreamJobStatus::default(),
+        run_parallelism: 0,
+        can_preflight: false,
+        restore: Restore::AsWritten,
+        savepoints: BTreeMap::new(),
+        scheduled: None,
+        surplus_savepoints: Vec::new(),
+        authority: "ca1".to_owned(),
+        certificate_lifetime: DAY * 14,
+        status: StreamJobStatus { certificates: Some(certificates(DAY * 14)), ..StreamJobStatus::default() },
     }
 }
 
@@ -81,8 +101,9 @@ fn running() -> World {
             pods: 2,
             ..Workers::default()
         },
-        runtime: Some(Runtime { is_running: true, completed: 5, ..Runtime::default() }),
-        status: StreamJobStatus { run: Some(run), last_good_generation: Some(1), ..StreamJobStatus::default() },
+        runtime: Some(Runtime { is_running: true, completed: 5, parallelism: 1, ..Runtime::default() }),
+        run_parallelism: 1,
+        status: StreamJobStatus { run: Some(run), last_good_generation: Some(1), ..applied().status },
         ..applied()
     }
 }
@@ -96,6 +117,8 @@ fn pod(run: u64, state: PodState) -> Coordinator {
         restarts: 0,
         last_crash: None,
         created_at,
+        is_hurried: false,
+        is_current: true,
     })
 }
 
@@ -129,7 +152,15 @@ fn says(world: &World) -> String {
     let Decision { action, reason, .. } = decide(world);
     let action = match action {
         Action::Record(change) => {
-            let Change { run, upgrade, intention, last_good_generation } = *change;
+            let Change {
+                run,
+                upgrade,
+                intention,
+                last_good_generation,
+                preflight: _,
+                certificates: _,
+                last_scheduled_savepoint,
+            } = *change;
             let mut words = Vec::new();
             words.extend(run.map(|run| format!("run {} of generation {}", run.number, run.generation)));
             words.extend(
@@ -137,6 +168,7 @@ fn says(world: &World) -> String {
                     .map(|upgrade| format!("upgrade {} {:?} {:?}", upgrade.generation, upgrade.mode, upgrade.result)),
             );
             words.extend(intention.flatten().map(|intention| intention.id));
+            words.extend(last_scheduled_savepoint.map(|at| format!("scheduled {}", at.0)));
             words.extend(last_good_generation.map(|generation| format!("good {generation}")));
             format!("Record({})", words.join(", "))
         }
@@ -221,7 +253,7 @@ fn an_upgrade_with_a_savepoint() {
     assert_eq!(says(&lost), "StartingCoordinator: CreateCoordinator");
 
     let mut world = World { coordinator: stopped_with(Some("s3://b/sp")), runtime: None, ..world };
-    assert_eq!(says(&world), "Stopped: Record(upgrade 2 Savepoint InProgress)");
+    assert_eq!(says(&world), "SavepointCompleted: Record(upgrade 2 Savepoint InProgress)");
     world = written(world);
     assert_eq!(says(&world), "Stopped: DeleteCoordinator");
     world.coordinator = Coordinator::Absent;
@@ -234,7 +266,13 @@ fn an_upgrade_with_a_savepoint() {
     assert_eq!(says(&world), "StartingCoordinator: CreateCoordinator");
     world.coordinator = pod(2, PodState::Running);
     assert_eq!(says(&world), "Verifying: Wait");
-    world.runtime = Some(Runtime { is_running: true, completed: 1, ..Runtime::default() });
+    world.runtime = Some(Runtime { is_running: true, completed: 1, parallelism: 1, ..Runtime::default() });
+    assert_eq!(
+        says(&world),
+        "SavepointListed: CreateSavepoint(NewSavepoint { name: \"job-u1-upgrade-2\", trigger: Upgrade, path: \
+         Some(\"s3://b/sp\") })"
+    );
+    world.savepoints = [("s3://b/sp".to_owned(), "job-u1-upgrade-2".to_owned())].into();
     assert_eq!(says(&world), "Verified: Record(run 2 of generation 2, upgrade 2 Savepoint Verified, good 2)");
 }
 
@@ -296,7 +334,11 @@ fn what_an_upgrade_starts_from() {
         world
     };
     assert_eq!(mode(with(|_| {})), UpgradeMode::Savepoint);
-    assert_eq!(mode(with(|world| world.target = hashes("a8"))), UpgradeMode::LastCheckpoint);
+    assert_eq!(
+        mode(with(|world| (world.target, world.runtime) = (hashes("a8"), None))),
+        UpgradeMode::LastCheckpoint,
+        "what cannot be asked to rescale is restarted"
+    );
     assert_eq!(mode(with(|world| world.policy.mode = UpgradeMode::LastCheckpoint)), UpgradeMode::LastCheckpoint);
     assert_eq!(mode(with(|world| world.policy.mode = UpgradeMode::Stateless)), UpgradeMode::Stateless);
     assert_eq!(mode(with(|world| world.status.run.as_mut().unwrap().verified = false)), UpgradeMode::LastCheckpoint);
@@ -349,6 +391,11 @@ fn a_deletion_has_a_bound() {
     let rows = [
         (deleted(1), "Deleting: DeleteCoordinator"),
         (World { coordinator: terminating(1), ..deleted(5) }, "Deleting: Wait"),
+        // A namespace goes: there is nobody left to take a checkpoint with.
+        (
+            World { coordinator: terminating(1), workers: Workers::default(), ..deleted(5) },
+            "WorkersGone: HurryCoordinator",
+        ),
         (World { coordinator: terminating(1), ..deleted(121) }, "DeletedUnfinished: RemoveFinalizer"),
         (World { coordinator: Coordinator::Absent, ..deleted(2) }, "Deleted: RemoveFinalizer"),
         (discarding(1), "Discarding: Discard"),
@@ -416,9 +463,13 @@ fn carry_out(world: &mut World, action: &Action, savepoints: &mut BTreeSet<Strin
         Action::DeleteCoordinator => (world.coordinator, world.runtime) = (Coordinator::Absent, None),
         Action::CreateCoordinator if world.coordinator == Coordinator::Absent => {
             world.coordinator = pod(world.status.run.as_ref().unwrap().number, PodState::Running);
-            world.runtime = Some(Runtime { is_running: true, completed: 1, ..Runtime::default() });
+            let parallelism = world.run_parallelism;
+            world.runtime = Some(Runtime { is_running: true, completed: 1, parallelism, ..Runtime::default() });
         }
         Action::CreateCoordinator => {}
+        Action::CreateSavepoint(new) => {
+            world.savepoints.insert(new.path.clone().unwrap_or_default(), new.name.clone());
+        }
         other => panic!("not in an upgrade: {other:?}"),
     }
 }
@@ -431,6 +482,173 @@ fn pass(world: &mut World) {
         world.coordinator = stopped_with(Some(&format!("s3://b/{id}")));
         world.runtime = None;
     }
+}
+
+fn refused(second: i64) -> Option<PreflightStatus> {
+    let message = Some("state `sum` does not fit".to_owned());
+    Some(PreflightStatus { generation: 2, fits: false, at: Time(at(second)), message })
+}
+
+#[test]
+fn what_runs_is_asked_before_it_is_stopped() {
+    let asks = || World { can_preflight: true, ..changed("b1") };
+    let answered = |preflight| {
+        let mut world = asks();
+        world.status.preflight = preflight;
+        world
+    };
+    let fits = || Some(PreflightStatus { generation: 2, fits: true, at: Time(at(-1)), message: None });
+    let of_another = || Some(PreflightStatus { generation: 1, ..fits().unwrap() });
+    let manual = |world: World| {
+        let policy = Policy { approval: ApprovalMode::Manual, ..world.policy.clone() };
+        World { policy, ..world }
+    };
+    let silent = |world: World| World { runtime: None, ..world };
+    let rows = [
+        (asks(), "Preflight: Preflight"),
+        (answered(of_another()), "Preflight: Preflight"),
+        (answered(fits()), "UpgradeStarted: Record(upgrade 2 Savepoint InProgress)"),
+        (answered(refused(-10)), "PreflightRefused: Wait"),
+        // What was in the way may be gone.
+        (answered(refused(-61)), "Preflight: Preflight"),
+        (silent(answered(refused(-61))), "CoordinatorUnreachable: Wait"),
+        // Meanwhile it is looked after.
+        (
+            World { coordinator: Coordinator::Absent, ..answered(refused(-10)) },
+            "StartingCoordinator: CreateCoordinator",
+        ),
+        (manual(asks()), "Preflight: Preflight"),
+        (manual(answered(fits())), "AwaitingApproval: Wait"),
+        // Another image: what runs does not know its operators.
+        (World { can_preflight: false, ..asks() }, "UpgradeStarted: Record(upgrade 2 Savepoint InProgress)"),
+    ];
+    check(rows);
+}
+
+#[test]
+fn a_held_upgrade_is_tried_again_with_another_savepoint() {
+    let mut world = written(changed("b1"));
+    let failed = SavepointState::Failed { reason: "S3 refuses".into() };
+    world.runtime.as_mut().unwrap().savepoints.insert("job-u1-upgrade-2".into(), failed);
+    let held = written(world);
+    assert_eq!(says(&World { now: at(100), ..held.clone() }), "Running: Wait");
+    let again = World { now: at(121), ..held };
+    assert_eq!(says(&again), "UpgradeStarted: Record(upgrade 2 Savepoint InProgress)");
+    let again = written(again);
+    assert_eq!(says(&again), "TakingSavepoint: StopWithSavepoint { id: \"job-u1-upgrade-2-1800000121\" }");
+    // One that ran and was no good is not.
+    let bad = World { now: at(601), ..upgraded() };
+    let bad = World { policy: Policy { on_failure: OnUpgradeFailure::Hold, ..bad.policy.clone() }, ..bad };
+    let bad = World { now: at(9_000), ..written(bad) };
+    assert_eq!(says(&bad), "CoordinatorUnreachable: Wait");
+}
+
+#[test]
+fn a_rescale_adds_pods_before_and_removes_them_after() {
+    let scaled = World { generation: 2, target: hashes("a3"), ..running() };
+    assert_eq!(says(&scaled), "Rescaling: Record(run 1 of generation 2, generation-2, good 2)");
+    let Decision { action: Action::Record(change), .. } = decide(&scaled) else { panic!("it is written down first") };
+    let mut world = scaled;
+    change.apply(&mut world.status);
+    (world.run_parallelism, world.workers.needed) = (3, 3);
+    let at_3 = |world: &World, is_running| {
+        let runtime = Runtime { parallelism: 3, is_running, ..world.runtime.clone().unwrap() };
+        World { runtime: Some(runtime), ..world.clone() }
+    };
+    let pods = |world: &World, replicas, ready| {
+        let workers = Workers { replicas, ready, pods: replicas, ..world.workers.clone() };
+        World { workers, ..world.clone() }
+    };
+    let rows = [
+        (world.clone(), "AddingWorkers: ApplyObjects { workers: 3 }"),
+        (pods(&world, 3, 2), "AddingWorkers: Wait"),
+        (pods(&world, 3, 3), "Rescaling: Rescale { parallelism: 3 }"),
+        (at_3(&pods(&world, 3, 3), false), "Rescaling: Wait"),
+        (at_3(&pods(&world, 3, 3), true), "Rescaled: Record()"),
+        (World { now: at(301), ..pods(&world, 3, 3) }, "RescaleByRestart: DeleteCoordinator"),
+        // The coordinator does not answer for a moment.
+        (World { runtime: None, ..pods(&world, 2, 2) }, "CoordinatorUnreachable: Wait"),
+        (
+            World { coordinator: Coordinator::Absent, runtime: None, ..pods(&world, 2, 2) },
+            "Applying: ApplyObjects { workers: 3 }",
+        ),
+    ];
+    check(rows);
+    let done = written(at_3(&pods(&world, 3, 3), true));
+    assert_eq!(says(&done), "Running: Wait");
+    // The container of the coordinator was started again, with the job as it was when its pod was made.
+    let runtime = Runtime { parallelism: 1, ..done.runtime.clone().unwrap() };
+    assert_eq!(says(&World { runtime: Some(runtime), ..done.clone() }), "Rescaling: Record(generation-2)");
+
+    let mut down = World { generation: 3, target: hashes("a1"), ..done };
+    let Decision { action: Action::Record(change), .. } = decide(&down) else { panic!("it is written down first") };
+    change.apply(&mut down.status);
+    (down.run_parallelism, down.workers.needed) = (1, 1);
+    assert_eq!(says(&down), "Rescaling: Rescale { parallelism: 1 }");
+    let is = |is_running| {
+        let runtime = Runtime { parallelism: 1, is_running, ..down.runtime.clone().unwrap() };
+        World { runtime: Some(runtime), ..down.clone() }
+    };
+    assert_eq!(says(&is(false)), "Rescaling: Wait", "pods stay while tasks move");
+    assert_eq!(says(&is(true)), "RemovingWorkers: ApplyObjects { workers: 1 }");
+    assert_eq!(says(&pods(&is(true), 1, 1)), "Rescaled: Record()");
+}
+
+#[test]
+fn savepoints_by_the_clock_and_by_retention() {
+    let scheduled = |exists| {
+        let due = ScheduledSavepoint { at: at(0), name: "job-30000000".to_owned(), exists };
+        World { scheduled: Some(due), ..running() }
+    };
+    let rows = [
+        (
+            scheduled(false),
+            "SavepointScheduled: CreateSavepoint(NewSavepoint { name: \"job-30000000\", trigger: Scheduled, path: None })",
+        ),
+        (scheduled(true), "SavepointScheduled: Record(scheduled 2027-01-15T08:00:00Z)"),
+        // Not while there is nobody to take it.
+        (World { runtime: None, ..scheduled(false) }, "CoordinatorUnreachable: Wait"),
+        (
+            World { surplus_savepoints: vec!["old".to_owned()], ..running() },
+            "SavepointsPruned: PruneSavepoints([\"old\"])",
+        ),
+    ];
+    check(rows);
+}
+
+#[test]
+fn certificates_come_before_pods_and_are_replaced_in_time() {
+    let with = |certificates| {
+        let mut world = running();
+        world.status.certificates = certificates;
+        world
+    };
+    let issue = "IssuingCertificates: IssueCertificates";
+    let rows = [
+        (World { coordinator: Coordinator::Absent, workers: Workers::default(), ..with(None) }, issue),
+        (with(Some(certificates(DAY * 8))), "Running: Wait"),
+        (with(Some(certificates(DAY * 6))), issue),
+        (with(Some(certificates(Duration::ZERO))), issue),
+        (World { authority: "ca2".to_owned(), ..running() }, issue),
+    ];
+    check(rows);
+    // Pods of an operator before this one know no certificates: they stop together, with a last checkpoint.
+    let Coordinator::Present(pod) = running().coordinator else { panic!("it runs") };
+    let old = Coordinator::Present(CoordinatorPod { is_current: false, ..pod });
+    assert_eq!(says(&World { coordinator: old, ..running() }), "ReplacingPods: DeleteCoordinator");
+}
+
+#[test]
+fn a_first_start_waits_for_its_restore_point() {
+    let missing = Restore::Missing { reason: "there is no Savepoint `x`".to_owned() };
+    let there = Restore::At { path: "s3://b/x".to_owned() };
+    let rows = [
+        (World { restore: missing.clone(), ..applied() }, "RestorePointMissing: Wait"),
+        (World { restore: there, ..applied() }, "Starting: Record(run 1 of generation 1)"),
+        // Once it has begun, nobody asks for it any more.
+        (World { restore: missing, ..running() }, "Running: Wait"),
+    ];
+    check(rows);
 }
 
 fn check<const N: usize>(rows: [(World, &str); N]) {

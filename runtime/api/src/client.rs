@@ -134,9 +134,14 @@ impl Client {
         self.post(Operation::TriggerSavepoint.path(), request).await
     }
 
+    pub async fn remove_savepoint(&self, address: &str) -> Result<RemovedSavepoint, ClientError> {
+        let request = RemoveSavepointRequest { address: address.to_owned() };
+        self.post(Operation::RemoveSavepoint.path(), &request).await
+    }
+
     /// Returns once it is accepted.
-    pub async fn rescale(&self, parallelism: u32) -> Result<RescaleView, ClientError> {
-        self.post(Operation::Rescale.path(), &RescaleRequest { parallelism }).await
+    pub async fn rescale(&self, request: &RescaleRequest) -> Result<RescaleView, ClientError> {
+        self.post(Operation::Rescale.path(), request).await
     }
 
     /// Waits at most `wait` for its end.

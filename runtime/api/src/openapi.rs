@@ -86,6 +86,7 @@ fn answer(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         Operation::RestorePoints => reference::<RestorePointsView>(schemas),
         Operation::Savepoints => reference::<SavepointsView>(schemas),
         Operation::Savepoint | Operation::TriggerSavepoint => reference::<SavepointView>(schemas),
+        Operation::RemoveSavepoint => reference::<RemovedSavepoint>(schemas),
         Operation::Rescale | Operation::RescaleState => reference::<RescaleView>(schemas),
         Operation::Stop | Operation::Cancel => reference::<Accepted>(schemas),
         Operation::Plan => reference::<PlanView>(schemas),
@@ -103,6 +104,7 @@ fn answer(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
 fn body(operation: Operation, schemas: &mut SchemaGenerator) -> Option<Value> {
     let content = match operation {
         Operation::TriggerSavepoint => json!({JSON: {"schema": reference::<SavepointRequest>(schemas)}}),
+        Operation::RemoveSavepoint => json!({JSON: {"schema": reference::<RemoveSavepointRequest>(schemas)}}),
         Operation::Rescale => json!({JSON: {"schema": reference::<RescaleRequest>(schemas)}}),
         Operation::Stop => json!({JSON: {"schema": reference::<StopRequest>(schemas)}}),
         Operation::Plan => {
@@ -154,6 +156,11 @@ fn problems(operation: Operation) -> Vec<(u16, &'static str)> {
             (409, "It cannot be: more than maxParallelism, too few slots, or the job has ended"),
             (429, "Too many rescales are asked for"),
         ]),
+        Operation::RemoveSavepoint => problems.extend([
+            (400, "The body is not what it should be"),
+            (409, "It is another job's, or what this job would start from"),
+            (413, "The body is too long"),
+        ]),
         Operation::Cancel => problems.push((409, "The job has ended")),
         Operation::Plan => problems.extend([
             (400, "The body is not text"),
@@ -186,6 +193,7 @@ fn name(operation: Operation) -> &'static str {
         Operation::Savepoints => "savepoints",
         Operation::Savepoint => "savepoint",
         Operation::TriggerSavepoint => "triggerSavepoint",
+        Operation::RemoveSavepoint => "removeSavepoint",
         Operation::Rescale => "rescale",
         Operation::RescaleState => "rescaleState",
         Operation::Stop => "stop",

@@ -12,6 +12,7 @@ pub enum Operation {
     Savepoints,
     Savepoint,
     TriggerSavepoint,
+    RemoveSavepoint,
     Rescale,
     RescaleState,
     Stop,
@@ -34,7 +35,7 @@ pub enum Access {
 }
 
 impl Operation {
-    pub const ALL: [Operation; 18] = [
+    pub const ALL: [Operation; 19] = [
         Operation::Job,
         Operation::Graph,
         Operation::Subtasks,
@@ -44,6 +45,7 @@ impl Operation {
         Operation::Savepoints,
         Operation::Savepoint,
         Operation::TriggerSavepoint,
+        Operation::RemoveSavepoint,
         Operation::Rescale,
         Operation::RescaleState,
         Operation::Stop,
@@ -66,6 +68,7 @@ impl Operation {
             Operation::RestorePoints => "/api/v1/restore-points",
             Operation::Savepoints | Operation::TriggerSavepoint => "/api/v1/savepoints",
             Operation::Savepoint => "/api/v1/savepoints/{id}",
+            Operation::RemoveSavepoint => "/api/v1/savepoints/remove",
             Operation::Rescale => "/api/v1/rescale",
             Operation::RescaleState => "/api/v1/rescale/{id}",
             Operation::Stop => "/api/v1/stop",
@@ -81,13 +84,22 @@ impl Operation {
     pub fn is_post(self) -> bool {
         matches!(
             self,
-            Operation::TriggerSavepoint | Operation::Rescale | Operation::Stop | Operation::Cancel | Operation::Plan
+            Operation::TriggerSavepoint
+                | Operation::RemoveSavepoint
+                | Operation::Rescale
+                | Operation::Stop
+                | Operation::Cancel
+                | Operation::Plan
         )
     }
 
     pub fn access(self) -> Access {
         match self {
-            Operation::TriggerSavepoint | Operation::Rescale | Operation::Stop | Operation::Cancel => Access::Change,
+            Operation::TriggerSavepoint
+            | Operation::RemoveSavepoint
+            | Operation::Rescale
+            | Operation::Stop
+            | Operation::Cancel => Access::Change,
             Operation::OpenApi | Operation::Healthy | Operation::Ready => Access::Open,
             // It changes nothing, but it plans whatever is sent, and says what state there is.
             Operation::Plan => Access::Change,
@@ -124,6 +136,7 @@ impl Operation {
             Operation::Savepoints => "Savepoints that this coordinator was asked for",
             Operation::Savepoint => "One savepoint: in progress, where it stands, or why it failed",
             Operation::TriggerSavepoint => "Ask for a savepoint; with the same id again, for the same one",
+            Operation::RemoveSavepoint => "Remove a savepoint of this job from storage",
             Operation::Rescale => "Give the job another parallelism; its processes stay",
             Operation::RescaleState => "How a rescale goes, and how long it took",
             Operation::Stop => "Stop the job, with a savepoint or after a last checkpoint",
@@ -147,8 +160,8 @@ mod tests {
         let distinct: BTreeSet<_> = Operation::ALL.iter().map(|one| (one.path(), one.is_post())).collect();
         assert_eq!(distinct.len(), Operation::ALL.len());
         // Their numbers are dense, so the list has all of them.
-        assert_eq!(Operation::ALL.iter().map(|one| *one as usize).collect::<Vec<_>>(), (0..=17).collect::<Vec<_>>());
-        assert_eq!(Operation::Ready as usize, 17);
+        assert_eq!(Operation::ALL.iter().map(|one| *one as usize).collect::<Vec<_>>(), (0..=18).collect::<Vec<_>>());
+        assert_eq!(Operation::Ready as usize, 18);
     }
 
     #[test]

@@ -13,6 +13,10 @@ use weir_api::{Address, Client, ClientError, SavepointId};
 const TOKEN: &str = "a token of this test";
 const WAIT: Duration = Duration::from_secs(30);
 
+fn to(parallelism: u32) -> RescaleRequest {
+    RescaleRequest { parallelism, leaving: vec![] }
+}
+
 #[test]
 fn a_job_is_watched() {
     let scratch = Scratch::new("http-watched");
@@ -64,13 +68,13 @@ fn a_job_is_watched() {
     assert!(metrics.ends_with("# EOF\n"));
     assert!(asked.ok(asked.client.text("/api/v1/openapi.json")).contains("\"openapi\": \"3.1.0\""));
     assert_eq!(asked.refusal(asked.client.text("/api/v1/nothing")), 404);
-    let rescaled = asked.ok(asked.client.rescale(3));
+    let rescaled = asked.ok(asked.client.rescale(&to(3)));
     let rescaled = asked.until("the rescale ends", || {
         let rescaled = asked.ok(asked.client.rescale_state(rescaled.id, WAIT));
         (rescaled.state != RescaleState::InProgress).then_some(rescaled)
     });
     assert_eq!((rescaled.state, rescaled.parallelism), (RescaleState::Completed, 3), "{rescaled:?}");
-    assert_eq!(asked.refusal(asked.client.rescale(1 << 20)), 409);
+    assert_eq!(asked.refusal(asked.client.rescale(&to(1 << 20))), 409);
     asked.await_job("runs with parallelism 3", |job| job.parallelism == 3 && job.phase == JobPhase::Running);
     assert_eq!(asked.ok(asked.client.graph()).tasks[0].parallelism, 3);
     assert_eq!(asked.refusal(asked.client.checkpoint(1 << 60)), 404);

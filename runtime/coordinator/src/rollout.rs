@@ -86,6 +86,8 @@ pub struct Rollout {
     /// Workers that somebody promised to start: worth a short wait, so that none stays idle.
     promised_workers: usize,
     workers: BTreeMap<WorkerId, RegisteredWorker>,
+    /// Those that are about to go: nothing is placed on them where the others have slots enough.
+    leaving: BTreeSet<WorkerId>,
     /// Objects with state that the subtasks of each slot start from.
     wanted: Vec<ObjectBytes>,
     state: State,
@@ -107,7 +109,19 @@ pub struct RegisteredWorker {
 
 impl Rollout {
     pub fn new(slots_needed: u32, promised_workers: usize) -> Self {
-        Rollout { slots_needed, promised_workers, workers: BTreeMap::new(), wanted: vec![], state: State::Idle }
+        Rollout {
+            slots_needed,
+            promised_workers,
+            workers: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+            wanted: vec![],
+            state: State::Idle,
+        }
+    }
+
+    /// These workers, and no others, are about to go.
+    pub fn leave(&mut self, workers: BTreeSet<WorkerId>) {
+        self.leaving = workers;
     }
 
     /// How many slots attempts need that begin from here on.
@@ -228,6 +242,7 @@ impl Rollout {
     }
 
     pub fn lost(&mut self, worker: WorkerId, reason: &str) -> Vec<RolloutStep> {
+        self.leaving.remove(&worker);
         if self.workers.remove(&worker).is_none() {
             return vec![];
         }
@@ -338,9 +353,14 @@ impl Rollout {
     fn place(&mut self, now_ms: u64) -> Vec<RolloutStep> {
         let State::AwaitingSlots { fence, since_ms } = self.state else { return vec![] };
         let waited_ms = now_ms.saturating_sub(since_ms);
-        let workers: Vec<_> = self.workers().collect();
+        let staying: Vec<_> = self.workers().filter(|(worker, _)| !self.leaving.contains(worker)).collect();
+        let slots = staying.iter().fold(0, |sum: u32, (_, slots)| sum.saturating_add(*slots));
+        let is_enough = slots >= self.slots_needed;
+        let workers: Vec<_> = if is_enough { staying } else { self.workers().collect() };
+        // Who leaves is not waited for, and was promised.
+        let promised = self.promised_workers.saturating_sub(if is_enough { self.leaving.len() } else { 0 });
         match Placement::of(&workers, self.slots_needed, |worker, slot| self.held_bytes(worker, slot)) {
-            Ok(_) if workers.len() < self.promised_workers && waited_ms < promised_grace_ms(fence) => vec![],
+            Ok(_) if workers.len() < promised && waited_ms < promised_grace_ms(fence) => vec![],
             Ok(placement) => {
                 let awaited = placement.workers().collect();
                 self.state = State::Preparing { fence, placement: placement.clone(), awaited };

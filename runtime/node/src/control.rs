@@ -90,6 +90,8 @@ pub enum Request {
     /// `answer` hears that it was accepted, and then how it ended; or that it was refused.
     Rescale {
         parallelism: u32,
+        /// Data addresses of workers that are to go.
+        leaving: Vec<String>,
         answer: Sender<RescaleAnswer>,
     },
 }

@@ -308,8 +308,8 @@ impl Runner {
                 self.requests.insert(request, SavepointWish { folder, answer });
                 Event::SavepointRequested { request, stop }
             }
-            ControlEvent::Request(Request::Rescale { parallelism, answer }) => {
-                return self.rescale(parallelism, answer).into_iter().collect();
+            ControlEvent::Request(Request::Rescale { parallelism, leaving, answer }) => {
+                return self.rescale(parallelism, &leaving, answer).into_iter().collect();
             }
             ControlEvent::Closed { fenced_by } => {
                 self.is_closed = true;
@@ -372,7 +372,12 @@ impl Runner {
     }
 
     /// Refuses what can't be; the rest is the coordinator's to decide.
-    fn rescale(&mut self, parallelism: u32, answer: Sender<RescaleAnswer>) -> Option<Event<TaskSnapshot>> {
+    fn rescale(
+        &mut self,
+        parallelism: u32,
+        leaving: &[String],
+        answer: Sender<RescaleAnswer>,
+    ) -> Option<Event<TaskSnapshot>> {
         let refuse = |reason: String| {
             // Who asked may have gone.
             answer.send(RescaleAnswer::Refused { reason }).ok();
@@ -402,6 +407,9 @@ impl Runner {
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.rescales.insert(request, answer);
+        let is_leaving = |address: &String| leaving.contains(address);
+        let leaving = self.addresses.iter().filter(|(_, address)| is_leaving(address)).map(|(worker, _)| *worker);
+        self.rollout.leave(leaving.collect());
         Some(Event::RescaleRequested { request, parallelism })
     }
 

@@ -184,6 +184,12 @@ pub(crate) fn resolve(job: &Job, history: &JobHistory, from: &StartFrom) -> Resu
         RestoreOrigin::Savepoint(name) => StartFrom::Savepoint(savepoint::target_named(job, name)),
         RestoreOrigin::Path(uri) if uri.contains("://") => StartFrom::Savepoint(uri.to_owned()),
         RestoreOrigin::Path(path) => StartFrom::Savepoint(format!("file://{}", job.folder.join(path).display())),
+        RestoreOrigin::LatestOf(other) => {
+            return Err(StartError::Refused(format!(
+                "spec.restore.from.latest.of: only a cluster knows the savepoints of `{other}`. Name the folder of one in \
+                 `restore.from.path`"
+            )));
+        }
         RestoreOrigin::Checkpoint(name) => {
             return Err(StartError::Refused(format!(
                 "spec.restore.from.checkpoint: `{name}` is the name of a Checkpoint resource, which only a cluster \

@@ -112,6 +112,6 @@ fn what_cannot_be_is_refused_and_the_job_goes_on() {
 /// How it ended; none if the job had.
 fn ask(requests: &RequestSender, parallelism: u32) -> Option<RescaleAnswer> {
     let (answer, answers) = channel();
-    requests.send(Request::Rescale { parallelism, answer }).then_some(())?;
+    requests.send(Request::Rescale { parallelism, leaving: vec![], answer }).then_some(())?;
     answers.into_iter().find(|answer| *answer != RescaleAnswer::Accepted)
 }

@@ -16,6 +16,21 @@ pub struct SavepointRequest {
     pub folder: Option<String>,
 }
 
+/// Removes a savepoint of this job from storage: all files that its manifest names, and that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RemoveSavepointRequest {
+    /// Where it stands, as its `address` says.
+    pub address: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedSavepoint {
+    /// Objects that were removed; 0: there was none.
+    pub objects: u64,
+}
+
 /// Stops the job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -55,6 +70,12 @@ pub struct SavepointView {
     /// Where it stands, once it is complete: what `restore.from.path` or `--from` takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// The checkpoint that it was made from, once it is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+    /// Of all its files, once it is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -68,10 +89,13 @@ pub enum SavepointState {
 }
 
 /// Asks for another parallelism. The job's processes stay, and what they hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RescaleRequest {
     pub parallelism: u32,
+    /// Workers that are to go, by their addresses: where the others have slots enough, nothing is placed on these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -5,7 +5,7 @@ use clap::Args;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_api::view::RescaleState;
+use weir_api::view::{RescaleRequest, RescaleState};
 use weir_node::Registry;
 
 /// One question for its end; asked again as long as it takes.
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
     let Some(parallelism) = arguments.job.parallelism() else { bail!("say which parallelism: -p N") };
     let connection = arguments.job.connect(registry)?;
-    let mut rescale = connection.ask(connection.client.rescale(parallelism))?;
+    let mut rescale = connection.ask(connection.client.rescale(&RescaleRequest { parallelism, leaving: vec![] }))?;
     while rescale.state == RescaleState::InProgress {
         rescale = connection.ask(connection.client.rescale_state(rescale.id, WAIT))?;
     }

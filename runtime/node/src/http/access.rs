@@ -92,8 +92,13 @@ impl Token {
     }
 }
 
+/// Who comes through a proxy that keeps `Authorization` for itself, as the Kubernetes API server's does.
+const TOKEN_HEADER: &str = "weir-token";
+
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let Some(value) = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes()) else {
+        return headers.get(TOKEN_HEADER).map(|value| value.as_bytes().trim_ascii());
+    };
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
@@ -168,6 +173,12 @@ mod tests {
         assert_eq!(change("Bearer 0123456789abcdef"), 200);
         assert_eq!(change("bearer 0123456789abcdef"), 200);
         assert_eq!(change(""), 401);
+        let by_header = |shown: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TOKEN_HEADER, shown.parse().unwrap());
+            token.check(ANY, Access::Change, &headers).is_ok()
+        };
+        assert!(by_header("0123456789abcdef") && !by_header("0123456789abcdeX") && !by_header(""));
         assert_eq!(change("Bearer 0123456789abcdeX"), 401);
         assert_eq!(change("Bearer 0123456789abcde"), 401);
         assert_eq!(change("Bearer 0123456789abcdef0"), 401);

@@ -52,6 +52,14 @@ pub(super) async fn trigger_savepoint(
     Ok((StatusCode::ACCEPTED, Json(super::savepoints::trigger(&shared, request, false).await?)))
 }
 
+pub(super) async fn remove_savepoint(State(shared): State<Arc<Shared>>, body: Body) -> Answer<Json<RemovedSavepoint>> {
+    let RemoveSavepointRequest { address } = json(body).await?;
+    let Ok(_heavy) = shared.heavy.try_acquire() else {
+        return Err(Failure::unavailable("others are reading storage; try again"));
+    };
+    super::removal::remove(&shared, &address).await.map(|objects| Json(RemovedSavepoint { objects }))
+}
+
 pub(super) async fn stop(State(shared): State<Arc<Shared>>, body: Body) -> Answer<(StatusCode, Json<Accepted>)> {
     let bytes = bytes(body).await?;
     let request: StopRequest = if bytes.is_empty() { StopRequest::default() } else { parse(&bytes)? };
@@ -71,8 +79,8 @@ pub(super) async fn cancel(State(shared): State<Arc<Shared>>) -> Answer<(StatusC
 }
 
 pub(super) async fn rescale(State(shared): State<Arc<Shared>>, body: Body) -> Answer<(StatusCode, Json<RescaleView>)> {
-    let RescaleRequest { parallelism } = json(body).await?;
-    Ok((StatusCode::ACCEPTED, Json(super::rescales::trigger(&shared, parallelism).await?)))
+    let request: RescaleRequest = json(body).await?;
+    Ok((StatusCode::ACCEPTED, Json(super::rescales::trigger(&shared, request).await?)))
 }
 
 pub(super) async fn rescale_state(

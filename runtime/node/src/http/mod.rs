@@ -10,6 +10,7 @@ mod plan;
 mod problem;
 mod rates;
 mod read;
+mod removal;
 mod rescales;
 mod restore_points;
 mod routes;

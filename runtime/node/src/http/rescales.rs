@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
-use weir_api::view::{RescaleState, RescaleView};
+use weir_api::view::{RescaleRequest, RescaleState, RescaleView};
 use weir_coordinator::RescaleAnswer;
 
 /// Rescales that are remembered.
@@ -46,6 +46,12 @@ impl Rescales {
             }
             tokio::time::timeout_at(deadline, changed.changed()).await.ok();
         }
+    }
+
+    /// The last one that was asked for, if it is on its way to this parallelism.
+    fn under_way(&self, parallelism: u32) -> Option<RescaleView> {
+        let last = self.lock().records.back().cloned();
+        last.filter(|last| last.state == RescaleState::InProgress && last.parallelism == parallelism)
     }
 
     fn begin(&self, parallelism: u32) -> Answer<u64> {
@@ -101,10 +107,14 @@ impl Rescales {
 }
 
 /// Returns as soon as the job has accepted it, or refused.
-pub(super) async fn trigger(shared: &Arc<Shared>, parallelism: u32) -> Answer<RescaleView> {
+pub(super) async fn trigger(shared: &Arc<Shared>, request: RescaleRequest) -> Answer<RescaleView> {
+    let RescaleRequest { parallelism, leaving } = request;
+    if let Some(under_way) = shared.rescales.under_way(parallelism) {
+        return Ok(under_way);
+    }
     let id = shared.rescales.begin(parallelism)?;
     let (answer, answers) = channel();
-    if !shared.requests.send(Request::Rescale { parallelism, answer }) {
+    if !shared.requests.send(Request::Rescale { parallelism, leaving, answer }) {
         shared.rescales.forget(id);
         return Err(Failure::ended());
     }

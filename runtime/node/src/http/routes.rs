@@ -30,6 +30,7 @@ fn handler(operation: Operation) -> MethodRouter<Arc<Shared>> {
         Operation::Savepoints => get(change::savepoints),
         Operation::Savepoint => get(change::savepoint),
         Operation::TriggerSavepoint => post(change::trigger_savepoint),
+        Operation::RemoveSavepoint => post(change::remove_savepoint),
         Operation::Rescale => post(change::rescale),
         Operation::RescaleState => get(change::rescale_state),
         Operation::Stop => post(change::stop),

@@ -20,6 +20,8 @@ use weir_snapshot::savepoint::{SavepointError, read_savepoint_manifest};
 const REMEMBERED: usize = 64;
 /// As many as the coordinator lets wait.
 const IN_PROGRESS: usize = 16;
+/// For reading how large a new savepoint is.
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct Savepoints {
     records: Mutex<VecDeque<Record>>,
@@ -30,6 +32,18 @@ struct Record {
     view: SavepointView,
     /// Somebody who asked has seen how it ended.
     is_heard_of: bool,
+}
+
+/// A savepoint that is complete, with what its manifest says, if it could be read.
+struct Standing {
+    address: String,
+    found: Option<Found>,
+}
+
+#[derive(Clone, Copy)]
+struct Found {
+    checkpoint: u64,
+    bytes: u64,
 }
 
 impl Default for Savepoints {
@@ -107,20 +121,24 @@ impl Savepoints {
             requested_at_ms: now_ms(),
             ended_at_ms: None,
             address: None,
+            checkpoint: None,
+            bytes: None,
             failure: None,
         };
         records.push_back(Record { view, is_heard_of: false });
         Ok(None)
     }
 
-    fn end(&self, id: &SavepointId, result: Result<String, String>) {
+    fn end(&self, id: &SavepointId, result: Result<Standing, String>) {
         if let Some(record) = self.lock().iter_mut().find(|record| record.view.id == *id) {
             let view = &mut record.view;
             view.ended_at_ms = Some(now_ms());
             match result {
-                Ok(address) => {
+                Ok(Standing { address, found }) => {
                     view.state = SavepointState::Completed;
                     view.address = Some(address);
+                    view.checkpoint = found.as_ref().map(|found| found.checkpoint);
+                    view.bytes = found.map(|found| found.bytes);
                 }
                 Err(reason) => {
                     view.state = SavepointState::Failed;
@@ -148,13 +166,15 @@ pub(super) async fn trigger(shared: &Arc<Shared>, request: SavepointRequest, sto
     if let Some(known) = shared.savepoints.begin(&request, stop)? {
         return Ok(known);
     }
+    // A folder of another name may hold a savepoint that was asked for under another id: nothing is overwritten there.
+    let is_named_after_id = |folder: &&String| folder.trim_end_matches('/').rsplit('/').next() == Some(id.as_str());
     let target = match folder {
-        Some(folder) => folder.clone(),
-        None => {
-            let target = target_named(&shared.job, id.as_str());
+        Some(folder) if !is_named_after_id(&folder) => folder.clone(),
+        _ => {
+            let target = folder.clone().unwrap_or_else(|| target_named(&shared.job, id.as_str()));
             match stands(&shared.job, &target).await {
-                Ok(false) => {}
-                Ok(true) if stop => {
+                Ok(None) => {}
+                Ok(Some(_)) if stop => {
                     shared.savepoints.forget(id);
                     return Err(Failure::conflict(format!(
                         "the savepoint `{id}` stands in {target}, but the job did not stop with it and has gone on; \
@@ -162,8 +182,8 @@ pub(super) async fn trigger(shared: &Arc<Shared>, request: SavepointRequest, sto
                     )));
                 }
                 // Asked for under an earlier coordinator, which came to its end before it could say so.
-                Ok(true) => {
-                    shared.savepoints.end(id, Ok(target));
+                Ok(found) => {
+                    shared.savepoints.end(id, Ok(Standing { address: target, found }));
                     return shared.savepoints.look(id).ok_or_else(Failure::ended);
                 }
                 Err(reason) => {
@@ -180,9 +200,17 @@ pub(super) async fn trigger(shared: &Arc<Shared>, request: SavepointRequest, sto
         return Err(Failure::ended());
     }
     let (waiting, own) = (Arc::clone(shared), id.clone());
+    let runtime = tokio::runtime::Handle::current();
     let thread = std::thread::Builder::new().name("savepoint answer".to_owned()).spawn(move || {
         let ended = || Err("the job ended before the savepoint was taken".to_owned());
-        waiting.savepoints.end(&own, answered.recv().unwrap_or_else(|_| ended()));
+        let result = answered.recv().unwrap_or_else(|_| ended());
+        let standing = result.map(|address| {
+            let look = tokio::time::timeout(MANIFEST_TIMEOUT, stands(&waiting.job, &address));
+            // It stands all the same if its size cannot be told.
+            let found = runtime.block_on(async { look.await.ok()?.ok()? });
+            Standing { address, found }
+        });
+        waiting.savepoints.end(&own, standing);
     });
     if let Err(error) = thread {
         shared.savepoints.end(id, Err(format!("its end cannot be waited for: {error}")));
@@ -190,16 +218,19 @@ pub(super) async fn trigger(shared: &Arc<Shared>, request: SavepointRequest, sto
     shared.savepoints.look(id).ok_or_else(Failure::ended)
 }
 
-/// Whether a whole savepoint of this job stands there.
-async fn stands(job: &Job, target: &str) -> Result<bool, String> {
+/// The whole savepoint of this job that stands there, if one does.
+async fn stands(job: &Job, target: &str) -> Result<Option<Found>, String> {
     if target.strip_prefix("file://").is_some_and(|path| !std::path::Path::new(path).is_dir()) {
-        return Ok(false);
+        return Ok(None);
     }
     let storage = job.open_storage(target).await.map_err(|error| error.to_string())?;
     match read_savepoint_manifest(&*storage, &ObjectPath::root()).await {
-        Ok(manifest) if manifest.job_uid == job.uid => Ok(true),
+        Ok(manifest) if manifest.job_uid == job.uid => {
+            let files = manifest.operators.iter().flat_map(|operator| &operator.states).flat_map(|state| &state.files);
+            Ok(Some(Found { checkpoint: manifest.checkpoint.0, bytes: files.map(|file| file.length).sum() }))
+        }
         Ok(manifest) => Err(format!("`{target}` holds a savepoint of another job, `{}`", manifest.job_uid)),
-        Err(SavepointError::NotASavepoint { .. }) => Ok(false),
+        Err(SavepointError::NotASavepoint { .. }) => Ok(None),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -219,7 +250,7 @@ mod tests {
         assert!(matches!(all.begin(&request("a", None), false), Ok(Some(_))));
         assert!(all.begin(&request("a", None), true).is_err(), "a stop is another request");
         assert!(all.begin(&request("a", Some("there")), false).is_err(), "another folder is another request");
-        all.end(&request("a", None).id, Ok("file:///a".to_owned()));
+        all.end(&request("a", None).id, Ok(Standing { address: "file:///a".to_owned(), found: None }));
         let Ok(Some(again)) = all.begin(&request("a", None), false) else { panic!("it is known") };
         assert_eq!((again.state, again.address.as_deref()), (SavepointState::Completed, Some("file:///a")));
     }
