@@ -188,8 +188,11 @@ fn savepoints_clones_and_rescales() {
         let mut seen = BTreeMap::new();
         read(&folder.join("copied"), &mut seen);
         let first = seen.keys().next().copied().unwrap_or(rows);
-        eprintln!("the copy has written {first} to {rows}");
-        assert!(first > 0 && seen.len() as u64 == rows - first, "{} rows from {first} on", seen.len());
+        eprintln!("the copy has written {} rows from {first} on", seen.len());
+        // Each subtask was somewhere else when the savepoint was taken; by half of the rows all were past it.
+        assert!(first > 0, "it began with the savepoint, and not empty");
+        let missing: Vec<u64> = (rows / 2..rows).filter(|id| !seen.contains_key(id)).take(5).collect();
+        assert!(missing.is_empty(), "missing: {missing:?}");
         assert!(seen.values().all(|count| *count == 1), "each once");
     }
 }
