@@ -50,6 +50,7 @@ fn settings() -> Settings {
         poll_interval: Duration::from_secs(5),
         status_interval: Duration::from_secs(10),
         concurrency: 1,
+        certificate_lifetime: Duration::from_secs(14 * 24 * 3600),
         token_key: vec![7; 32],
     }
 }
@@ -89,7 +90,10 @@ fn the_coordinator_is_a_pod_of_its_run() {
     let mounts = container["volumeMounts"].to_string();
     assert!(mounts.contains("/etc/weir/secrets/s3-keys"), "{mounts}");
     let volumes = pod["spec"]["volumes"].to_string();
-    assert!(volumes.contains("orders-spec-3") && volumes.contains("orders-weir-token"), "{volumes}");
+    for volume in ["orders-spec-3", "orders-weir-token", "orders-weir-tls"] {
+        assert!(volumes.contains(volume), "{volume}: {volumes}");
+    }
+    assert!(arguments.contains(&"--tls-dir") && !arguments.contains(&"--insecure"), "{arguments:?}");
 }
 
 #[test]
