@@ -67,6 +67,8 @@ pub enum Benchmark {
     LargerThanMemory,
     /// Resident memory over time at full load.
     Memory,
+    /// Checkpoints while a sink holds everything up, aligned and unaligned.
+    Backpressure,
     /// An idle job: its memory, and the time to its first checkpoint.
     Start,
     All,

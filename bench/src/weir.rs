@@ -38,6 +38,10 @@ pub struct WeirJob {
     pub local_recovery: bool,
     /// Whether it restarts after a failure, as by default; else the first one ends it.
     pub restarts: bool,
+    /// Of the sink, where it is slow.
+    pub sink_rows_per_second: Option<u64>,
+    /// Barriers overtake records.
+    pub is_unaligned: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,18 +97,21 @@ spec:
     - name: totals
       sql: {sql}
     sinks:
-    - {{name: nowhere, from: totals, blackhole: {{}}}}
+    - {{name: nowhere, from: totals, blackhole: {{{sink}}}}}
   checkpoint:
     interval: {interval_ms}ms
     mode: ExactlyOnce
     minPause: 0s
     retain: {{count: {retain}}}
+    unaligned: {{enabled: {is_unaligned}}}
     storage: {{uri: \"file://{storage}\"}}
   stateBackend: {{{backend}}}
   restart: {{{restart}: {{}}}}
 ",
             parallelism = self.parallelism,
             retain = self.retain,
+            is_unaligned = self.is_unaligned,
+            sink = self.sink_rows_per_second.map_or(String::new(), |rate| format!("rowsPerSecond: {rate}")),
             storage = storage.display(),
         )
     }
@@ -278,6 +285,11 @@ impl WeirRun {
 
     pub fn samples(&self) -> Vec<Sample> {
         lock(&self.seen).samples.clone()
+    }
+
+    /// Those that have completed.
+    pub fn checkpoints(&self) -> Vec<CheckpointSample> {
+        lock(&self.seen).checkpoints.clone()
     }
 
     pub fn process(&self) -> &Process {

@@ -73,6 +73,7 @@ async fn write(
     let kind = match (point.kind, mode) {
         (ApiKind::Final, _) => CheckpointKind::Final,
         (_, Some(CheckpointMode::AtLeastOnce)) => CheckpointKind::AtLeastOnce,
+        _ if point.is_unaligned => CheckpointKind::Unaligned,
         _ => CheckpointKind::Aligned,
     };
     let value = json!({

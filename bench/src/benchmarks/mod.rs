@@ -1,5 +1,6 @@
 //! The benchmarks, a file each.
 
+mod backpressure;
 mod bytes;
 mod memory;
 mod recovery;
@@ -59,6 +60,7 @@ impl Bench {
             Benchmark::Recovery => recovery::run(self),
             Benchmark::LargerThanMemory => throughput::larger_than_memory(self),
             Benchmark::Memory => memory::run(self),
+            Benchmark::Backpressure => backpressure::run(self),
             Benchmark::Start => start::run(self),
             Benchmark::All => {
                 use clap::ValueEnum;
@@ -128,6 +130,8 @@ impl Bench {
             workers: None,
             local_recovery: false,
             restarts: false,
+            sink_rows_per_second: None,
+            is_unaligned: false,
         }
     }
 

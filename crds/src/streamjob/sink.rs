@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Compression, CustomConnector, KafkaSink, NoOptions, PostgresSink, SinkFormat, only};
+use super::{Compression, CustomConnector, KafkaSink, PostgresSink, SinkFormat, only};
 use crate::{
     defaults,
     duration::HumanDuration,
@@ -44,7 +44,7 @@ pub struct Sink {
     pub print: Option<PrintSink>,
     /// Nowhere; counted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub blackhole: Option<NoOptions>,
+    pub blackhole: Option<BlackholeSink>,
     /// An Apache Kafka topic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kafka: Option<KafkaSink>,
@@ -125,12 +125,22 @@ pub struct PrintSink {
     pub prefix: Option<String>,
 }
 
+/// Discards records, as fast as they come or slowly on purpose.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlackholeSink {
+    /// Rows per second that it takes over all subtasks, to see what a slow sink does; all that come if nothing is said.
+    #[schemars(range(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_per_second: Option<u64>,
+}
+
 /// The connector that a sink names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SinkConnector<'a> {
     Files(&'a FilesSink),
     Print(&'a PrintSink),
-    Blackhole,
+    Blackhole(&'a BlackholeSink),
     Kafka(&'a KafkaSink),
     Postgres(&'a PostgresSink),
     Custom(&'a CustomConnector),
@@ -142,7 +152,7 @@ impl SinkConnector<'_> {
         match self {
             Self::Files(_) => "files",
             Self::Print(_) => "print",
-            Self::Blackhole => "blackhole",
+            Self::Blackhole(_) => "blackhole",
             Self::Kafka(_) => "kafka",
             Self::Postgres(_) => "postgres",
             Self::Custom(_) => "custom",
@@ -175,7 +185,7 @@ impl Sink {
         [
             files.as_ref().map(SinkConnector::Files),
             print.as_ref().map(SinkConnector::Print),
-            blackhole.map(|NoOptions {}| SinkConnector::Blackhole),
+            blackhole.as_ref().map(SinkConnector::Blackhole),
             kafka.as_ref().map(SinkConnector::Kafka),
             postgres.as_ref().map(SinkConnector::Postgres),
             custom.as_ref().map(SinkConnector::Custom),

@@ -20,7 +20,7 @@ pub(super) fn check(spec: &StreamJobSpec, findings: &mut Findings) {
             SinkConnector::Files(files) => self::files(files, sink, &path, findings),
             SinkConnector::Kafka(kafka) => transaction_timeout(spec, sink, kafka, &path, findings),
             SinkConnector::Print(_)
-            | SinkConnector::Blackhole
+            | SinkConnector::Blackhole(_)
             | SinkConnector::Postgres(_)
             | SinkConnector::Custom(_) => {}
         }
@@ -62,7 +62,7 @@ fn delivery(spec: &StreamJobSpec, sink: &Sink, connector: SinkConnector<'_>, pat
                 "add `key: [column, ...]`",
             ),
             SinkConnector::Postgres(_) | SinkConnector::Kafka(_) | SinkConnector::Custom(_) => {}
-            SinkConnector::Files(_) | SinkConnector::Print(_) | SinkConnector::Blackhole => findings.error(
+            SinkConnector::Files(_) | SinkConnector::Print(_) | SinkConnector::Blackhole(_) => findings.error(
                 path_of_delivery,
                 format!("{} has no keys to write by", connector.field()),
                 "use ExactlyOnce or AtLeastOnce, with changeKindColumn for an updating input",

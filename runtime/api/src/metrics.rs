@@ -56,6 +56,8 @@ metrics! {
     CHECKPOINT_LAST_SIZE = Gauge "weir_checkpoint_last_size_bytes" OF_JOB "Written for the last completed checkpoint";
     CHECKPOINT_LAST_FULL_SIZE = Gauge "weir_checkpoint_last_full_size_bytes" OF_JOB
         "Read by a restore from the last completed checkpoint";
+    CHECKPOINT_LAST_IN_FLIGHT_SIZE = Gauge "weir_checkpoint_last_in_flight_size_bytes" OF_JOB
+        "Of the last completed checkpoint, what its barriers overtook; 0 if it was aligned";
     CHECKPOINT_START_DELAY = Gauge "weir_checkpoint_start_delay_seconds" OF_TASK
         "From the trigger to the first barrier, of the last completed checkpoint";
     CHECKPOINT_ALIGNMENT = Gauge "weir_checkpoint_alignment_seconds" OF_TASK

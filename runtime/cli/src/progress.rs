@@ -118,13 +118,14 @@ impl View {
             match &line.failure {
                 None => writeln!(
                     out,
-                    "{}  checkpoint {} {:?} in {}, {} new of {}",
+                    "{}  checkpoint {} {:?} in {}, {} new of {}{}",
                     self.job,
                     line.checkpoint,
                     line.kind,
                     text::duration(line.duration_ms),
                     text::bytes(line.new_bytes),
-                    text::bytes(line.full_bytes)
+                    text::bytes(line.full_bytes),
+                    text::unaligned(line.is_unaligned, line.in_flight_bytes)
                 ),
                 Some(reason) => writeln!(out, "{}  checkpoint {} failed: {reason}", self.job, line.checkpoint),
             }

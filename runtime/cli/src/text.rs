@@ -14,6 +14,11 @@ pub(crate) fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// What a line says of a checkpoint whose barriers overtook records; nothing of another.
+pub(crate) fn unaligned(is_unaligned: bool, in_flight_bytes: u64) -> String {
+    if is_unaligned { format!(", unaligned with {} in flight", bytes(in_flight_bytes)) } else { String::new() }
+}
+
 /// `336,776`
 pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();

@@ -25,6 +25,9 @@ fn a_coordinator_that_dies_again_and_again_costs_no_restore() {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     // Ten seconds of input, most of which pass with coordinators that live.
     let cluster = Cluster::new(&format!("coordinator-dies-{seed}"), Checkpoints::Unhurried);
+    if rng.random_bool(0.5) {
+        traffic::make_unaligned(&cluster.job, 0);
+    }
     let workers = cluster.workers();
     let mut coordinator = cluster.coordinator(None);
     let mut latest = 0;
@@ -70,6 +73,26 @@ fn each_moment_of_a_checkpoint() {
         assert_eq!(counts(&finished), expected, "{failpoint}: {finished}");
         cluster.end_well(workers, failpoint);
     }
+}
+
+#[test]
+fn what_is_in_flight_of_a_checkpoint_that_dies_with_its_coordinator_is_given_up() {
+    let cluster = Cluster::new("coordinator-dies-in-flight", Checkpoints::Unhurried);
+    traffic::make_unaligned(&cluster.job, 0);
+    let workers = cluster.workers();
+    let died = cluster.coordinator(Some("before-manifest:3")).wait();
+    assert!(died.status.signal().is_some(), "the checkpoint was not passed: {died}");
+    let coordinator = cluster.coordinator(None);
+    // Behind the given-up one come others, which are unaligned too.
+    let of_new = cluster.await_checkpoint_after(3);
+    cluster.await_checkpoint_after(of_new);
+    let listed = checkpoints(&cluster.scratch, &cluster.job);
+    let finished = coordinator.wait();
+    let mut periodic = listed.iter().filter(|checkpoint| checkpoint["type"] == "Checkpoint");
+    assert!(periodic.all(|checkpoint| checkpoint["unaligned"] == true), "{listed:?}");
+    assert!(finished.status.success(), "{finished}");
+    assert_eq!(counts(&finished), (1, 0), "{finished}");
+    cluster.end_well(workers, "in flight");
 }
 
 #[test]
@@ -140,11 +163,14 @@ impl Cluster {
     }
 }
 
-fn latest_checkpoint(scratch: &Scratch, job: &Path) -> Option<u64> {
+fn checkpoints(scratch: &Scratch, job: &Path) -> Vec<serde_json::Value> {
     let listed = Weir::new(scratch.path(), ["checkpoints".as_ref(), job.as_os_str()]);
     let listed = listed.with(["--output", "json"]).succeed();
-    let listed: Vec<serde_json::Value> = serde_json::from_str(&listed.stdout).expect("a list");
-    listed.iter().filter_map(|checkpoint| checkpoint["id"].as_u64()).max()
+    serde_json::from_str(&listed.stdout).expect("a list")
+}
+
+fn latest_checkpoint(scratch: &Scratch, job: &Path) -> Option<u64> {
+    checkpoints(scratch, job).iter().filter_map(|checkpoint| checkpoint["id"].as_u64()).max()
 }
 
 /// How often a coordinator went on with what ran, and how often it had tasks made anew.

@@ -27,6 +27,9 @@ fn workers_are_killed() {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let scratch = Scratch::new(&format!("workers-killed-{seed}"));
     let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+    if rng.random_bool(0.5) {
+        traffic::make_unaligned(&job, 0);
+    }
     let mut running = run(&scratch, &job, 4).spawn();
     let mut killed = 0;
     for _ in 0..3 {

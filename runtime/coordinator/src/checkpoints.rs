@@ -10,6 +10,9 @@ pub(crate) struct Pending<P> {
     pub(crate) checkpoint: CheckpointId,
     pub(crate) kind: CheckpointKind,
     pub(crate) triggered_ms: u64,
+    /// When its barriers begin to overtake rows, unless it is complete before. `None`: they do, or never will.
+    pub(crate) turns_unaligned_ms: Option<u64>,
+    pub(crate) is_unaligned: bool,
     pub(crate) savepoint: Option<SavepointRequest>,
     /// Sources hold behind its barrier.
     pub(crate) holds: bool,
@@ -29,6 +32,7 @@ impl<P> Pending<P> {
         AttemptRecord {
             checkpoint: self.checkpoint,
             kind: self.kind,
+            is_unaligned: self.is_unaligned,
             triggered_ms: self.triggered_ms,
             ended_ms: now_ms,
             result,

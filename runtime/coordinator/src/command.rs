@@ -16,8 +16,15 @@ pub enum Command<P> {
         fence: Fence,
         checkpoint: CheckpointId,
         kind: CheckpointKind,
+        /// Its barriers overtake rows.
+        is_unaligned: bool,
         sources: Vec<SubtaskId>,
         hold: bool,
+    },
+    /// Tell every task: the checkpoint began aligned, and from here on its barriers overtake rows.
+    TurnUnaligned {
+        fence: Fence,
+        checkpoint: CheckpointId,
     },
     /// Tell every task, and drop what was written for the checkpoint.
     CancelCheckpoint {
@@ -26,13 +33,7 @@ pub enum Command<P> {
         reason: String,
     },
     /// Put the object and append the manifest to the log; answer with `Appended`, `AppendFailed` or `Fenced`.
-    Complete {
-        fence: Fence,
-        checkpoint: CheckpointId,
-        kind: CheckpointKind,
-        triggered_ms: u64,
-        acknowledged: Vec<(SubtaskId, P)>,
-    },
+    Complete(Acknowledged<P>),
     /// Tell these tasks that the checkpoint is complete.
     Commit {
         permit: CommitPermit,
@@ -70,6 +71,18 @@ pub enum Command<P> {
     Close {
         outcome: Outcome,
     },
+}
+
+/// A checkpoint of which every task has said what it keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Acknowledged<P> {
+    pub fence: Fence,
+    pub checkpoint: CheckpointId,
+    pub kind: CheckpointKind,
+    /// Its barriers overtook rows, from the start or after a while.
+    pub is_unaligned: bool,
+    pub triggered_ms: u64,
+    pub parts: Vec<(SubtaskId, P)>,
 }
 
 /// What becomes of a request for a rescale: `Refused`, or `Accepted` and later `Done` or `Failed`.

@@ -22,6 +22,9 @@ pub struct CheckpointConfig {
     /// At least 1.
     pub max_concurrent: u32,
     pub mode: CheckpointMode,
+    /// From the trigger of a checkpoint until its barriers overtake rows; 0: at once. `None`: never. Savepoints,
+    /// final checkpoints and those behind which sources hold are always aligned.
+    pub aligned_timeout_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,11 +5,11 @@
 //! Every word of a worker carries the fence of the attempt that it speaks of; one of another attempt changes nothing.
 
 use crate::{
-    Command, Config, Coordinator, Event, ObjectBytes, Outcome, Phase, Placement, RegisteredWorker, RequestId,
-    RescaleAnswer, Rollout, RolloutStep,
+    Acknowledged, Command, Config, Coordinator, Event, ObjectBytes, Outcome, Phase, Placement, RegisteredWorker,
+    RequestId, RescaleAnswer, Rollout, RolloutStep,
 };
 use std::collections::{BTreeMap, VecDeque};
-use weir_model::{Barrier, CheckpointId, CheckpointKind, CommitPermit, Epoch, Fence, SubtaskId, WorkerId};
+use weir_model::{Barrier, CheckpointId, CommitPermit, Epoch, Fence, SubtaskId, WorkerId};
 
 /// What reaches the control of a job. `P`: what a task keeps for a checkpoint; `O`: an object that a worker wrote.
 #[derive(Clone, Debug)]
@@ -90,11 +90,7 @@ pub enum JobCommand<P, O> {
     },
     /// Append the manifest to the log; answer with `Appended`, `AppendFailed` or `Fenced`.
     Complete {
-        fence: Fence,
-        checkpoint: CheckpointId,
-        kind: CheckpointKind,
-        triggered_ms: u64,
-        acknowledged: Vec<(SubtaskId, P)>,
+        acknowledged: Acknowledged<P>,
         /// What the workers wrote for it.
         objects: Vec<O>,
         /// The oldest checkpoint that a task may still build on, or a savepoint be made from, where it is known.
@@ -138,7 +134,13 @@ pub enum WorkerOrder {
     Trigger {
         fence: Fence,
         barrier: Barrier,
+        is_unaligned: bool,
         hold: bool,
+    },
+    /// The barriers of this checkpoint overtake rows from here on.
+    TurnUnaligned {
+        fence: Fence,
+        checkpoint: CheckpointId,
     },
     CancelCheckpoint {
         fence: Fence,
@@ -393,27 +395,22 @@ impl<P, O> JobControl<P, O> {
                     let steps = self.rollout.begin(fence, None, now_ms);
                     events.extend(self.take_steps(steps, random, out));
                 }
-                Command::Trigger { fence, checkpoint, kind, sources: _, hold } => {
+                Command::Trigger { fence, checkpoint, kind, is_unaligned, sources: _, hold } => {
                     let barrier = Barrier { checkpoint, kind };
-                    self.tell_all(WorkerOrder::Trigger { fence, barrier, hold }, out);
+                    self.tell_all(WorkerOrder::Trigger { fence, barrier, is_unaligned, hold }, out);
+                }
+                Command::TurnUnaligned { fence, checkpoint } => {
+                    self.tell_all(WorkerOrder::TurnUnaligned { fence, checkpoint }, out);
                 }
                 Command::CancelCheckpoint { fence, checkpoint, reason } => {
                     self.written.remove(&checkpoint);
                     out.push(JobCommand::CheckpointFailed { checkpoint, reason });
                     self.tell_all(WorkerOrder::CancelCheckpoint { fence, checkpoint }, out);
                 }
-                Command::Complete { fence, checkpoint, kind, triggered_ms, acknowledged } => {
+                Command::Complete(acknowledged) => {
                     let protect_from = self.protect_from();
-                    let objects = self.written.remove(&checkpoint).unwrap_or_default();
-                    out.push(JobCommand::Complete {
-                        fence,
-                        checkpoint,
-                        kind,
-                        triggered_ms,
-                        acknowledged,
-                        objects,
-                        protect_from,
-                    });
+                    let objects = self.written.remove(&acknowledged.checkpoint).unwrap_or_default();
+                    out.push(JobCommand::Complete { acknowledged, objects, protect_from });
                 }
                 Command::Commit { permit, tasks: _ } => self.tell_all(WorkerOrder::Commit(permit), out),
                 Command::Resume { fence } => self.tell_all(WorkerOrder::Resume { fence }, out),

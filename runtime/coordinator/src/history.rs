@@ -12,6 +12,8 @@ const RESTARTS: usize = 20;
 pub struct AttemptRecord {
     pub checkpoint: CheckpointId,
     pub kind: CheckpointKind,
+    /// Its barriers overtook rows, from the start or after a while.
+    pub is_unaligned: bool,
     pub triggered_ms: u64,
     pub ended_ms: u64,
     pub result: AttemptResult,

@@ -17,7 +17,7 @@ mod placement;
 mod restart;
 mod rollout;
 
-pub use command::{Command, Outcome, RescaleAnswer};
+pub use command::{Acknowledged, Command, Outcome, RescaleAnswer};
 pub use config::{CheckpointConfig, CheckpointMode, Config};
 pub use control::{AttemptShape, DeployFailure, JobCommand, JobControl, JobEvent, WorkerOrder};
 pub use event::{Event, RequestId, StopMode};

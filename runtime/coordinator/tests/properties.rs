@@ -10,6 +10,7 @@ use weir_model::{CheckpointId, CheckpointKind, Durable, Epoch, Fence, OperatorUi
 
 const MIN_PAUSE_MS: u64 = 70;
 const TIMEOUT_MS: u64 = 400;
+const ALIGNED_MS: u64 = 150;
 
 fn config(max_concurrent: u32) -> Config {
     Config {
@@ -18,6 +19,7 @@ fn config(max_concurrent: u32) -> Config {
             min_pause_ms: MIN_PAUSE_MS,
             max_concurrent,
             mode: CheckpointMode::ExactlyOnce,
+            aligned_timeout_ms: (max_concurrent == 1).then_some(ALIGNED_MS),
         }),
         timeout_ms: TIMEOUT_MS,
         tolerable_failures: 2,
@@ -88,6 +90,7 @@ struct World {
     durable: BTreeSet<CheckpointId>,
     to_commit: Vec<(CheckpointId, SubtaskId)>,
     last_triggered: CheckpointId,
+    last_turned: CheckpointId,
     last_end_ms: Option<u64>,
     next_request: u64,
     unanswered: BTreeSet<RequestId>,
@@ -120,6 +123,7 @@ impl World {
             durable: BTreeSet::new(),
             to_commit: vec![],
             last_triggered: CheckpointId(0),
+            last_turned: CheckpointId(0),
             last_end_ms: None,
             next_request: 0,
             unanswered: BTreeSet::new(),
@@ -179,16 +183,22 @@ impl World {
                 self.last_triggered = checkpoint;
                 self.open.insert(checkpoint, self.now_ms);
             }
+            Command::TurnUnaligned { fence, checkpoint } => {
+                assert_eq!(Some(fence), self.running);
+                assert!(checkpoint > self.last_turned, "checkpoint {checkpoint} turned a second time");
+                assert!(self.now_ms >= self.open[&checkpoint] + ALIGNED_MS, "too early");
+                self.last_turned = checkpoint;
+            }
             Command::CancelCheckpoint { checkpoint, .. } => {
                 assert!(!self.durable.contains(&checkpoint), "{checkpoint} is complete");
                 self.open.remove(&checkpoint);
                 self.last_end_ms = Some(self.now_ms);
             }
-            Command::Complete { checkpoint, acknowledged, .. } => {
+            Command::Complete(Acknowledged { checkpoint, parts, .. }) => {
                 assert!(self.completed.insert(checkpoint), "{checkpoint} completed twice");
-                let all = acknowledged.iter().map(|(task, _)| task.clone()).collect::<BTreeSet<_>>();
+                let all = parts.iter().map(|(task, _)| task.clone()).collect::<BTreeSet<_>>();
                 assert_eq!(all, tasks().into_iter().collect(), "{checkpoint} completed without all tasks");
-                assert!(acknowledged.iter().all(|(task, payload)| task == payload));
+                assert!(parts.iter().all(|(task, payload)| task == payload));
                 assert_eq!(self.acknowledged.get(&checkpoint), Some(&all), "by tasks of this attempt");
                 self.appending.push(checkpoint);
             }

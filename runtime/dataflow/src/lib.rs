@@ -6,6 +6,7 @@ pub mod calc;
 pub mod custom;
 pub mod deduplicate;
 pub mod factory;
+pub mod in_flight;
 pub mod join;
 mod keyed;
 pub mod operator;

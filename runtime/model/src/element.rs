@@ -35,7 +35,7 @@ pub struct Barrier {
     pub kind: CheckpointKind,
 }
 
-/// One element of a channel. Elements of one channel keep their order (but for unaligned barriers).
+/// One element of a channel. Elements of one channel keep their order, but for unaligned barriers and cancellations.
 #[derive(Clone, Debug)]
 pub enum StreamElement {
     Batch(RecordBatch),
@@ -43,6 +43,8 @@ pub enum StreamElement {
     /// The channel sends no watermarks for now: it must not hold back its reader's event time.
     Idle,
     Barrier(Barrier),
+    /// A barrier that overtakes what waits in the channel: those rows are part of the checkpoint.
+    UnalignedBarrier(Barrier),
     /// The attempt at this checkpoint was given up: who aligns for it stops waiting.
     CancelBarrier(CheckpointId),
     /// No element follows.

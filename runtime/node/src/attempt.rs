@@ -13,6 +13,7 @@ use crate::status::NodeStatus;
 use crate::task::*;
 use crate::task_clock;
 use crate::worker::{Deployment, EventSink};
+use arrow::datatypes::{Schema, SchemaRef};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,10 +23,14 @@ use weir_connectors::api::{
 };
 use weir_dataflow::PendingCommits;
 use weir_dataflow::alignment::Aligner;
+use weir_dataflow::in_flight::{InputDivision, Replay, Taker, share};
 use weir_dataflow::operator::OperatorMetrics;
 use weir_dataflow::watermark::{WatermarkGenerator, WatermarkMerger, WatermarkStrategy};
-use weir_model::graph::{Exchange, Node, NodeId, NodeKind, OperatorSpec, Port, StreamSchema};
-use weir_model::{CheckpointId, CommitPermit, Durable, Fence, KeyGroupRange, OperatorUid, SubtaskId};
+use weir_model::graph::{Edge, Exchange, Node, NodeId, NodeKind, OperatorSpec, Port, StreamSchema};
+use weir_model::{
+    CheckpointId, CommitPermit, Durable, Fence, InFlightElement, KeyGroupRange, OperatorUid, SubtaskId,
+    SubtaskInFlight, Watermark,
+};
 use weir_snapshot::JobFolder;
 use weir_state::{KeyedState, KeyedStateHandle, SegmentSource, StateConfig, StateError};
 
@@ -192,7 +197,7 @@ fn refuse_unmatched(job: &Job, operators: &BTreeMap<OperatorUid, OperatorRestore
     }
     let has_state = |restored: &OperatorRestore| {
         let has_keyed = !restored.keyed.is_empty() || restored.saved.is_some();
-        has_keyed || !restored.splits.is_empty() || !restored.committables.is_empty()
+        has_keyed || !restored.in_flight.is_empty() || !restored.splits.is_empty() || !restored.committables.is_empty()
     };
     let known = |uid: &OperatorUid| job.graph.nodes.iter().any(|node| node.uid == *uid);
     let unmatched = operators.iter().filter(|(uid, restored)| has_state(restored) && !known(uid));
@@ -249,6 +254,10 @@ struct Builder<'a> {
     handover: Arc<Handover>,
     leash: Arc<Leash>,
     exchange: AttemptExchange,
+    /// What old subtasks had in flight, read once for all that take a share of it.
+    in_flight: BTreeMap<(OperatorUid, u32), SubtaskInFlight>,
+    /// The job takes unaligned checkpoints.
+    is_unaligned: bool,
 }
 
 impl<'a> Builder<'a> {
@@ -278,7 +287,20 @@ impl<'a> Builder<'a> {
         let attempt_name = format!("e{epoch}-a{attempt}-{:08x}", rand::random::<u32>());
         let handover = Arc::new(Handover::new(around.deployment.fence));
         let (objects, leash) = (Arc::new(objects), Arc::default());
-        Builder { around, restore, attempt_name, gates, source_gates: vec![], objects, handover, leash, exchange }
+        let policy = around.job.resource.spec.checkpoint.as_ref();
+        Builder {
+            around,
+            restore,
+            attempt_name,
+            gates,
+            source_gates: vec![],
+            objects,
+            handover,
+            leash,
+            exchange,
+            in_flight: BTreeMap::new(),
+            is_unaligned: policy.is_some_and(|policy| policy.aligned_timeout().is_some()),
+        }
     }
 
     /// # Panics
@@ -299,11 +321,15 @@ impl<'a> Builder<'a> {
         let chained = if is_source { &plan.nodes[1..] } else { &plan.nodes[..] };
         let (operators, sink) = self.split_sink(chained);
         let nodes = operators.iter().map(|node| self.operator_node(*node, subtask)).collect::<Result<Vec<_>, _>>()?;
+        let outputs = self.outputs(task, subtask, Port::Main)?;
+        let dead_letters = self.outputs(task, subtask, Port::DeadLetter)?;
+        let gate = self.gate(task, subtask);
+        gate.wakes([&outputs, &dead_letters].into_iter().flat_map(|outputs| outputs.writers().cloned()).collect());
         let core = TaskCore {
             nodes,
             sink: sink.map(|node| self.sink_to_open(node, subtask)),
-            outputs: self.outputs(task, subtask, Port::Main)?,
-            gate: self.gate(task, subtask),
+            outputs,
+            gate,
             metrics: self.metrics(plan.nodes[0], subtask),
             arrivals: Arrivals::default(),
             reporter: reporter.clone(),
@@ -313,21 +339,30 @@ impl<'a> Builder<'a> {
             failed_in: None,
             handover: Arc::clone(&self.handover),
             unchanged_since: None,
+            replays: self.replays(chained, subtask as u32)?,
         };
         if is_source {
             self.source_gates.push(self.gate(task, subtask));
-            let source = self.source_task(task, subtask, core)?;
+            let source = self.source_task(task, subtask, core, dead_letters)?;
             let own = Arc::clone(&source.core.metrics);
             return Ok((reporter.clone(), guarded(reporter, own, self.span(task, subtask), move || source.run())));
         }
         let bases = self.around.plan.channel_bases(task);
         let channels = bases.last().copied().unwrap_or(0);
-        let input_of_channel = bases.windows(2).enumerate().flat_map(|(input, base)| vec![input; base[1] - base[0]]);
+        let origins = bases.windows(2).enumerate().flat_map(|(input, base)| {
+            let count = (base[1] - base[0]) as u32;
+            // The one channel of a forward exchange comes from the subtask of the same number.
+            let is_forward = plan.inputs[input].exchange == Exchange::Forward;
+            (0..count).map(move |from| ChannelOrigin { input, from: if is_forward { subtask as u32 } else { from } })
+        });
         let operator = OperatorTask {
             core,
             aligner: Aligner::new(channels, self.around.deployment.mode),
             watermarks: WatermarkMerger::new(channels),
-            input_of_channel: input_of_channel.collect(),
+            channels: origins.collect(),
+            keeps_event_time: self.is_unaligned,
+            room: Room::new(CHANNEL_BYTES),
+            in_flight: None,
         };
         let own = Arc::clone(&operator.core.metrics);
         Ok((reporter.clone(), guarded(reporter, own, self.span(task, subtask), move || operator.run())))
@@ -341,7 +376,13 @@ impl<'a> Builder<'a> {
         tracing::error_span!("task", %job, epoch = epoch.0, attempt = attempt.0, worker = worker.0, %task, subtask)
     }
 
-    fn source_task(&mut self, task: usize, subtask: usize, core: TaskCore) -> Result<SourceTask, DeployError> {
+    fn source_task(
+        &mut self,
+        task: usize,
+        subtask: usize,
+        core: TaskCore,
+        dead_letters: Outputs,
+    ) -> Result<SourceTask, DeployError> {
         let node = self.around.job.graph.node(self.around.plan.tasks[task].nodes[0]);
         let context = SourceContext {
             name: node.step.clone(),
@@ -358,8 +399,75 @@ impl<'a> Builder<'a> {
             reader,
             event_time: self.event_time(node),
             restored_watermark: self.restored(&node.uid).and_then(|restored| restored.watermark),
-            dead_letters: self.outputs(task, subtask, Port::DeadLetter)?,
+            dead_letters,
+            batch_size: BatchSize::new(),
         })
+    }
+
+    /// What of the restored checkpoint's rows in flight each node of a chain takes.
+    fn replays(&mut self, chained: &[NodeId], subtask: u32) -> Result<Vec<NodeReplay>, DeployError> {
+        let mut replays = vec![];
+        for (position, id) in chained.iter().enumerate() {
+            let node = self.around.job.graph.node(*id);
+            let Some(restored) = self.restored(&node.uid) else { continue };
+            let stays = restored.parallelism == node.parallelism;
+            let old: Vec<u32> = if stays { vec![subtask] } else { (0..restored.parallelism).collect() };
+            let at_cut = old.iter().map(|old| restored.watermarks.get(old).copied().unwrap_or(Watermark::MIN));
+            // At the end of event time nothing is late any more, and the sources say it again.
+            let watermark = at_cut.min().filter(|watermark| *watermark < Watermark::MAX).unwrap_or(Watermark::MIN);
+            let handles = old.iter().filter_map(|old| Some((*old, restored.in_flight.get(old)?.clone())));
+            let handles: Vec<_> = handles.collect();
+            let parallelism = restored.parallelism;
+            let mut in_flight = vec![];
+            for (old, handle) in handles {
+                let all = self.in_flight(node, old, &handle)?;
+                let max_parallelism = self.around.job.graph.max_parallelism;
+                let taker = Taker { subtask, parallelism: node.parallelism, max_parallelism };
+                let divisions: Vec<_> = node.inputs.iter().map(division).collect();
+                let own = share(&all, old, parallelism, taker, &divisions);
+                in_flight.push(own.map_err(|error| DeployError::fatal(format!("{}: {error}", node.uid)))?);
+            }
+            replays.push(NodeReplay { position, replay: Replay::new(watermark, in_flight) });
+        }
+        Ok(replays)
+    }
+
+    /// What the old subtask of a node had in flight.
+    fn in_flight(&mut self, node: &Node, old: u32, handle: &InFlightHandle) -> Result<SubtaskInFlight, DeployError> {
+        let key = (node.uid.clone(), old);
+        if let Some(known) = self.in_flight.get(&key) {
+            return Ok(known.clone());
+        }
+        let failed = |reason: &dyn std::fmt::Display| {
+            DeployError::fatal(format!("{}: the rows in flight of the restored checkpoint: {reason}", node.uid))
+        };
+        let bytes = self.around.segments.read(&handle.segment).map_err(|error| failed(&error))?;
+        let read = weir_snapshot::in_flight::decode(&bytes).map_err(|error| failed(&error))?;
+        let inputs: Vec<_> = node.inputs.iter().map(|edge| self.fields(edge.from, edge.port)).collect();
+        for channel in &read.channels {
+            let is_other = |element: &InFlightElement| match element {
+                InFlightElement::Batch(batch) => {
+                    inputs.get(channel.input).is_none_or(|fields| !alike(fields, &batch.schema()))
+                }
+                InFlightElement::Watermark(_) | InFlightElement::Idle => false,
+            };
+            if channel.elements.iter().any(is_other) {
+                return Err(failed(
+                    &"their columns are not those that the step reads in this version of the job. Start it from a \
+                      savepoint, which has nothing in flight, or from a checkpoint that is not unaligned",
+                ));
+            }
+        }
+        self.in_flight.insert(key, read.clone());
+        Ok(read)
+    }
+
+    /// What a node sends.
+    fn fields(&self, from: NodeId, port: Port) -> SchemaRef {
+        match port {
+            Port::Main => self.around.job.graph.node(from).schema.fields.clone(),
+            Port::DeadLetter => dead_letter_schema(),
+        }
     }
 
     fn event_time(&self, node: &Node) -> Option<EventTime> {
@@ -484,29 +592,28 @@ impl<'a> Builder<'a> {
         thread.map(Some).map_err(|error| DeployError { reason: error.to_string(), is_fatal: false })
     }
 
-    /// The way into a channel of a reading subtask, wherever that runs. `task`: who writes.
+    /// The way into a channel of a reading subtask, wherever that runs. `task` and `subtask`: who writes.
     fn writer(
         &mut self,
-        task: usize,
+        (task, subtask): (usize, usize),
         reader: usize,
         target: usize,
         channel: usize,
         port: Port,
     ) -> Result<ChannelWriter, DeployError> {
+        let urgent = self.gate(task, subtask).urgent();
         if self.around.is_here(target) {
-            return Ok(ChannelWriter::local(self.gate(reader, target), channel));
+            return Ok(ChannelWriter::local(self.gate(reader, target), channel, urgent));
         }
         let worker = self.around.deployment.slots[target];
         let number = self.around.plan.channel_number(reader, target, channel);
         let nodes = &self.around.plan.tasks[task].nodes;
-        let (uid, schema) = match port {
-            Port::Main => {
-                let node = self.around.job.graph.node(nodes[nodes.len() - 1]);
-                (&node.uid, node.schema.fields.clone())
-            }
-            Port::DeadLetter => (&self.around.job.graph.node(nodes[0]).uid, dead_letter_schema()),
+        let from = match port {
+            Port::Main => nodes[nodes.len() - 1],
+            Port::DeadLetter => nodes[0],
         };
-        let channel = self.exchange.to(worker).channel(number, &schema);
+        let uid = &self.around.job.graph.node(from).uid;
+        let channel = self.exchange.to(worker).channel(number, &self.fields(from, port), urgent);
         let channel = channel.map_err(|error| DeployError::fatal(format!("{uid}: {error}")))?;
         Ok(ChannelWriter::Remote(channel))
     }
@@ -522,10 +629,12 @@ impl<'a> Builder<'a> {
             let base = plan.channel_bases(reader)[input];
             let readers = plan.tasks[reader].parallelism;
             let (writers, partitioner) = match &edge.exchange {
-                Exchange::Forward => (vec![self.writer(task, reader, subtask, base, port)?], Partitioner::Forward),
+                Exchange::Forward => {
+                    (vec![self.writer((task, subtask), reader, subtask, base, port)?], Partitioner::Forward)
+                }
                 exchange => {
                     let writers: Vec<_> = (0..readers)
-                        .map(|target| self.writer(task, reader, target, base + subtask, port))
+                        .map(|target| self.writer((task, subtask), reader, target, base + subtask, port))
                         .collect::<Result<_, _>>()?;
                     let partitioner = match exchange {
                         Exchange::Hash { key_columns } => Partitioner::Hash(HashPartitioner::new(
@@ -552,6 +661,22 @@ impl<'a> Builder<'a> {
     fn restored(&self, uid: &OperatorUid) -> Option<&OperatorRestore> {
         self.restore.and_then(|restore| restore.operators.get(uid))
     }
+}
+
+/// Who takes the rows of an input.
+fn division(edge: &Edge) -> InputDivision {
+    match &edge.key_columns {
+        Some(key_columns) => InputDivision::Keyed { key_columns: key_columns.clone() },
+        None => InputDivision::Any,
+    }
+}
+
+/// Whether batches of one schema can be read as of the other.
+fn alike(one: &Schema, other: &Schema) -> bool {
+    let columns = |schema: &Schema| {
+        schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect::<Vec<_>>()
+    };
+    columns(one) == columns(other)
 }
 
 /// A node of an attempt that begins: nothing is counted yet.

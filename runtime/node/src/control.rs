@@ -45,6 +45,8 @@ pub(crate) enum ControlEvent {
         checkpoint: Durable<CheckpointId>,
         new_bytes: u64,
         full_bytes: u64,
+        /// Of both, what was in flight at the barriers.
+        in_flight_bytes: u64,
         /// What a restore from it reads.
         objects: BTreeSet<String>,
     },

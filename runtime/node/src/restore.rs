@@ -1,7 +1,7 @@
 //! From a completed checkpoint to what each subtask of a new attempt starts with.
 
 use crate::savepoint::SavedStates;
-use crate::task::NodeSnapshot;
+use crate::task::{InFlightHandle, NodeSnapshot};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -30,8 +30,14 @@ pub(crate) struct OperatorRestore {
     /// Old subtask index and what its writer kept.
     pub(crate) writers: Vec<(u32, serde_json::Value)>,
     pub(crate) committables: Vec<Committable>,
-    /// Of a source: the least of its subtasks'.
+    /// Of a source, or of what was the head of a task: the least of its subtasks'.
     pub(crate) watermark: Option<Watermark>,
+    /// How many old subtasks there were.
+    pub(crate) parallelism: u32,
+    /// The same by old subtask.
+    pub(crate) watermarks: BTreeMap<u32, Watermark>,
+    /// What an unaligned barrier overtook, by old subtask.
+    pub(crate) in_flight: BTreeMap<u32, InFlightHandle>,
 }
 
 impl OperatorRestore {
@@ -52,6 +58,7 @@ impl RestoreState {
         let operator = |operator: &OperatorManifest| {
             let restored = operator_restore(&operator.subtasks)
                 .map_err(|error| format!("checkpoint {}, operator `{}`: {error}", manifest.checkpoint, operator.uid))?;
+            let restored = OperatorRestore { parallelism: operator.parallelism, ..restored };
             Ok::<_, String>((operator.uid.clone(), restored))
         };
         let operators = manifest.operators.iter().map(operator).collect::<Result<_, _>>()?;
@@ -61,7 +68,7 @@ impl RestoreState {
 
 pub(crate) fn operator_restore(subtasks: &[SubtaskManifest]) -> Result<OperatorRestore, serde_json::Error> {
     let mut restored = OperatorRestore::default();
-    for SubtaskManifest { index, finished: _, keyed, splits, sink, operator: own } in subtasks {
+    for SubtaskManifest { index, finished: _, keyed, splits, sink, operator: own, in_flight } in subtasks {
         if let Some(keyed) = keyed {
             restored.keyed.push(serde_json::from_value(keyed.clone())?);
         }
@@ -71,6 +78,10 @@ pub(crate) fn operator_restore(subtasks: &[SubtaskManifest]) -> Result<OperatorR
         if let Some(own) = own {
             let watermark: Watermark = serde_json::from_value(own.clone())?;
             restored.watermark = Some(restored.watermark.map_or(watermark, |least| least.min(watermark)));
+            restored.watermarks.insert(*index, watermark);
+        }
+        if let Some(in_flight) = in_flight {
+            restored.in_flight.insert(*index, serde_json::from_value(in_flight.clone())?);
         }
         if let Some(sink) = sink {
             let SinkSnapshot { committables, writer } = serde_json::from_value(sink.clone())?;
@@ -83,7 +94,7 @@ pub(crate) fn operator_restore(subtasks: &[SubtaskManifest]) -> Result<OperatorR
 
 /// The parts of a manifest that one subtask contributes.
 pub(crate) fn subtask_manifest(index: u32, snapshot: NodeSnapshot) -> Result<SubtaskManifest, serde_json::Error> {
-    let NodeSnapshot { uid: _, keyed, splits, sink, watermark } = snapshot;
+    let NodeSnapshot { uid: _, keyed, splits, sink, watermark, in_flight } = snapshot;
     Ok(SubtaskManifest {
         index,
         finished: false,
@@ -91,6 +102,7 @@ pub(crate) fn subtask_manifest(index: u32, snapshot: NodeSnapshot) -> Result<Sub
         splits: splits.into_iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
         sink: sink.map(serde_json::to_value).transpose()?,
         operator: watermark.map(serde_json::to_value).transpose()?,
+        in_flight: in_flight.map(serde_json::to_value).transpose()?,
     })
 }
 
@@ -138,10 +150,19 @@ fn damaged_segment(
     let reader = ObjectReader::new(folder.clone());
     let states = manifest.operators.iter().flat_map(|operator| &operator.subtasks);
     let mut segments = BTreeSet::new();
-    for keyed in states.filter_map(|subtask| subtask.keyed.as_ref()) {
-        let handle = serde_json::from_value::<KeyedStateHandle>(keyed.clone());
-        for segment in handle.map_err(|error| error.to_string())?.segments() {
-            segments.insert((segment.object.clone(), segment.offset, segment.length, segment.crc32c));
+    let mut needs = |segment: &SegmentRef| {
+        segments.insert((segment.object.clone(), segment.offset, segment.length, segment.crc32c))
+    };
+    for subtask in states {
+        if let Some(keyed) = &subtask.keyed {
+            let handle = serde_json::from_value::<KeyedStateHandle>(keyed.clone());
+            handle.map_err(|error| error.to_string())?.segments().for_each(|segment| {
+                needs(segment);
+            });
+        }
+        if let Some(in_flight) = &subtask.in_flight {
+            let handle = serde_json::from_value::<InFlightHandle>(in_flight.clone());
+            needs(&handle.map_err(|error| error.to_string())?.segment);
         }
     }
     for (object, offset, length, crc32c) in segments {

@@ -25,7 +25,7 @@ use weir_coordinator::{
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{AttemptNumber, Barrier, CheckpointId, CommitPermit, Fence, SubtaskId, WorkerId};
 use weir_snapshot::log::Began;
-use weir_snapshot::{JobFolder, ObjectRef};
+use weir_snapshot::{CheckpointSizes, JobFolder, ObjectRef};
 
 /// What workers get to leave once the job is over; one that is paused or cut off learns it from nobody.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -67,7 +67,7 @@ pub struct Runner {
     requests: BTreeMap<RequestId, SavepointWish>,
     rescales: BTreeMap<RequestId, Sender<RescaleAnswer>>,
     next_request: u64,
-    sizes: BTreeMap<CheckpointId, (u64, u64)>,
+    sizes: BTreeMap<CheckpointId, CheckpointSizes>,
     /// What subtasks told of the checkpoints under way.
     figures: BTreeMap<CheckpointId, TaskFigures>,
     shown_attempts: u64,
@@ -290,11 +290,11 @@ impl Runner {
                 };
                 return self.take_steps(steps);
             }
-            ControlEvent::Appended { checkpoint, new_bytes, full_bytes, objects } => {
+            ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects } => {
                 let is_under_way =
                     |object: &str| self.written.values().flatten().any(|own| own.path.as_str() == object);
                 self.rollout.retain_held(|object| objects.contains(object) || is_under_way(object));
-                self.sizes.insert(*checkpoint.get(), (new_bytes, full_bytes));
+                self.sizes.insert(*checkpoint.get(), CheckpointSizes { new_bytes, full_bytes, in_flight_bytes });
                 self.restored = Some(*checkpoint.get()).max(self.restored);
                 Event::Appended { checkpoint }
             }
@@ -592,27 +592,22 @@ impl Runner {
         for command in commands {
             match command {
                 Command::Deploy { fence, parallelism } => events.extend(self.deploy(fence, parallelism)),
-                Command::Trigger { fence, checkpoint, kind, sources: _, hold } => {
+                Command::Trigger { fence, checkpoint, kind, is_unaligned, sources: _, hold } => {
                     let barrier = Barrier { checkpoint, kind };
-                    self.tell_all(|| WorkerCommand::Trigger { fence, barrier, hold });
+                    self.tell_all(|| WorkerCommand::Trigger { fence, barrier, is_unaligned, hold });
+                }
+                Command::TurnUnaligned { fence, checkpoint } => {
+                    self.tell_all(|| WorkerCommand::TurnUnaligned { fence, checkpoint });
                 }
                 Command::CancelCheckpoint { fence, checkpoint, reason } => {
                     tracing::warn!(checkpoint = checkpoint.0, %reason, "checkpoint failed");
                     self.written.remove(&checkpoint);
                     self.tell_all(|| WorkerCommand::CancelCheckpoint { fence, checkpoint });
                 }
-                Command::Complete { fence, checkpoint, kind, triggered_ms, acknowledged } => {
+                Command::Complete(acknowledged) => {
                     let protect_from = self.protect_from();
-                    let objects = self.written.remove(&checkpoint).unwrap_or_default();
-                    self.ask_storage(StorageRequest::Complete {
-                        fence,
-                        checkpoint,
-                        kind,
-                        triggered_ms,
-                        acknowledged,
-                        objects,
-                        protect_from,
-                    });
+                    let objects = self.written.remove(&acknowledged.checkpoint).unwrap_or_default();
+                    self.ask_storage(StorageRequest::Complete { acknowledged, objects, protect_from });
                 }
                 Command::Commit { permit, tasks: _ } => {
                     failpoint("before-commit");
@@ -727,19 +722,23 @@ impl Runner {
         let fresh = (ended - self.shown_attempts) as usize;
         let all: Vec<_> = history.attempts().collect();
         for attempt in &all[all.len().saturating_sub(fresh)..] {
-            let (new_bytes, full_bytes) = self.sizes.remove(&attempt.checkpoint).unwrap_or_default();
+            let CheckpointSizes { new_bytes, full_bytes, in_flight_bytes } =
+                self.sizes.remove(&attempt.checkpoint).unwrap_or_default();
             let duration_ms = attempt.ended_ms.saturating_sub(attempt.triggered_ms);
             if attempt.result == AttemptResult::Completed {
                 let checkpoint = attempt.checkpoint.0;
-                tracing::info!(checkpoint, kind = ?attempt.kind, duration_ms, new_bytes, full_bytes, "checkpoint completed");
+                let is_unaligned = attempt.is_unaligned;
+                tracing::info!(checkpoint, kind = ?attempt.kind, is_unaligned, duration_ms, new_bytes, full_bytes, in_flight_bytes, "checkpoint completed");
             }
             status.checkpoint(CheckpointLine {
                 checkpoint: attempt.checkpoint.0,
                 kind: attempt.kind,
+                is_unaligned: attempt.is_unaligned,
                 triggered_ms: attempt.triggered_ms,
                 duration_ms,
                 new_bytes,
                 full_bytes,
+                in_flight_bytes,
                 subtasks: self.figures.remove(&attempt.checkpoint).unwrap_or_default(),
                 failure: match &attempt.result {
                     AttemptResult::Completed => None,

@@ -297,6 +297,7 @@ fn coordinator_config(spec: &StreamJobSpec) -> (Config, AlignmentMode) {
             crd::CheckpointMode::ExactlyOnce => CheckpointMode::ExactlyOnce,
             crd::CheckpointMode::AtLeastOnce => CheckpointMode::AtLeastOnce,
         },
+        aligned_timeout_ms: policy.aligned_timeout().map(|timeout| timeout.as_millis() as u64),
     });
     let mode = checkpoints.as_ref().map_or(CheckpointMode::ExactlyOnce, |config| config.mode);
     let timeout = spec.checkpoint.as_ref().map_or(DEFAULT_TIMEOUT, |policy| policy.timeout());

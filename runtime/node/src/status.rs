@@ -156,6 +156,12 @@ pub struct CheckpointLine {
     pub duration_ms: u64,
     pub new_bytes: u64,
     pub full_bytes: u64,
+    /// Its barriers overtook records, from the start or after `alignedTimeout`.
+    #[serde(default)]
+    pub is_unaligned: bool,
+    /// Of both sizes, what those overtook.
+    #[serde(default)]
+    pub in_flight_bytes: u64,
     /// None: it completed.
     pub failure: Option<String>,
     /// What subtasks did for it; kept of the last few.

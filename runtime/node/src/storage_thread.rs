@@ -14,9 +14,9 @@ use crate::worker::RestoreFrom;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use weir_coordinator::{ObjectBytes, Outcome};
+use weir_coordinator::{Acknowledged, ObjectBytes, Outcome};
 use weir_crds::streamjob::DeletionPolicy;
-use weir_model::{AttemptNumber, CheckpointId, CheckpointKind, Durable, Fence, KeyGroupRange, StateSchema, SubtaskId};
+use weir_model::{AttemptNumber, CheckpointId, Durable, Fence, KeyGroupRange, StateSchema};
 use weir_snapshot::log::{CloseReason, Completion, RestorePoint};
 use weir_snapshot::retention::SweepScope;
 use weir_snapshot::{
@@ -40,11 +40,7 @@ pub(crate) enum StorageRequest {
         fence: Fence,
     },
     Complete {
-        fence: Fence,
-        checkpoint: CheckpointId,
-        kind: CheckpointKind,
-        triggered_ms: u64,
-        acknowledged: Vec<(SubtaskId, TaskSnapshot)>,
+        acknowledged: Acknowledged<TaskSnapshot>,
         /// What the workers wrote for it.
         objects: Vec<ObjectRef>,
         /// The oldest checkpoint that a task may still build on.
@@ -93,18 +89,10 @@ impl StorageThread {
                     let event = self.settle(fence);
                     self.events.send(event).ok();
                 }
-                StorageRequest::Complete {
-                    fence,
-                    checkpoint,
-                    kind,
-                    triggered_ms,
-                    acknowledged,
-                    objects,
-                    protect_from,
-                } => {
+                StorageRequest::Complete { acknowledged, objects, protect_from } => {
                     failpoint("before-manifest");
-                    let manifest = self.manifest(fence, checkpoint, kind, triggered_ms, acknowledged, &objects);
-                    let event = match manifest {
+                    let checkpoint = acknowledged.checkpoint;
+                    let event = match self.manifest(acknowledged, &objects) {
                         Err(reason) => ControlEvent::AppendFailed { checkpoint, reason },
                         Ok(manifest) => self.append(manifest, protect_from),
                     };
@@ -253,7 +241,7 @@ impl StorageThread {
 
     fn append(&mut self, manifest: CheckpointManifest, protect_from: Option<CheckpointId>) -> ControlEvent {
         let checkpoint = manifest.checkpoint;
-        let CheckpointSizes { new_bytes, full_bytes } = manifest.sizes;
+        let CheckpointSizes { new_bytes, full_bytes, in_flight_bytes } = manifest.sizes;
         let objects = manifest.objects.clone();
         let completion = self.log.complete_for_certain(manifest, &self.retention, protect_from, now_ms());
         match self.runtime.block_on(completion) {
@@ -261,7 +249,7 @@ impl StorageThread {
                 self.appended = Some(*checkpoint.get());
                 let names = objects.iter().map(|object| object.path.as_str().to_owned()).collect();
                 self.known_objects.extend(objects.into_iter().map(|object| (object.path.clone(), object)));
-                ControlEvent::Appended { checkpoint, new_bytes, full_bytes, objects: names }
+                ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects: names }
             }
             Completion::Failed { reason } => ControlEvent::AppendFailed { checkpoint, reason },
             Completion::Fenced { by } => ControlEvent::Fenced { by },
@@ -270,18 +258,15 @@ impl StorageThread {
 
     fn manifest(
         &mut self,
-        fence: Fence,
-        checkpoint: CheckpointId,
-        kind: CheckpointKind,
-        triggered_ms: u64,
-        acknowledged: Vec<(SubtaskId, TaskSnapshot)>,
+        acknowledged: Acknowledged<TaskSnapshot>,
         written: &[ObjectRef],
     ) -> Result<CheckpointManifest, String> {
+        let Acknowledged { fence, checkpoint, kind, is_unaligned, triggered_ms, parts } = acknowledged;
         let new_bytes = written.iter().map(|object| object.length).sum();
         let mut objects: BTreeMap<ObjectPath, ObjectRef> = BTreeMap::new();
         let mut operators: BTreeMap<_, OperatorManifest> = BTreeMap::new();
-        let mut full_bytes = 0;
-        for (task, snapshot) in acknowledged {
+        let (mut full_bytes, mut in_flight_bytes) = (0, 0);
+        for (task, snapshot) in parts {
             for node in snapshot {
                 let parallelism = self.job.graph.nodes.iter().find(|candidate| candidate.uid == node.uid);
                 let operator = operators.entry(node.uid.clone()).or_insert_with(|| OperatorManifest {
@@ -290,7 +275,9 @@ impl StorageThread {
                     states: node.keyed.as_ref().map_or(vec![], state_schemas),
                     subtasks: vec![],
                 });
-                for segment in node.keyed.iter().flat_map(|keyed| keyed.segments()) {
+                let in_flight = node.in_flight.iter().map(|in_flight| &in_flight.segment);
+                in_flight_bytes += in_flight.clone().map(|segment| segment.length).sum::<u64>();
+                for segment in node.keyed.iter().flat_map(|keyed| keyed.segments()).chain(in_flight) {
                     full_bytes += segment.length;
                     let path = ObjectPath::parse(&segment.object).map_err(|error| error.to_string())?;
                     let known = written.iter().find(|object| object.path == path).or(self.known_objects.get(&path));
@@ -307,6 +294,7 @@ impl StorageThread {
             job_uid: self.job.uid.clone(),
             checkpoint,
             kind,
+            unaligned: is_unaligned,
             epoch: fence.epoch,
             attempt: fence.attempt,
             started_at_ms: triggered_ms,
@@ -314,7 +302,7 @@ impl StorageThread {
             max_parallelism: self.job.graph.max_parallelism,
             operators: operators.into_values().collect(),
             objects: objects.into_values().collect(),
-            sizes: CheckpointSizes { new_bytes, full_bytes },
+            sizes: CheckpointSizes { new_bytes, full_bytes, in_flight_bytes },
         })
     }
 

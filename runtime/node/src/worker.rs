@@ -38,7 +38,9 @@ pub(crate) enum WorkerCommand {
     /// There is no coordinator: go on, but let nothing become visible that it hasn't asked for.
     Hold,
     /// Let those of the sources that are here send the barrier.
-    Trigger { fence: Fence, barrier: Barrier, hold: bool },
+    Trigger { fence: Fence, barrier: Barrier, is_unaligned: bool, hold: bool },
+    /// The barriers of this checkpoint overtake rows from here on.
+    TurnUnaligned { fence: Fence, checkpoint: CheckpointId },
     /// The attempt at this checkpoint was given up.
     CancelCheckpoint { fence: Fence, checkpoint: CheckpointId },
     /// The checkpoint stands in the log.
@@ -267,18 +269,23 @@ impl Running {
                     attempt.leash.hold();
                 }
             }
-            WorkerCommand::Trigger { fence, barrier, hold } => {
+            WorkerCommand::Trigger { fence, barrier, is_unaligned, hold } => {
                 if self.started(fence).is_some() {
                     self.worker.standing.triggered(barrier.checkpoint);
                 }
-                self.mail_sources(fence, &Mail::Trigger { barrier, hold });
+                self.mail_sources(fence, &Mail::Trigger { barrier, is_unaligned, hold });
+            }
+            WorkerCommand::TurnUnaligned { fence, checkpoint } => {
+                if let Some(attempt) = self.started(fence) {
+                    attempt.send_all(&Mail::TurnUnaligned(checkpoint));
+                }
             }
             WorkerCommand::CancelCheckpoint { fence, checkpoint } => {
                 if let Some(attempt) = self.started(fence) {
                     attempt.objects.give_up(checkpoint);
+                    attempt.send_all(&Mail::CancelCheckpoint(checkpoint));
                     self.worker.standing.given_up(checkpoint);
                 }
-                self.mail_sources(fence, &Mail::CancelCheckpoint(checkpoint));
             }
             WorkerCommand::Commit(permit) => {
                 if let Some(attempt) = self.started(permit.fence()) {

@@ -307,22 +307,14 @@ impl CoordinatorProcess {
                     self.ask(KeeperRequest::Locate { fence, parallelism: self.parallelism });
                 }
                 JobCommand::Settle { fence } => self.ask(KeeperRequest::Settle { fence }),
-                JobCommand::Complete { fence, checkpoint, kind, triggered_ms, acknowledged, objects, protect_from } => {
+                JobCommand::Complete { acknowledged, objects, protect_from } => {
                     if world.bug == Some(Bug::CommitBeforeDurable) {
-                        let permit = CommitPermit::from_coordinator(checkpoint, fence);
+                        let permit = CommitPermit::from_coordinator(acknowledged.checkpoint, acknowledged.fence);
                         for worker in self.links.keys().copied().collect::<Vec<_>>() {
                             self.tell(worker, Message::Order(WorkerOrder::Commit(permit)), world);
                         }
                     }
-                    self.ask(KeeperRequest::Complete {
-                        fence,
-                        checkpoint,
-                        kind,
-                        triggered_ms,
-                        acknowledged,
-                        objects,
-                        protect_from,
-                    });
+                    self.ask(KeeperRequest::Complete { acknowledged, objects, protect_from });
                 }
                 JobCommand::CheckpointFailed { checkpoint, reason } => {
                     let pid = self.pid;

@@ -17,10 +17,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use weir_coordinator::{DeployFailure, Outcome, RequestId};
-use weir_model::{
-    AttemptNumber, CheckpointId, CheckpointKind, CommitPermit, Durable, Epoch, Fence, StateSchema, SubtaskId,
-};
+use weir_coordinator::{Acknowledged, DeployFailure, Outcome, RequestId};
+use weir_model::{AttemptNumber, CheckpointId, CommitPermit, Durable, Epoch, Fence, StateSchema, SubtaskId};
 use weir_snapshot::log::{CloseReason, Completion, Opened, RestorePoint};
 use weir_snapshot::retention::SweepScope;
 use weir_snapshot::savepoint::{SavepointManifest, SavepointOperator, SavepointReader, SavepointWriter, state_columns};
@@ -31,26 +29,11 @@ use weir_snapshot::{
 use weir_state::{KeyedStateHandle, MemorySegments, StateError};
 
 pub(crate) enum KeeperRequest {
-    Locate {
-        fence: Fence,
-        parallelism: u32,
-    },
-    Settle {
-        fence: Fence,
-    },
-    Complete {
-        fence: Fence,
-        checkpoint: CheckpointId,
-        kind: CheckpointKind,
-        triggered_ms: u64,
-        acknowledged: Vec<(SubtaskId, TaskSnapshot)>,
-        objects: Vec<ObjectRef>,
-        protect_from: Option<CheckpointId>,
-    },
+    Locate { fence: Fence, parallelism: u32 },
+    Settle { fence: Fence },
+    Complete { acknowledged: Acknowledged<TaskSnapshot>, objects: Vec<ObjectRef>, protect_from: Option<CheckpointId> },
     Retain,
-    Close {
-        outcome: Outcome,
-    },
+    Close { outcome: Outcome },
 }
 
 /// What keeping the job's storage takes.
@@ -104,9 +87,9 @@ pub(crate) async fn keep(keeping: Keeping, savepoint: Option<String>, mut reques
                 let result = keeper.settle(fence).await;
                 say(CoordinatorInput::Settled { fence, result });
             }
-            KeeperRequest::Complete { fence, checkpoint, kind, triggered_ms, acknowledged, objects, protect_from } => {
-                let manifest = keeper.manifest(fence, checkpoint, kind, triggered_ms, acknowledged, &objects);
-                say(match manifest {
+            KeeperRequest::Complete { acknowledged, objects, protect_from } => {
+                let checkpoint = acknowledged.checkpoint;
+                say(match keeper.manifest(acknowledged, &objects) {
                     Err(reason) => CoordinatorInput::AppendFailed { checkpoint, reason },
                     Ok(manifest) => keeper.append(manifest, protect_from).await,
                 });
@@ -286,13 +269,10 @@ impl Keeper {
 
     fn manifest(
         &self,
-        fence: Fence,
-        checkpoint: CheckpointId,
-        kind: CheckpointKind,
-        triggered_ms: u64,
-        acknowledged: Vec<(SubtaskId, TaskSnapshot)>,
+        acknowledged: Acknowledged<TaskSnapshot>,
         written: &[ObjectRef],
     ) -> Result<CheckpointManifest, String> {
+        let Acknowledged { fence, checkpoint, kind, is_unaligned, triggered_ms, parts } = acknowledged;
         let job = &self.keeping.scenario.job;
         let parallelism = self.keeping.parallelism;
         let operator = |uid, states| OperatorManifest { uid, parallelism, states, subtasks: vec![] };
@@ -300,7 +280,7 @@ impl Keeper {
         let mut aggregate = operator(aggregate_uid(), job.state_schemas());
         let mut sink = operator(sink_uid(), vec![]);
         let mut objects: BTreeMap<ObjectPath, ObjectRef> = BTreeMap::new();
-        for (SubtaskId { index, .. }, snapshot) in acknowledged {
+        for (SubtaskId { index, .. }, snapshot) in parts {
             let TaskSnapshot { splits, watermark, keyed, transactions } = snapshot;
             let json = |error: serde_json::Error| error.to_string();
             if let Some(transactions) = transactions {
@@ -325,6 +305,7 @@ impl Keeper {
             job_uid: JOB_UID.to_owned(),
             checkpoint,
             kind,
+            unaligned: is_unaligned,
             epoch: fence.epoch,
             attempt: fence.attempt,
             started_at_ms: triggered_ms,

@@ -61,6 +61,7 @@ impl Scenario {
                 min_pause_ms: random.random_range(0..500),
                 max_concurrent: random.random_range(1..=2),
                 mode: CheckpointMode::ExactlyOnce,
+                aligned_timeout_ms: None,
             }),
             timeout_ms: random.random_range(2_000..8_000),
             tolerable_failures: random.random_range(0..4),

@@ -376,6 +376,7 @@ impl AggregateTask {
                 let actions = self.aligner.on_barrier(channel, barrier);
                 self.align(actions, out)
             }
+            StreamElement::UnalignedBarrier(_) => unreachable!("the simulated jobs take aligned checkpoints"),
             StreamElement::CancelBarrier(checkpoint) => {
                 let actions = self.aligner.on_cancel(channel, checkpoint);
                 self.align(actions, out)
@@ -419,6 +420,9 @@ impl AggregateTask {
                 }
                 Action::UnblockAll => self.blocked.iter_mut().for_each(|blocked| *blocked = false),
                 Action::Snapshot(barrier) => self.cut(barrier, out)?,
+                Action::SnapshotInFlight { .. } | Action::InFlightComplete(_) => {
+                    unreachable!("the simulated jobs take aligned checkpoints")
+                }
                 Action::ForwardCancel { checkpoint, cause } => {
                     let reason = match cause {
                         CancelCause::Cancelled => continue,

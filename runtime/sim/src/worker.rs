@@ -218,8 +218,11 @@ impl WorkerProcess {
                     self.plan_step(fence, task, world);
                 }
             }
-            WorkerOrder::Trigger { fence, barrier, hold } => {
+            WorkerOrder::Trigger { fence, barrier, is_unaligned: false, hold } => {
                 self.mail(fence, true, &Mail::Trigger { barrier, hold }, world);
+            }
+            WorkerOrder::Trigger { is_unaligned: true, .. } | WorkerOrder::TurnUnaligned { .. } => {
+                unreachable!("the simulated jobs take aligned checkpoints")
             }
             WorkerOrder::CancelCheckpoint { fence, checkpoint } => {
                 if let Some(attempt) = self.running(fence) {

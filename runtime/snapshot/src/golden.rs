@@ -32,6 +32,17 @@ fn checkpoint_completed() {
 }
 
 #[test]
+fn unaligned_checkpoint_completed() {
+    let mut manifest = checkpoint();
+    let in_flight =
+        json!({"segment": {"object": "chk-4712/e3-a1-worker-0.data", "offset": 0, "length": 900}, "rows": 7});
+    manifest.operators[0].subtasks[0].in_flight = Some(in_flight);
+    manifest.unaligned = true;
+    manifest.sizes.in_flight_bytes = 900;
+    check_entry("unaligned-checkpoint-completed", LogRecord::CheckpointCompleted(manifest));
+}
+
+#[test]
 fn closed() {
     let closed = Closed { reason: CloseReason::Stopped, message: "stopped with savepoint `upgrade-6`".into() };
     check_entry("closed", LogRecord::Closed(closed));
@@ -80,6 +91,7 @@ fn checkpoint() -> CheckpointManifest {
         job_uid: "1f7c2a52-6d1e-4a53-9a9d-0d6c8a3f1b11".into(),
         checkpoint: CheckpointId(4712),
         kind: CheckpointKind::Checkpoint,
+        unaligned: false,
         epoch: Epoch(3),
         attempt: AttemptNumber(1),
         started_at_ms: 1_795_262_400_000,
@@ -95,7 +107,7 @@ fn checkpoint() -> CheckpointManifest {
             object("chk-4711/e3-a1-worker-0.data", 8_192, 0xdead_beef),
             object("chk-4712/e3-a1-worker-0.data", 4_112, 7),
         ],
-        sizes: CheckpointSizes { new_bytes: 4_112, full_bytes: 12_304 },
+        sizes: CheckpointSizes { new_bytes: 4_112, full_bytes: 12_304, in_flight_bytes: 0 },
     }
 }
 
@@ -111,6 +123,7 @@ fn subtasks(keyed: Option<serde_json::Value>) -> Vec<SubtaskManifest> {
         splits: vec![json!({"split": "2013-01.csv.gz", "position": {"bytes": 1_048_576}})],
         sink: Some(json!({"committables": [{"from": "a.pending", "to": "a.csv"}]})),
         operator: Some(json!({"watermark_us": -1})),
+        in_flight: None,
     };
     vec![first, SubtaskManifest { index: 1, finished: true, ..Default::default() }]
 }

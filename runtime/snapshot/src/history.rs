@@ -19,6 +19,10 @@ pub struct CheckpointSummary {
     pub new_bytes: u64,
     /// Read by a restore, bytes.
     pub full_bytes: u64,
+    /// Its barriers overtook records.
+    pub unaligned: bool,
+    /// Of both sizes, what those overtook.
+    pub in_flight_bytes: u64,
     /// Kept beyond retention.
     pub pinned: bool,
     pub restorable: Restorable,
@@ -85,6 +89,8 @@ fn summary(
         duration_ms: manifest.duration_ms(),
         new_bytes: manifest.sizes.new_bytes,
         full_bytes: manifest.sizes.full_bytes,
+        unaligned: manifest.unaligned,
+        in_flight_bytes: manifest.sizes.in_flight_bytes,
         pinned,
         restorable: if faults.is_empty() { Restorable::Yes } else { Restorable::No(faults) },
     }

@@ -16,6 +16,7 @@ pub mod folder;
 #[cfg(test)]
 mod golden;
 pub mod history;
+pub mod in_flight;
 pub mod log;
 pub mod manifest;
 pub mod object;

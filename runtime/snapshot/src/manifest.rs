@@ -14,6 +14,9 @@ pub struct CheckpointManifest {
     pub job_uid: String,
     pub checkpoint: CheckpointId,
     pub kind: CheckpointKind,
+    /// Its barriers overtook records; what they overtook is part of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unaligned: bool,
     pub epoch: Epoch,
     pub attempt: AttemptNumber,
     /// Milliseconds since the Unix epoch: the trigger.
@@ -57,6 +60,9 @@ pub struct SubtaskManifest {
     /// State of an operator that belongs to no key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<Value>,
+    /// Where the elements stand that an unaligned barrier overtook in the subtask's channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<Value>,
 }
 
 /// An object that a checkpoint needs.
@@ -90,6 +96,13 @@ pub struct CheckpointSizes {
     pub new_bytes: u64,
     /// Read by a restore, bytes.
     pub full_bytes: u64,
+    /// Of both, what was in flight at the barriers of an unaligned checkpoint.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub in_flight_bytes: u64,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 impl CheckpointManifest {

@@ -55,6 +55,7 @@ pub(crate) fn manifest(epoch: Epoch, checkpoint: u64, base: &[ObjectRef]) -> Che
         job_uid: JOB.into(),
         checkpoint,
         kind: CheckpointKind::Checkpoint,
+        unaligned: false,
         epoch,
         attempt: fence.attempt,
         started_at_ms: checkpoint.0 * 1000,
@@ -64,6 +65,7 @@ pub(crate) fn manifest(epoch: Epoch, checkpoint: u64, base: &[ObjectRef]) -> Che
         sizes: CheckpointSizes {
             new_bytes: content.len() as u64,
             full_bytes: objects.iter().map(|object| object.length).sum(),
+            in_flight_bytes: 0,
         },
         objects,
     }

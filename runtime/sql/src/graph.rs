@@ -118,7 +118,8 @@ impl GraphBuilder {
                 Port::DeadLetter if self.node(*from).parallelism == parallelism => Exchange::Forward,
                 Port::DeadLetter => Exchange::Rebalance,
             };
-            Edge { from: *from, port, exchange }
+            let key_columns = self.key_columns(*from, &Distribution::Any, &exchange);
+            Edge { from: *from, port, key_columns: key_columns.filter(|_| port == Port::Main), exchange }
         });
         let inputs = inputs.collect();
         let uid = OperatorUid::new(name);
@@ -141,10 +142,10 @@ impl GraphBuilder {
         let parallelism = self.parallelism_of(step, &spec, &inputs);
         let edges = inputs
             .iter()
-            .map(|(from, distribution)| Edge {
-                from: *from,
-                port: Port::Main,
-                exchange: self.exchange(*from, distribution, parallelism),
+            .map(|(from, distribution)| {
+                let exchange = self.exchange(*from, distribution, parallelism);
+                let key_columns = self.key_columns(*from, distribution, &exchange);
+                Edge { from: *from, port: Port::Main, exchange, key_columns }
             })
             .collect();
         let kind = NodeKind::Operator(spec);
@@ -202,6 +203,18 @@ impl GraphBuilder {
                 };
                 Exchange::Hash { key_columns: keyed.unwrap_or_else(whole) }
             }
+        }
+    }
+
+    /// Where the writer's subtasks have keys of their own, its rows keep to them on the way forward.
+    fn key_columns(&self, from: NodeId, distribution: &Distribution, exchange: &Exchange) -> Option<Vec<usize>> {
+        match (distribution, exchange) {
+            (Distribution::Keys(keys), _) => Some(keys.clone()),
+            (Distribution::Any, Exchange::Hash { key_columns }) => Some(key_columns.clone()),
+            (Distribution::Any, Exchange::Forward) => {
+                self.partitioning(from).iter().find(|keys| !keys.is_empty()).cloned()
+            }
+            (Distribution::Any, Exchange::Rebalance) => None,
         }
     }
 

@@ -19,7 +19,7 @@ pub const FRAME_LIMIT: usize = 256 << 20;
 pub const HEADER_BYTES: usize = 5;
 const HELLO_BYTES: usize = 24;
 /// First bytes of a connection, and the version of the framing.
-const MAGIC: [u8; 4] = *b"wir1";
+const MAGIC: [u8; 4] = *b"wir2";
 
 const BATCH: u8 = 1;
 const WATERMARK: u8 = 2;
@@ -28,6 +28,8 @@ const BARRIER: u8 = 4;
 const CANCEL_BARRIER: u8 = 5;
 const END: u8 = 6;
 const CREDIT: u8 = 7;
+const UNALIGNED_BARRIER: u8 = 8;
+const LIMIT: u8 = 9;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -117,11 +119,8 @@ impl Encoder {
             }
             StreamElement::Watermark(watermark) => small(WATERMARK, &watermark.0.to_le_bytes()),
             StreamElement::Idle => small(IDLE, &[]),
-            StreamElement::Barrier(Barrier { checkpoint, kind }) => {
-                let mut body = checkpoint.0.to_le_bytes().to_vec();
-                body.push(kind_number(*kind));
-                small(BARRIER, &body)
-            }
+            StreamElement::Barrier(barrier) => small(BARRIER, &barrier_body(barrier)),
+            StreamElement::UnalignedBarrier(barrier) => small(UNALIGNED_BARRIER, &barrier_body(barrier)),
             StreamElement::CancelBarrier(checkpoint) => small(CANCEL_BARRIER, &checkpoint.0.to_le_bytes()),
             StreamElement::End => small(END, &[]),
         })
@@ -131,6 +130,11 @@ impl Encoder {
 /// Gives a channel's writer back what its reader has taken.
 pub fn credit(channel: u32, bytes: u32) -> Vec<u8> {
     head(CREDIT, channel, 4, &bytes.to_le_bytes())
+}
+
+/// Tells a channel's writer how many bytes may be on the way.
+pub fn limit(channel: u32, bytes: u32) -> Vec<u8> {
+    head(LIMIT, channel, 4, &bytes.to_le_bytes())
 }
 
 fn head(kind: u8, channel: u32, body_bytes: usize, body: &[u8]) -> Vec<u8> {
@@ -147,6 +151,7 @@ fn head(kind: u8, channel: u32, body_bytes: usize, body: &[u8]) -> Vec<u8> {
 pub enum Received {
     Element(StreamElement),
     Credit(u32),
+    Limit(u32),
 }
 
 /// The length of a frame, from its first four bytes.
@@ -180,15 +185,17 @@ impl Decoder {
             BATCH => StreamElement::Batch(self.batch(body)?),
             WATERMARK => StreamElement::Watermark(Watermark(number(&body)? as i64)),
             IDLE => StreamElement::Idle,
-            BARRIER => StreamElement::Barrier(Barrier {
-                checkpoint: CheckpointId(number(&body)?),
-                kind: kind_of(*body.get(8).ok_or(FrameError::Short)?)?,
-            }),
+            BARRIER | UNALIGNED_BARRIER => {
+                let checkpoint = CheckpointId(number(&body)?);
+                let barrier = Barrier { checkpoint, kind: kind_of(*body.get(8).ok_or(FrameError::Short)?)? };
+                if kind == BARRIER { StreamElement::Barrier(barrier) } else { StreamElement::UnalignedBarrier(barrier) }
+            }
             CANCEL_BARRIER => StreamElement::CancelBarrier(CheckpointId(number(&body)?)),
             END => StreamElement::End,
-            CREDIT => {
+            CREDIT | LIMIT => {
                 let bytes = body.get(..4).and_then(|bytes| bytes.try_into().ok()).ok_or(FrameError::Short)?;
-                return Ok(Received::Credit(u32::from_le_bytes(bytes)));
+                let bytes = u32::from_le_bytes(bytes);
+                return Ok(if kind == CREDIT { Received::Credit(bytes) } else { Received::Limit(bytes) });
             }
             other => return Err(FrameError::Kind(other)),
         }))
@@ -202,6 +209,12 @@ impl Decoder {
         }
         Err(FrameError::Short)
     }
+}
+
+fn barrier_body(barrier: &Barrier) -> Vec<u8> {
+    let mut body = barrier.checkpoint.0.to_le_bytes().to_vec();
+    body.push(kind_number(barrier.kind));
+    body
 }
 
 fn kind_number(kind: CheckpointKind) -> u8 {
@@ -263,6 +276,7 @@ mod tests {
             StreamElement::Watermark(Watermark(-5)),
             StreamElement::Idle,
             StreamElement::Barrier(barrier),
+            StreamElement::UnalignedBarrier(barrier),
             StreamElement::CancelBarrier(CheckpointId(3)),
             StreamElement::End,
         ] {
@@ -273,6 +287,8 @@ mod tests {
         }
         let returned = Frame { head: credit(7, 4096), body: vec![] };
         assert!(matches!(read(&mut decoder, &returned), Received::Credit(4096)));
+        let limited = Frame { head: limit(7, 8192), body: vec![] };
+        assert!(matches!(read(&mut decoder, &limited), Received::Limit(8192)));
     }
 
     #[test]

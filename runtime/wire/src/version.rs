@@ -3,7 +3,7 @@
 use crate::v1::ProtocolVersion;
 
 /// What this program speaks. The minor version counts up with each addition, the major one with each break.
-pub const PROTOCOL: ProtocolVersion = ProtocolVersion { major: 1, minor: 1 };
+pub const PROTOCOL: ProtocolVersion = ProtocolVersion { major: 2, minor: 0 };
 
 /// Minor versions apart that still work together: a rolling upgrade goes from one to the next.
 const MINOR_DISTANCE: u32 = 1;

@@ -29,6 +29,12 @@ pub struct CheckpointView {
     pub new_bytes: u64,
     /// Read by a restore from it.
     pub full_bytes: u64,
+    /// Its barriers overtook records, from the start or after `alignedTimeout`.
+    #[serde(default)]
+    pub is_unaligned: bool,
+    /// Of both sizes, what those overtook.
+    #[serde(default)]
+    pub in_flight_bytes: u64,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -155,6 +161,12 @@ pub struct RestorePoint {
     pub duration_ms: u64,
     pub new_bytes: u64,
     pub full_bytes: u64,
+    /// Its barriers overtook records, from the start or after `alignedTimeout`.
+    #[serde(default)]
+    pub is_unaligned: bool,
+    /// Of both sizes, what those overtook.
+    #[serde(default)]
+    pub in_flight_bytes: u64,
     /// Kept beyond retention.
     pub is_pinned: bool,
     pub is_restorable: bool,

@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
     } else if list.checkpoints.is_empty() {
         println!("{} has no checkpoints in {}", job.name, job.storage_uri());
     } else {
-        let header = ["ID", "TYPE", "COMPLETED (UTC)", "DURATION", "SIZE", "FULL SIZE", "RESTORABLE"];
+        let header = ["ID", "TYPE", "COMPLETED (UTC)", "DURATION", "SIZE", "FULL SIZE", "IN FLIGHT", "RESTORABLE"];
         let rows: Vec<_> = list.checkpoints.iter().map(as_row).collect();
         print!("{}", text::table(&header, &rows));
     }
@@ -40,11 +40,12 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
 fn as_row(summary: &CheckpointSummary) -> Vec<String> {
     vec![
         summary.checkpoint.to_string(),
-        format!("{:?}", summary.kind),
+        format!("{:?}{}", summary.kind, if summary.unaligned { ", unaligned" } else { "" }),
         text::time_of_ms(summary.completed_at_ms),
         text::duration(summary.duration_ms),
         text::bytes(summary.new_bytes),
         text::bytes(summary.full_bytes),
+        if summary.unaligned { text::bytes(summary.in_flight_bytes) } else { String::new() },
         match &summary.restorable {
             Restorable::Yes => "True".to_owned(),
             Restorable::No(faults) => format!("False: {}", faults.join("; ")),
@@ -64,6 +65,8 @@ fn as_json(summary: &CheckpointSummary) -> serde_json::Value {
         "durationMs": summary.duration_ms,
         "sizeBytes": summary.new_bytes,
         "fullSizeBytes": summary.full_bytes,
+        "unaligned": summary.unaligned,
+        "inFlightBytes": summary.in_flight_bytes,
         "restorable": faults.is_empty(),
         "faults": faults,
     })

@@ -71,12 +71,13 @@ fn summary(job: &JobView) -> String {
 
 fn completed(last: &CheckpointView) -> String {
     format!(
-        "{} at {} UTC in {}, {} new of {}",
+        "{} at {} UTC in {}, {} new of {}{}",
         last.id,
         text::time_of_ms(last.triggered_at_ms + last.duration_ms),
         text::duration(last.duration_ms),
         text::bytes(last.new_bytes),
-        text::bytes(last.full_bytes)
+        text::bytes(last.full_bytes),
+        text::unaligned(last.is_unaligned, last.in_flight_bytes)
     )
 }
 

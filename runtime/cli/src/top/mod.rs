@@ -150,12 +150,13 @@ fn checkpoints(checkpoints: &CheckpointsView, area: Rect) -> Paragraph<'static> 
 fn checkpoint_line(line: &CheckpointView) -> Line<'static> {
     match &line.failure {
         None => Line::from(format!(
-            "{}  {:?} in {}, {} new of {}",
+            "{}  {:?} in {}, {} new of {}{}",
             line.id,
             line.kind,
             text::duration(line.duration_ms),
             text::bytes(line.new_bytes),
-            text::bytes(line.full_bytes)
+            text::bytes(line.full_bytes),
+            text::unaligned(line.is_unaligned, line.in_flight_bytes)
         )),
         Some(reason) => {
             let text = format!("{}  {:?} failed: {}", line.id, line.kind, reason.replace('\n', " "));

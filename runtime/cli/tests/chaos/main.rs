@@ -107,6 +107,9 @@ enum Action {
 impl<'a> Run<'a> {
     fn new(seed: u64, plan: &'a Plan, scratch: &'a Scratch) -> Result<Self, String> {
         let job = traffic::write(scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+        if let Some(aligned_ms) = plan.unaligned_after_ms {
+            traffic::make_unaligned(&job, aligned_ms);
+        }
         let members = plan.workers + 1;
         let mut network = match Network::new(&format!("wc{}x{seed}", std::process::id()), members) {
             Ok(network) => Some(network),

@@ -17,6 +17,8 @@ pub struct Plan {
     pub backend: &'static str,
     pub storage: Store,
     pub rows_per_second: u32,
+    /// Barriers overtake what a slow sink lets wait, after so long.
+    pub unaligned_after_ms: Option<u64>,
     pub steps: Vec<Step>,
 }
 
@@ -68,6 +70,7 @@ impl Plan {
             backend: if rng.random_bool(0.5) { "heap" } else { "rocksdb" },
             storage: if rng.random_bool(0.5) { Store::S3 } else { Store::Files },
             rows_per_second: rng.random_range(5_000..15_000),
+            unaligned_after_ms: rng.random_bool(0.4).then(|| rng.random_range(0..4) * 10),
             steps,
         }
     }
@@ -92,9 +95,13 @@ impl Fault {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { workers, has_spare, parallelism, backend, storage, rows_per_second, steps } = self;
+        let Plan { workers, has_spare, parallelism, backend, storage, rows_per_second, unaligned_after_ms, steps } =
+            self;
         let spare = if *has_spare { " (one to spare)" } else { "" };
         write!(f, "{workers} workers{spare}, p={parallelism}, {backend}, {storage:?}, {rows_per_second} rows/s")?;
+        if let Some(after_ms) = unaligned_after_ms {
+            write!(f, ", unaligned after {after_ms} ms")?;
+        }
         for Step { after, process, fault } in steps {
             let who = if *process == 0 { "coordinator".to_owned() } else { format!("worker {process}") };
             write!(f, "; +{after:.0?} {who}: ")?;

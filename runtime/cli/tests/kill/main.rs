@@ -53,6 +53,8 @@ struct Plan {
     backend: &'static str,
     guarantee: Guarantee,
     checkpoints: Checkpoints,
+    /// Barriers overtake what a slow sink lets wait, after so long.
+    unaligned_after_ms: Option<u64>,
     starts: Vec<Start>,
     /// Of the last start, which runs to the end.
     last_parallelism: u32,
@@ -151,7 +153,14 @@ fn while_a_savepoint_is_written() {
 /// Each of the starts must end by its failpoint.
 fn must_die_and_recover(name: &str, backend: &'static str, checkpoints: Checkpoints, starts: Vec<Start>) {
     let scratch = Scratch::new(name);
-    let plan = Plan { backend, guarantee: Guarantee::ExactlyOnce, checkpoints, starts, last_parallelism: 2 };
+    let plan = Plan {
+        backend,
+        guarantee: Guarantee::ExactlyOnce,
+        checkpoints,
+        unaligned_after_ms: None,
+        starts,
+        last_parallelism: 2,
+    };
     match run(&scratch, &plan) {
         Ok(deaths) => assert_eq!(deaths, plan.starts.len(), "{plan}: a failpoint was not passed"),
         Err(problem) => panic!("{name}: {plan}\n{problem}"),
@@ -182,6 +191,9 @@ fn random_run(seed: u64) -> Result<(), String> {
 /// How many starts ended by their death; the last one, and any that was too quick for its death, must end well.
 fn run(scratch: &Scratch, plan: &Plan) -> Result<usize, String> {
     let job = traffic::write(scratch, plan.guarantee, plan.checkpoints);
+    if let Some(aligned_ms) = plan.unaligned_after_ms {
+        traffic::make_unaligned(&job, aligned_ms);
+    }
     let mut deaths = 0;
     for planned in &plan.starts {
         let weir = start(scratch, &job, plan.backend, planned.parallelism);
@@ -239,7 +251,10 @@ impl Plan {
             .map(|_| Start { parallelism: rng.random_range(1..=4), death: Death::random(rng) })
             .collect();
         let backend = if backends().contains(&backend) { backend } else { backends()[0] };
-        Plan { backend, guarantee, checkpoints, starts, last_parallelism: rng.random_range(1..=4) }
+        let last_parallelism = rng.random_range(1..=4);
+        let is_unaligned = guarantee == Guarantee::ExactlyOnce && rng.random_bool(0.4);
+        let unaligned_after_ms = is_unaligned.then(|| if rng.random_bool(0.5) { 0 } else { rng.random_range(1..50) });
+        Plan { backend, guarantee, checkpoints, unaligned_after_ms, starts, last_parallelism }
     }
 }
 
@@ -260,7 +275,9 @@ impl Death {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {:?}, checkpoints {:?}, killed ", self.backend, self.guarantee, self.checkpoints)?;
+        let unaligned = self.unaligned_after_ms.map(|after_ms| format!(", unaligned after {after_ms} ms"));
+        let unaligned = unaligned.unwrap_or_default();
+        write!(f, "{}, {:?}, checkpoints {:?}{unaligned}, killed ", self.backend, self.guarantee, self.checkpoints)?;
         for Start { parallelism, death } in &self.starts {
             match death {
                 Death::After(delay) => write!(f, "after {delay:.0?}")?,

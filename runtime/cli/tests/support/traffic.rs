@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 const CLICKS: u64 = 60_000;
 /// So that the generator alone takes two seconds, whatever the build and the machine.
 const CLICKS_PER_SECOND: u64 = 30_000;
+/// The windows come to 18,000 rows: it takes them four seconds where the clicks take two.
+const SLOW_SINK_ROWS_PER_SECOND: u64 = 4_500;
 const PAYMENTS: u64 = 120_000;
 const PAYMENT_FILES: u64 = 5;
 const CHANGE_COLUMN: &str = "op";
@@ -90,6 +92,17 @@ pub fn write(scratch: &Scratch, guarantee: Guarantee, checkpoints: Checkpoints) 
         "restart": {"none": {}},
     });
     scratch.write_job("traffic", &spec)
+}
+
+/// Lets the job's barriers overtake records, and a slow sink let some wait for them. `aligned_ms`: how long a
+/// checkpoint is aligned before.
+pub fn make_unaligned(job: &Path, aligned_ms: u64) {
+    let text = std::fs::read_to_string(job).expect("read the job");
+    let mut spec: Value = serde_json::from_str(&text).expect("the job is JSON");
+    spec["spec"]["checkpoint"]["unaligned"] = json!({"enabled": true, "alignedTimeout": format!("{aligned_ms}ms")});
+    let slow = json!({"name": "slow", "from": "windows", "blackhole": {"rowsPerSecond": SLOW_SINK_ROWS_PER_SECOND}});
+    spec["spec"]["pipeline"]["sinks"].as_array_mut().expect("sinks").push(slow);
+    std::fs::write(job, serde_json::to_string_pretty(&spec).expect("JSON is written to memory")).expect("write");
 }
 
 /// What is wrong with the committed output.

@@ -1,11 +1,16 @@
-//! The blackhole sink: takes rows and forgets them, for measuring what stands before it.
+//! The blackhole sink: takes rows and forgets them, for measuring what stands before it; slowly, if asked to.
 
 use crate::api::*;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use std::time::{Duration, Instant};
 use weir_model::CheckpointId;
 
-pub struct BlackholeSink;
+#[derive(Clone, Debug, Default)]
+pub struct BlackholeSink {
+    /// Over all subtasks; none: as fast as they come.
+    pub rows_per_second: Option<u64>,
+}
 
 impl Sink for BlackholeSink {
     fn check(&self, _input: &SchemaRef) -> Result<(), ConnectorError> {
@@ -24,10 +29,12 @@ impl Sink for BlackholeSink {
 
     fn writer(
         &self,
-        _context: SinkContext,
+        context: SinkContext,
         _restored: Vec<(u32, serde_json::Value)>,
     ) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-        Ok(Box::new(BlackholeWriter))
+        // A subtask's even share of it.
+        let per_row = |rate: u64| Duration::from_secs(u64::from(context.parallelism)).div_f64(rate as f64);
+        Ok(Box::new(BlackholeWriter { per_row: self.rows_per_second.map(per_row), free_at: Instant::now() }))
     }
 
     fn committer(&self, _context: CommitterContext) -> Result<Option<Box<dyn Committer>>, ConnectorError> {
@@ -35,10 +42,18 @@ impl Sink for BlackholeSink {
     }
 }
 
-struct BlackholeWriter;
+struct BlackholeWriter {
+    per_row: Option<Duration>,
+    /// When it has done all that it was given.
+    free_at: Instant,
+}
 
 impl SinkWriter for BlackholeWriter {
-    fn write(&mut self, _batch: &RecordBatch) -> Result<(), ConnectorError> {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), ConnectorError> {
+        let Some(per_row) = self.per_row else { return Ok(()) };
+        let now = Instant::now();
+        self.free_at = self.free_at.max(now) + per_row.mul_f64(batch.num_rows() as f64);
+        std::thread::sleep(self.free_at - now);
         Ok(())
     }
 

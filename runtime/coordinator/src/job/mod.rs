@@ -5,8 +5,8 @@ mod schedule;
 
 use crate::checkpoints::{Pending, SavepointRequest};
 use crate::{
-    AttemptResult, Command, Config, Event, Failure, History, Outcome, RequestId, RestartDecision, RestartRecord,
-    RestartTracker, StopMode,
+    Acknowledged, AttemptResult, Command, Config, Event, Failure, History, Outcome, RequestId, RestartDecision,
+    RestartRecord, RestartTracker, StopMode,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use weir_model::{AttemptNumber, CheckpointId, CheckpointKind, CommitPermit, Durable, Epoch, Fence, SubtaskId};
@@ -306,13 +306,14 @@ impl<P> Coordinator<P> {
         pending.acknowledged.entry(task).or_insert(payload);
         if pending.acknowledged.len() == self.tasks.len() {
             pending.is_completing = true;
-            commands.push(Command::Complete {
+            commands.push(Command::Complete(Acknowledged {
                 fence: self.fence,
                 checkpoint,
                 kind: pending.kind,
+                is_unaligned: pending.is_unaligned,
                 triggered_ms: pending.triggered_ms,
-                acknowledged: std::mem::take(&mut pending.acknowledged).into_iter().collect(),
-            });
+                parts: std::mem::take(&mut pending.acknowledged).into_iter().collect(),
+            }));
         }
     }
 

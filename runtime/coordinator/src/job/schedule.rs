@@ -15,9 +15,11 @@ impl<P> Coordinator<P> {
         match &self.phase {
             Phase::Running => {
                 let timeouts = self.pending.values().filter(|pending| !pending.is_completing);
-                let timeout = timeouts.map(|pending| pending.triggered_ms.saturating_add(self.config.timeout_ms)).min();
+                let timeout =
+                    timeouts.clone().map(|pending| pending.triggered_ms.saturating_add(self.config.timeout_ms)).min();
+                let turn = timeouts.filter_map(|pending| pending.turns_unaligned_ms).min();
                 let trigger = if self.wants_final() { self.final_retry_ms() } else { self.periodic_due_ms() };
-                [timeout, trigger.filter(|_| self.may_trigger())].into_iter().flatten().min()
+                [timeout, turn, trigger.filter(|_| self.may_trigger())].into_iter().flatten().min()
             }
             Phase::Stopped(Then::Restart { at_ms }) if !self.is_appending() => Some(*at_ms),
             _ => None,
@@ -28,6 +30,9 @@ impl<P> Coordinator<P> {
     pub(super) fn advance(&mut self, now_ms: u64, commands: &mut Vec<Command<P>>) {
         if self.phase == Phase::Running {
             self.time_out(now_ms, commands);
+        }
+        if self.phase == Phase::Running {
+            self.turn_unaligned(now_ms, commands);
         }
         if self.phase == Phase::Running {
             self.trigger_due(now_ms, commands);
@@ -58,6 +63,15 @@ impl<P> Coordinator<P> {
             let awaited = self.awaited(checkpoint);
             let reason = format!("not complete after {timeout_ms} ms; waited for {awaited}");
             self.checkpoint_failed(checkpoint, reason, now_ms, commands);
+        }
+    }
+
+    fn turn_unaligned(&mut self, now_ms: u64, commands: &mut Vec<Command<P>>) {
+        for pending in self.pending.values_mut().filter(|pending| !pending.is_completing) {
+            if pending.turns_unaligned_ms.take_if(|at_ms| *at_ms <= now_ms).is_some() {
+                pending.is_unaligned = true;
+                commands.push(Command::TurnUnaligned { fence: self.fence, checkpoint: pending.checkpoint });
+            }
         }
     }
 
@@ -137,16 +151,24 @@ impl<P> Coordinator<P> {
         if let Some(config) = &self.config.checkpoints {
             self.next_trigger_ms = now_ms.saturating_add(config.interval_ms);
         }
+        let aligned_ms = self.config.checkpoints.as_ref().and_then(|config| config.aligned_timeout_ms);
+        let aligned_ms = aligned_ms.filter(|_| kind == CheckpointKind::Checkpoint && !hold);
+        let is_unaligned = aligned_ms == Some(0);
         let pending = Pending {
             checkpoint,
             kind,
             triggered_ms: now_ms,
+            turns_unaligned_ms: aligned_ms
+                .filter(|_| !is_unaligned)
+                .map(|timeout_ms| now_ms.saturating_add(timeout_ms)),
+            is_unaligned,
             savepoint,
             holds: hold,
             acknowledged: BTreeMap::new(),
             is_completing: false,
         };
         self.pending.insert(checkpoint, pending);
-        commands.push(Command::Trigger { fence: self.fence, checkpoint, kind, sources: self.sources.clone(), hold });
+        let (fence, sources) = (self.fence, self.sources.clone());
+        commands.push(Command::Trigger { fence, checkpoint, kind, is_unaligned, sources, hold });
     }
 }

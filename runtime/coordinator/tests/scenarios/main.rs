@@ -17,6 +17,7 @@ fn config() -> Config {
             min_pause_ms: 300,
             max_concurrent: 1,
             mode: CheckpointMode::ExactlyOnce,
+            aligned_timeout_ms: None,
         }),
         timeout_ms: 2_000,
         tolerable_failures: 1,
@@ -114,13 +115,15 @@ fn show(command: &Command<String>) -> String {
         Command::Deploy { fence, parallelism: Some(parallelism) } => {
             format!("deploy attempt {} at parallelism {parallelism}", fence.attempt)
         }
-        Command::Trigger { checkpoint, kind, hold, sources, .. } => {
+        Command::Trigger { checkpoint, kind, is_unaligned, hold, sources, .. } => {
             let hold = if *hold { " and hold" } else { "" };
-            format!("trigger {checkpoint} {kind:?} at {} sources{hold}", sources.len())
+            let unaligned = if *is_unaligned { " unaligned" } else { "" };
+            format!("trigger {checkpoint} {kind:?}{unaligned} at {} sources{hold}", sources.len())
         }
+        Command::TurnUnaligned { checkpoint, .. } => format!("turn {checkpoint} unaligned"),
         Command::CancelCheckpoint { checkpoint, reason, .. } => format!("cancel {checkpoint}: {reason}"),
-        Command::Complete { checkpoint, acknowledged, .. } => {
-            let payloads = acknowledged.iter().map(|(_, payload)| payload.as_str()).collect::<Vec<_>>();
+        Command::Complete(Acknowledged { checkpoint, parts, .. }) => {
+            let payloads = parts.iter().map(|(_, payload)| payload.as_str()).collect::<Vec<_>>();
             format!("complete {checkpoint} {}", payloads.join(", "))
         }
         Command::Commit { permit, tasks } => format!("commit {} at {} tasks", permit.checkpoint(), tasks.len()),
@@ -585,10 +588,75 @@ fn a_fenced_coordinator_stops_and_completes_nothing() {
     );
 }
 
+fn unaligned_after(aligned_timeout_ms: u64) -> Config {
+    let checkpoints = config()
+        .checkpoints
+        .map(|checkpoints| CheckpointConfig { aligned_timeout_ms: Some(aligned_timeout_ms), ..checkpoints });
+    Config { checkpoints, ..config() }
+}
+
+#[test]
+fn an_aligned_checkpoint_turns_unaligned_after_its_time() {
+    check(
+        unaligned_after(200),
+        "
+0 start
+  deploy attempt 1
+10 deployed
+510 tick
+  trigger 1 Checkpoint at 1 sources
+709 tick
+710 tick
+  turn 1 unaligned
+800 tick
+810 ack 1 source#0
+820 ack 1 sink#0
+  complete 1 of sink#0, of source#0
+830 appended 1
+  commit 1 at 2 tasks
+  retain
+1510 tick
+  trigger 2 Checkpoint at 1 sources
+1520 ack 2 source#0
+1530 ack 2 sink#0
+  complete 2 of sink#0, of source#0
+1800 tick
+",
+    );
+}
+
+#[test]
+fn a_savepoint_is_aligned_where_checkpoints_are_not() {
+    check(
+        unaligned_after(0),
+        "
+0 start
+  deploy attempt 1
+10 deployed
+510 tick
+  trigger 1 Checkpoint unaligned at 1 sources
+520 savepoint 7
+530 ack 1 source#0
+540 ack 1 sink#0
+  complete 1 of sink#0, of source#0
+550 appended 1
+  commit 1 at 2 tasks
+  retain
+  trigger 2 Savepoint at 1 sources
+1400 tick
+",
+    );
+}
+
 #[test]
 fn several_at_a_time() {
-    let checkpoints =
-        CheckpointConfig { interval_ms: 100, min_pause_ms: 0, max_concurrent: 2, mode: CheckpointMode::AtLeastOnce };
+    let checkpoints = CheckpointConfig {
+        interval_ms: 100,
+        min_pause_ms: 0,
+        max_concurrent: 2,
+        mode: CheckpointMode::AtLeastOnce,
+        aligned_timeout_ms: None,
+    };
     check(
         Config { checkpoints: Some(checkpoints), ..config() },
         "

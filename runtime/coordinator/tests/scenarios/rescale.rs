@@ -161,8 +161,13 @@ fn a_job_that_ends_is_not_rescaled() {
 
 #[test]
 fn what_changed_long_since_is_written_before_the_sources_wait() {
-    let checkpoints =
-        CheckpointConfig { interval_ms: 60_000, min_pause_ms: 0, max_concurrent: 1, mode: CheckpointMode::ExactlyOnce };
+    let checkpoints = CheckpointConfig {
+        interval_ms: 60_000,
+        min_pause_ms: 0,
+        max_concurrent: 1,
+        mode: CheckpointMode::ExactlyOnce,
+        aligned_timeout_ms: None,
+    };
     check(
         Config { checkpoints: Some(checkpoints), ..config() },
         "

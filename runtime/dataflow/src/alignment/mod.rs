@@ -6,9 +6,14 @@
 //!
 //! All rules follow from one fact: the checkpoint numbers of a channel only count up. A channel that delivered n
 //! can't deliver m < n any more; an attempt at m that still needed it is lost and is given up at once.
-//! Barriers that overtake rows (unaligned checkpoints) will be a third mode, with an action that snapshots with
-//! the rows in flight; the rules of who has delivered what stay these.
+//!
+//! An unaligned barrier is delivered when it arrives, ahead of what waits in its channel. With the first one the
+//! subtask cuts; what the others still have before their barriers, and what this one overtook, is *in flight* and
+//! becomes part of the snapshot while it is processed as ever. A checkpoint may also begin aligned and turn: then
+//! nothing is in flight in the channels that have delivered in order. The rules of who has delivered what are the same.
 
+#[cfg(test)]
+mod in_flight_tests;
 #[cfg(test)]
 mod tests;
 
@@ -29,13 +34,21 @@ pub enum AlignmentMode {
 }
 
 /// What the driver does next, in the order given, before it reads another element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Don't read this channel until `UnblockAll`.
     Block(usize),
     UnblockAll,
     /// All channels have delivered this barrier: cut the state and send the barrier on.
     Snapshot(Barrier),
+    /// Cut the state now and send the barrier on, ahead of all rows. What waits in these channels before their
+    /// barrier, or arrives before it, is in flight and to be kept.
+    SnapshotInFlight {
+        barrier: Barrier,
+        channels: Vec<usize>,
+    },
+    /// All channels have delivered the barrier of the last `SnapshotInFlight`: what is kept is whole.
+    InFlightComplete(CheckpointId),
     /// Nothing will be snapshotted for this checkpoint: send the cancellation on.
     ForwardCancel {
         checkpoint: CheckpointId,
@@ -61,6 +74,8 @@ pub enum CancelCause {
 struct Pending {
     barrier: Barrier,
     delivered: Vec<bool>,
+    /// The state was cut with rows in flight; only these are waited for.
+    is_cut: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -109,35 +124,97 @@ impl Aligner {
         self.channels[channel].last = Some(checkpoint);
 
         let mut actions = vec![];
-        let overtaken = |pending: &Pending| pending.barrier.checkpoint < checkpoint && !pending.delivered[channel];
-        while let Some(index) = self.pending.iter().position(overtaken) {
-            self.give_up(index, CancelCause::Overtaken { channel }, &mut actions);
-        }
-        match self.pending.binary_search_by_key(&checkpoint, |pending| pending.barrier.checkpoint) {
-            Ok(index) => self.pending[index].delivered[channel] = true,
-            Err(_) if self.is_decided(checkpoint) => return actions,
-            Err(index) => {
-                let passed = |other: &Channel| other.last.is_some_and(|last| last > checkpoint);
-                if let Some(channel) = self.channels.iter().position(passed) {
-                    self.remember_cancelled(checkpoint);
-                    let cause = CancelCause::Overtaken { channel };
-                    actions.push(Action::ForwardCancel { checkpoint, cause });
-                    return actions;
-                }
-                // No channel is past it, so it is the highest: never the one that a full list gives up.
-                let mut delivered = vec![false; self.channels.len()];
-                delivered[channel] = true;
-                self.pending.insert(index, Pending { barrier, delivered });
-                if self.pending.len() > PENDING_LIMIT {
-                    self.give_up(0, CancelCause::TooMany, &mut actions);
-                }
+        if self.attempt(channel, barrier, &mut actions) {
+            self.delivered(channel, checkpoint);
+            let waits = self.pending.iter().any(|pending| pending.barrier.checkpoint == checkpoint && !pending.is_cut);
+            if !self.complete(&mut actions) && waits && self.aligns(barrier.kind) {
+                self.channels[channel].blocked = true;
+                actions.push(Action::Block(channel));
             }
         }
-        if !self.complete(&mut actions) && self.aligns(barrier.kind) {
-            self.channels[channel].blocked = true;
-            actions.push(Action::Block(channel));
+        actions
+    }
+
+    /// A barrier that has overtaken what waits in its channel.
+    pub fn on_unaligned_barrier(&mut self, channel: usize, barrier: Barrier) -> Vec<Action> {
+        let checkpoint = barrier.checkpoint;
+        let Channel { ended, last, .. } = self.channels[channel];
+        if ended || last.is_some_and(|last| checkpoint <= last) {
+            return vec![];
+        }
+        self.channels[channel].last = Some(checkpoint);
+        let mut actions = vec![];
+        if self.attempt(channel, barrier, &mut actions) {
+            self.cut_in_flight(checkpoint, channel, &mut actions);
+            self.delivered(channel, checkpoint);
+            self.complete(&mut actions);
         }
         actions
+    }
+
+    /// The checkpoint has been aligning for too long: what it waits for is in flight from here on. Of a checkpoint
+    /// without a barrier yet the driver delivers the barriers as unaligned ones.
+    pub fn turn_unaligned(&mut self, checkpoint: CheckpointId) -> Vec<Action> {
+        let mut actions = vec![];
+        let pending = self.pending.iter().find(|pending| pending.barrier.checkpoint == checkpoint);
+        if let Some(pending) = pending.filter(|pending| pending.barrier.kind == CheckpointKind::Checkpoint) {
+            let first = pending.delivered.iter().position(|delivered| *delivered).unwrap_or(0);
+            self.cut_in_flight(checkpoint, first, &mut actions);
+        }
+        actions
+    }
+
+    /// Finds or begins the checkpoint's attempt, and gives up those that the channel can't deliver any more. False:
+    /// there is none, and won't be.
+    fn attempt(&mut self, channel: usize, barrier: Barrier, actions: &mut Vec<Action>) -> bool {
+        let checkpoint = barrier.checkpoint;
+        let overtaken = |pending: &Pending| pending.barrier.checkpoint < checkpoint && !pending.delivered[channel];
+        while let Some(index) = self.pending.iter().position(overtaken) {
+            self.give_up(index, CancelCause::Overtaken { channel }, actions);
+        }
+        let index = match self.pending.binary_search_by_key(&checkpoint, |pending| pending.barrier.checkpoint) {
+            Ok(_) => return true,
+            Err(_) if self.is_decided(checkpoint) => return false,
+            Err(index) => index,
+        };
+        let passed = |other: &Channel| other.last.is_some_and(|last| last > checkpoint);
+        if let Some(channel) = self.channels.iter().position(passed) {
+            self.remember_cancelled(checkpoint);
+            let cause = CancelCause::Overtaken { channel };
+            actions.push(Action::ForwardCancel { checkpoint, cause });
+            return false;
+        }
+        // No channel is past it, so it is the highest: never the one that a full list gives up.
+        let delivered = vec![false; self.channels.len()];
+        self.pending.insert(index, Pending { barrier, delivered, is_cut: false });
+        if self.pending.len() > PENDING_LIMIT {
+            self.give_up(0, CancelCause::TooMany, actions);
+        }
+        true
+    }
+
+    fn delivered(&mut self, channel: usize, checkpoint: CheckpointId) {
+        let pending = self.pending.iter_mut().filter(|pending| pending.barrier.checkpoint == checkpoint);
+        pending.for_each(|pending| pending.delivered[channel] = true);
+    }
+
+    /// Once for each attempt. `channel`: whose barrier brought it about.
+    fn cut_in_flight(&mut self, checkpoint: CheckpointId, channel: usize, actions: &mut Vec<Action>) {
+        // A snapshot of an earlier checkpoint could only follow this one's, with more rows in it than its barriers
+        // had before them.
+        while let Some(index) = self.pending.iter().position(|pending| pending.barrier.checkpoint < checkpoint) {
+            self.give_up(index, CancelCause::Overtaken { channel }, actions);
+        }
+        let channels = &self.channels;
+        let Some(pending) = self.pending.iter_mut().find(|pending| pending.barrier.checkpoint == checkpoint) else {
+            return;
+        };
+        if std::mem::replace(&mut pending.is_cut, true) {
+            return;
+        }
+        let in_flight = (0..channels.len()).filter(|index| !pending.delivered[*index] && !channels[*index].ended);
+        actions.push(Action::SnapshotInFlight { barrier: pending.barrier, channels: in_flight.collect() });
+        self.unblock(actions);
     }
 
     /// A channel's word that the attempt was given up.
@@ -209,7 +286,10 @@ impl Aligner {
         // An open channel delivers in ascending order, so what all have delivered is a prefix.
         let count = self.pending.iter().take_while(|pending| everywhere(pending)).count();
         for pending in self.pending.drain(..count) {
-            actions.push(Action::Snapshot(pending.barrier));
+            actions.push(match pending.is_cut {
+                true => Action::InFlightComplete(pending.barrier.checkpoint),
+                false => Action::Snapshot(pending.barrier),
+            });
             self.decided = self.decided.max(Some(pending.barrier.checkpoint));
         }
         if let Some(decided) = self.decided {
@@ -231,7 +311,7 @@ impl Aligner {
     /// Lets go what no aligning checkpoint holds. A blocked channel delivers nothing, so there is at most one
     /// such checkpoint, and either all blocked channels are released or none.
     fn unblock(&mut self, actions: &mut Vec<Action>) {
-        let held = self.pending.iter().any(|pending| self.aligns(pending.barrier.kind));
+        let held = self.pending.iter().any(|pending| self.aligns(pending.barrier.kind) && !pending.is_cut);
         if !held && self.channels.iter().any(|channel| channel.blocked) {
             self.channels.iter_mut().for_each(|channel| channel.blocked = false);
             actions.push(Action::UnblockAll);

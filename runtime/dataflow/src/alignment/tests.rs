@@ -11,7 +11,8 @@ fn checkpoint(id: u64) -> Barrier {
     barrier(id, CheckpointKind::Checkpoint)
 }
 
-/// Runs `channel:event` words (`b5` barrier, `s5` savepoint barrier, `c5` cancel, `e` end) and prints the actions.
+/// Runs `channel:event` words (`b5` barrier, `u5` unaligned barrier, `s5` savepoint barrier, `c5` cancel, `t5` turned
+/// unaligned, `e` end) and prints the actions.
 fn run(channels: usize, mode: AlignmentMode, script: &str) -> String {
     let mut aligner = Aligner::new(channels, mode);
     let mut printed = vec![];
@@ -22,6 +23,8 @@ fn run(channels: usize, mode: AlignmentMode, script: &str) -> String {
         let actions = match &event[..1] {
             "b" => aligner.on_barrier(channel, checkpoint(id())),
             "s" => aligner.on_barrier(channel, barrier(id(), CheckpointKind::Savepoint)),
+            "u" => aligner.on_unaligned_barrier(channel, checkpoint(id())),
+            "t" => aligner.turn_unaligned(CheckpointId(id())),
             "c" => aligner.on_cancel(channel, CheckpointId(id())),
             _ => aligner.on_end(channel),
         };
@@ -36,6 +39,10 @@ fn print(action: &Action) -> String {
         Action::Block(channel) => write!(text, "block:{channel}"),
         Action::UnblockAll => write!(text, "unblock"),
         Action::Snapshot(barrier) => write!(text, "snapshot:{}", barrier.checkpoint),
+        Action::SnapshotInFlight { barrier, channels } => {
+            write!(text, "cut:{}{channels:?}", barrier.checkpoint).map(|()| text.retain(|letter| letter != ' '))
+        }
+        Action::InFlightComplete(checkpoint) => write!(text, "whole:{checkpoint}"),
         Action::ForwardCancel { checkpoint, cause: CancelCause::Cancelled } => write!(text, "cancel:{checkpoint}"),
         Action::ForwardCancel { checkpoint, .. } => write!(text, "overtaken:{checkpoint}"),
         Action::AllEnded => write!(text, "ended"),
@@ -82,6 +89,36 @@ fn at_least_once_blocks_for_savepoints_alone() {
 }
 
 #[test]
+fn an_unaligned_barrier_cuts_at_once_and_blocks_nobody() {
+    assert_eq!(run(1, ExactlyOnce, "0:u1 0:u2"), "cut:1[0] whole:1 cut:2[0] whole:2");
+    assert_eq!(run(3, ExactlyOnce, "1:u1 0:u1 2:u1 2:u2"), "cut:1[0,1,2] whole:1 cut:2[0,1,2]");
+    assert_eq!(run(3, ExactlyOnce, "1:e 0:u1 2:e"), "cut:1[0,2] whole:1");
+    assert_eq!(run(2, ExactlyOnce, "0:u1 0:u1 1:e 0:e"), "cut:1[0,1] whole:1 ended");
+}
+
+#[test]
+fn what_came_in_order_is_not_in_flight() {
+    assert_eq!(run(3, ExactlyOnce, "1:b1 0:t1 0:u1 2:u1"), "block:1 cut:1[0,2] unblock whole:1");
+    assert_eq!(run(3, ExactlyOnce, "1:b1 2:u1 0:b1"), "block:1 cut:1[0,2] unblock whole:1");
+    assert_eq!(run(2, ExactlyOnce, "0:t1 0:b1 1:t1 1:t1 1:u1"), "block:0 cut:1[1] unblock whole:1");
+    assert_eq!(run(2, ExactlyOnce, "0:b1 1:b1 0:t1"), "block:0 snapshot:1 unblock");
+}
+
+#[test]
+fn savepoints_never_turn() {
+    assert_eq!(run(2, ExactlyOnce, "0:s1 0:t1 1:s1"), "block:0 snapshot:1 unblock");
+}
+
+#[test]
+fn an_unaligned_checkpoint_gives_up_what_it_overtakes() {
+    assert_eq!(run(2, ExactlyOnce, "0:b1 0:u2 1:b1 1:u2"), "block:0 overtaken:1 cut:2[0,1] unblock whole:2");
+    assert_eq!(run(2, ExactlyOnce, "0:u1 1:u2 0:u2"), "cut:1[0,1] overtaken:1 cut:2[0,1] whole:2");
+    assert_eq!(run(2, ExactlyOnce, "0:u1 1:c1 1:u1 1:u2 0:u2"), "cut:1[0,1] cancel:1 cut:2[0,1] whole:2");
+    assert_eq!(run(2, ExactlyOnce, "1:c1 0:u1 1:u1"), "cancel:1");
+    assert_eq!(run(2, ExactlyOnce, "0:u1 0:s2 1:s2"), "cut:1[0,1] block:0 overtaken:1 snapshot:2 unblock");
+}
+
+#[test]
 fn says_who_is_awaited() {
     let mut aligner = Aligner::new(3, ExactlyOnce);
     assert_eq!((aligner.pending(), aligner.awaited().count()), (None, 0));
@@ -110,16 +147,16 @@ fn memory_is_bounded() {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Event {
+pub(super) enum Event {
     Row,
     Barrier(u64),
     Cancel(u64),
 }
 
-const IDS: u64 = 6;
+pub(super) const IDS: u64 = 6;
 
 /// What one channel carries before its end: barriers mostly in order, some missing, repeated or out of order.
-fn channel() -> impl Strategy<Value = Vec<Event>> {
+pub(super) fn channel() -> impl Strategy<Value = Vec<Event>> {
     let ordered = (1..=IDS).map(|id| {
         let rows = || proptest::collection::vec(Just(Event::Row), 0..4);
         let stray = prop_oneof![
@@ -141,7 +178,7 @@ fn channel() -> impl Strategy<Value = Vec<Event>> {
 }
 
 /// Checkpoints that the channel can deliver, each with the rows before it.
-fn delivered(events: &[Event]) -> BTreeMap<u64, usize> {
+pub(super) fn delivered(events: &[Event]) -> BTreeMap<u64, usize> {
     let (mut rows, mut found) = (0, BTreeMap::new());
     for event in events {
         match event {
@@ -155,7 +192,7 @@ fn delivered(events: &[Event]) -> BTreeMap<u64, usize> {
     found
 }
 
-fn kind(id: u64) -> CheckpointKind {
+pub(super) fn kind(id: u64) -> CheckpointKind {
     if id.is_multiple_of(3) { CheckpointKind::Savepoint } else { CheckpointKind::Checkpoint }
 }
 
@@ -216,6 +253,9 @@ proptest! {
                     }
                     Action::ForwardCancel { checkpoint, .. } => {
                         prop_assert_eq!(outcome.insert(checkpoint.0, false), None);
+                    }
+                    Action::SnapshotInFlight { .. } | Action::InFlightComplete(_) => {
+                        prop_assert!(false, "no barrier here is unaligned");
                     }
                     Action::AllEnded => all_ended = true,
                 }

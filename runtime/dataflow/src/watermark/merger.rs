@@ -1,7 +1,7 @@
 //! One watermark out of several channels.
 
 use super::{Announced, Progress};
-use weir_model::Watermark;
+use weir_model::{ChannelProgress, Watermark};
 
 /// The least watermark of the channels that are neither idle nor at their end; never goes back.
 ///
@@ -9,15 +9,8 @@ use weir_model::Watermark;
 /// sends until then is late, what it sends afterwards is not.
 #[derive(Clone, Debug)]
 pub struct WatermarkMerger {
-    channels: Vec<Channel>,
+    channels: Vec<ChannelProgress>,
     announced: Announced,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Channel {
-    watermark: Watermark,
-    idle: bool,
-    ended: bool,
 }
 
 impl WatermarkMerger {
@@ -25,8 +18,20 @@ impl WatermarkMerger {
     /// If `channels` is 0.
     pub fn new(channels: usize) -> Self {
         assert!(channels > 0, "a watermark over no channels");
-        let channel = Channel { watermark: Watermark::MIN, idle: false, ended: false };
-        WatermarkMerger { channels: vec![channel; channels], announced: Announced::nothing() }
+        WatermarkMerger { channels: vec![ChannelProgress::START; channels], announced: Announced::nothing() }
+    }
+
+    /// One whose channels have come so far already, and of which `watermark` was sent on.
+    ///
+    /// # Panics
+    /// If there is no channel.
+    pub fn of_channels(channels: Vec<ChannelProgress>, watermark: Watermark) -> Self {
+        assert!(!channels.is_empty(), "a watermark over no channels");
+        WatermarkMerger { channels, announced: Announced { watermark, idle: false } }
+    }
+
+    pub fn channels(&self) -> &[ChannelProgress] {
+        &self.channels
     }
 
     /// Goes on from the watermark in a checkpoint, so that a row which was late before a failure is late after it

@@ -67,6 +67,8 @@ pub struct Edge {
     pub from: NodeId,
     pub port: Port,
     pub exchange: Exchange,
+    /// By which rows belong to a subtask of the reader, where it matters which one reads a row; whatever the exchange.
+    pub key_columns: Option<Vec<usize>>,
 }
 
 /// Which output of a node an edge carries.

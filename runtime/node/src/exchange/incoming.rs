@@ -1,7 +1,7 @@
 //! A worker's data port: takes connections from other workers, and makes its own to them.
 
 use super::{Failure, Outgoing};
-use crate::task::Gate;
+use crate::task::{Gate, ToWriter};
 use crate::tls::{Clients, Connection, Listener, Security};
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
@@ -13,7 +13,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::{AbortHandle, JoinSet};
 use weir_model::{Fence, StreamElement, WorkerId};
-use weir_wire::data::{Decoder, Frame, HEADER_BYTES, Hello, Received, body_buffer, credit, frame_length, split_header};
+use weir_wire::data::{
+    Decoder, Frame, HEADER_BYTES, Hello, Received, body_buffer, credit, frame_length, limit, split_header,
+};
 
 /// A peer says within this time which attempt it belongs to.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -159,10 +161,10 @@ async fn receive(stream: Connection, inbound: &Inbound) -> Result<()> {
         };
         let decoder = decoders.entry(number).or_insert_with(|| {
             let returned = returned.clone();
-            gate.return_credit(
+            gate.link_writer(
                 *channel,
-                Box::new(move |bytes| {
-                    returned.send((number, bytes as u32)).ok();
+                Box::new(move |word| {
+                    returned.send((number, word)).ok();
                 }),
             );
             Decoder::default()
@@ -172,21 +174,27 @@ async fn receive(stream: Connection, inbound: &Inbound) -> Result<()> {
             // Only batches are charged to a channel's credit.
             Received::Element(element @ StreamElement::Batch(_)) => gate.deliver(*channel, element, bytes),
             Received::Element(element) => gate.deliver(*channel, element, 0),
-            Received::Credit(_) => return Err(Error::new(ErrorKind::InvalidData, "credit for no channel of ours")),
+            Received::Credit(_) | Received::Limit(_) => {
+                return Err(Error::new(ErrorKind::InvalidData, "credit for no channel of ours"));
+            }
         }
     }
     Ok(())
 }
 
-async fn return_credits(writing: impl AsyncWrite + Unpin, mut credits: UnboundedReceiver<(u32, u32)>) {
+async fn return_credits(writing: impl AsyncWrite + Unpin, mut words: UnboundedReceiver<(u32, ToWriter)>) {
     let mut writing = BufWriter::new(writing);
-    while let Some(first) = credits.recv().await {
+    while let Some(first) = words.recv().await {
         let mut next = Some(first);
-        while let Some((number, bytes)) = next {
-            if writing.write_all(&credit(number, bytes)).await.is_err() {
+        while let Some((number, word)) = next {
+            let frame = match word {
+                ToWriter::Credit(bytes) => credit(number, bytes as u32),
+                ToWriter::Limit(bytes) => limit(number, bytes as u32),
+            };
+            if writing.write_all(&frame).await.is_err() {
                 return;
             }
-            next = credits.try_recv().ok();
+            next = words.try_recv().ok();
         }
         if writing.flush().await.is_err() {
             return;
@@ -251,6 +259,7 @@ async fn take_credits(reading: impl AsyncRead + Unpin, outgoing: &Outgoing) -> R
     while let Some((number, kind, body)) = read_frame(&mut reading).await? {
         match Decoder::default().decode(kind, body).map_err(Error::other)? {
             Received::Credit(bytes) => outgoing.credit(number, bytes),
+            Received::Limit(bytes) => outgoing.limit(number, bytes),
             Received::Element(_) => return Err(Error::new(ErrorKind::InvalidData, "elements come the wrong way")),
         }
     }

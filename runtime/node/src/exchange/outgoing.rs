@@ -1,7 +1,7 @@
 //! The sending side of a connection.
 
 use super::Failure;
-use crate::task::{CHANNEL_BYTES, ChannelClosed};
+use crate::task::{CHANNEL_BYTES, ChannelClosed, Urgent};
 use crate::task_clock::{self, Wait, waiting};
 use arrow::datatypes::SchemaRef;
 use std::collections::BTreeMap;
@@ -30,12 +30,19 @@ impl Outgoing {
         }
     }
 
-    pub(crate) fn channel(self: &Arc<Self>, number: u32, schema: &SchemaRef) -> Result<Arc<RemoteChannel>, FrameError> {
+    /// `urgent`: of the task that writes.
+    pub(crate) fn channel(
+        self: &Arc<Self>,
+        number: u32,
+        schema: &SchemaRef,
+        urgent: Arc<Urgent>,
+    ) -> Result<Arc<RemoteChannel>, FrameError> {
         let frames = lock(&self.frames).clone();
-        let state = State { encoder: Encoder::new(number, schema)?, frames, on_the_way: 0 };
+        let state = State { encoder: Encoder::new(number, schema)?, frames, on_the_way: 0, limit_bytes: CHANNEL_BYTES };
         let channel = Arc::new(RemoteChannel {
             state: Mutex::new(state),
             credit: Condvar::new(),
+            urgent,
             failure: Arc::clone(&self.failure),
         });
         lock(&self.channels).insert(number, Arc::clone(&channel));
@@ -53,6 +60,15 @@ impl Outgoing {
             let mut state = lock(&channel.state);
             state.on_the_way = state.on_the_way.saturating_sub(bytes as usize);
             drop(state);
+            channel.credit.notify_all();
+        }
+    }
+
+    /// The reader says how much may be on the way.
+    pub(super) fn limit(&self, number: u32, bytes: u32) {
+        let channel = lock(&self.channels).get(&number).cloned();
+        if let Some(channel) = channel {
+            lock(&channel.state).limit_bytes = bytes as usize;
             channel.credit.notify_all();
         }
     }
@@ -77,6 +93,7 @@ impl Outgoing {
 pub(crate) struct RemoteChannel {
     state: Mutex<State>,
     credit: Condvar,
+    urgent: Arc<Urgent>,
     failure: Arc<Failure>,
 }
 
@@ -86,6 +103,8 @@ struct State {
     frames: Option<UnboundedSender<Frame>>,
     /// Bytes sent and not yet taken by the reader.
     on_the_way: usize,
+    /// How many may be.
+    limit_bytes: usize,
 }
 
 impl RemoteChannel {
@@ -99,8 +118,7 @@ impl RemoteChannel {
         let bytes = frame.body_bytes();
         loop {
             let Some(frames) = &state.frames else { return Err(ChannelClosed) };
-            // A batch bigger than the bound goes through an empty channel.
-            if bytes == 0 || state.on_the_way == 0 || state.on_the_way + bytes <= CHANNEL_BYTES {
+            if self.urgent.admits(state.on_the_way, bytes, state.limit_bytes) {
                 return match frames.send(frame) {
                     Ok(()) => {
                         state.on_the_way += bytes;
@@ -112,6 +130,12 @@ impl RemoteChannel {
             }
             state = waiting(Wait::Output, || self.credit.wait(state)).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Lets a writer that waits look again; under the lock, or one that has looked already would miss it.
+    pub(crate) fn wake(&self) {
+        let _state = lock(&self.state);
+        self.credit.notify_all();
     }
 }
 

@@ -75,6 +75,7 @@ impl Samples {
         self.add(&CHECKPOINT_LAST_DURATION, &[], of_ms(last.duration_ms));
         self.add(&CHECKPOINT_LAST_SIZE, &[], last.new_bytes as f64);
         self.add(&CHECKPOINT_LAST_FULL_SIZE, &[], last.full_bytes as f64);
+        self.add(&CHECKPOINT_LAST_IN_FLIGHT_SIZE, &[], last.in_flight_bytes as f64);
         for (task, figures) in &last.subtasks {
             let labels = [task.operator.as_str(), &task.index.to_string()];
             let start_delay_ms = figures.first_barrier_ms.saturating_sub(last.triggered_ms);

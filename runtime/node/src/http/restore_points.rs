@@ -43,8 +43,18 @@ async fn read(shared: &Shared) -> Result<RestorePointsView, String> {
 }
 
 fn of_summary(summary: CheckpointSummary) -> RestorePoint {
-    let CheckpointSummary { checkpoint, kind, completed_at_ms, duration_ms, new_bytes, full_bytes, pinned, restorable } =
-        summary;
+    let CheckpointSummary {
+        checkpoint,
+        kind,
+        completed_at_ms,
+        duration_ms,
+        new_bytes,
+        full_bytes,
+        unaligned,
+        in_flight_bytes,
+        pinned,
+        restorable,
+    } = summary;
     let faults = match restorable {
         Restorable::Yes => vec![],
         Restorable::No(faults) => faults,
@@ -56,6 +66,8 @@ fn of_summary(summary: CheckpointSummary) -> RestorePoint {
         duration_ms,
         new_bytes,
         full_bytes,
+        is_unaligned: unaligned,
+        in_flight_bytes,
         is_pinned: pinned,
         is_restorable: faults.is_empty(),
         faults,

@@ -98,6 +98,8 @@ fn checkpoint_view(line: &CheckpointLine) -> CheckpointView {
         duration_ms: line.duration_ms,
         new_bytes: line.new_bytes,
         full_bytes: line.full_bytes,
+        is_unaligned: line.is_unaligned,
+        in_flight_bytes: line.in_flight_bytes,
         failure: line.failure.clone(),
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn command_message(command: WorkerCommand) -> v1::CoordinatorMessage 
             Message::Adopt(v1::Adopt { from: to_fence(from), fence: to_fence(fence), opening })
         }
         WorkerCommand::Hold => unreachable!("a worker without a coordinator says it to itself"),
-        WorkerCommand::Trigger { fence, barrier: Barrier { checkpoint, kind }, hold } => {
+        WorkerCommand::Trigger { fence, barrier: Barrier { checkpoint, kind }, is_unaligned, hold } => {
             Message::Trigger(v1::Trigger {
                 fence: to_fence(fence),
                 checkpoint: checkpoint.0,
@@ -42,7 +42,11 @@ pub(super) fn command_message(command: WorkerCommand) -> v1::CoordinatorMessage 
                 }
                 .into(),
                 hold,
+                is_unaligned,
             })
+        }
+        WorkerCommand::TurnUnaligned { fence, checkpoint } => {
+            Message::TurnUnaligned(v1::TurnUnaligned { fence: to_fence(fence), checkpoint: checkpoint.0 })
         }
         WorkerCommand::CancelCheckpoint { fence, checkpoint } => {
             Message::CancelCheckpoint(v1::CancelCheckpoint { fence: to_fence(fence), checkpoint: checkpoint.0 })
@@ -112,7 +116,7 @@ pub(super) fn command(
         Message::Adopt(v1::Adopt { from, fence, opening }) => {
             WorkerCommand::Adopt { from: from_fence(from)?, fence: from_fence(fence)?, opening }
         }
-        Message::Trigger(v1::Trigger { fence, checkpoint, kind, hold }) => {
+        Message::Trigger(v1::Trigger { fence, checkpoint, kind, hold, is_unaligned }) => {
             let kind = match v1::CheckpointKind::try_from(kind) {
                 Ok(v1::CheckpointKind::Checkpoint) => CheckpointKind::Checkpoint,
                 Ok(v1::CheckpointKind::Savepoint) => CheckpointKind::Savepoint,
@@ -120,7 +124,10 @@ pub(super) fn command(
                 Ok(v1::CheckpointKind::Unspecified) | Err(_) => return Err(Malformed("kind of checkpoint")),
             };
             let barrier = Barrier { checkpoint: CheckpointId(checkpoint), kind };
-            WorkerCommand::Trigger { fence: from_fence(fence)?, barrier, hold }
+            WorkerCommand::Trigger { fence: from_fence(fence)?, barrier, is_unaligned, hold }
+        }
+        Message::TurnUnaligned(v1::TurnUnaligned { fence, checkpoint }) => {
+            WorkerCommand::TurnUnaligned { fence: from_fence(fence)?, checkpoint: CheckpointId(checkpoint) }
         }
         Message::CancelCheckpoint(v1::CancelCheckpoint { fence, checkpoint }) => {
             WorkerCommand::CancelCheckpoint { fence: from_fence(fence)?, checkpoint: CheckpointId(checkpoint) }

@@ -4,11 +4,15 @@ use weir_model::{Barrier, CheckpointId, CommitPermit};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Mail {
-    /// To sources: send this barrier. `hold`: and no record after it until `Resume`.
+    /// To sources: send this barrier, ahead of all rows if it is unaligned. `hold`: and no record after it until
+    /// `Resume`.
     Trigger {
         barrier: Barrier,
+        is_unaligned: bool,
         hold: bool,
     },
+    /// The checkpoint's barriers overtake from here on.
+    TurnUnaligned(CheckpointId),
     Resume,
     /// The attempt at this checkpoint was given up.
     CancelCheckpoint(CheckpointId),
@@ -16,4 +20,11 @@ pub(crate) enum Mail {
     Commit(CommitPermit),
     /// All is done and committed: end.
     Finish,
+}
+
+impl Mail {
+    /// The task must not wait for room in its outputs before it reads this.
+    pub(super) fn is_urgent(&self) -> bool {
+        matches!(self, Mail::Trigger { is_unaligned: true, .. } | Mail::TurnUnaligned(_))
+    }
 }

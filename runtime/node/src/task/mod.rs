@@ -4,12 +4,15 @@ mod arrivals;
 mod chain;
 mod commit;
 mod gate;
+mod in_flight;
 mod leash;
 mod mail;
 mod operator_task;
 mod output;
+mod pace;
 mod snapshot;
 mod source_task;
+mod writer;
 
 pub(crate) use arrivals::*;
 pub(crate) use chain::*;
@@ -19,8 +22,10 @@ pub(crate) use leash::*;
 pub(crate) use mail::*;
 pub(crate) use operator_task::*;
 pub(crate) use output::*;
+pub(crate) use pace::*;
 pub(crate) use snapshot::*;
 pub(crate) use source_task::*;
+pub(crate) use writer::*;
 
 use crate::worker::{EventSink, WorkerEvent};
 use weir_model::{CheckpointId, Fence, OperatorUid, SubtaskId};

@@ -1,5 +1,6 @@
 //! The thread of a task that reads channels: alignment, watermarks, and the chain behind them.
 
+use super::in_flight::IN_FLIGHT_LIMIT;
 use super::*;
 use crate::kept::Handover;
 use crate::metrics::NodeMetrics;
@@ -8,9 +9,12 @@ use std::time::{Duration, Instant};
 use weir_connectors::api::Committable;
 use weir_dataflow::PendingCommits;
 use weir_dataflow::alignment::{Action, Aligner, CancelCause};
+use weir_dataflow::in_flight::{Replay, ReplayStep};
 use weir_dataflow::operator::OperatorError;
 use weir_dataflow::watermark::{Progress, WatermarkMerger};
-use weir_model::{Barrier, CheckpointId, StreamElement};
+use weir_model::{
+    Barrier, ChannelInFlight, ChannelProgress, CheckpointId, CheckpointKind, StreamElement, SubtaskInFlight, Watermark,
+};
 
 /// The chain of one task with everything around it that source tasks and operator tasks share.
 pub(crate) struct TaskCore {
@@ -31,6 +35,15 @@ pub(crate) struct TaskCore {
     pub(crate) handover: Arc<Handover>,
     /// The checkpoint of the last cut, while that is so.
     pub(crate) unchanged_since: Option<CheckpointId>,
+    /// What the restored checkpoint had in flight, to be worked off before anything new.
+    pub(crate) replays: Vec<NodeReplay>,
+}
+
+/// Of one node of a chain.
+pub(crate) struct NodeReplay {
+    /// Where in the chain.
+    pub(crate) position: usize,
+    pub(crate) replay: Replay,
 }
 
 /// Why a task's loop ended.
@@ -56,37 +69,79 @@ impl TaskCore {
         Downstream { nodes: &mut self.nodes, outputs: &mut self.outputs, failed_in: &mut self.failed_in }
     }
 
+    /// Processes what the restored checkpoint had in flight: first what was furthest on its way. Returns where event
+    /// time at the head of the chain is then, if anything was said about it.
+    pub(crate) fn replay(&mut self) -> Result<Option<Watermark>, OperatorError> {
+        let mut at_head = None;
+        let mut replays = std::mem::take(&mut self.replays);
+        replays.sort_by_key(|replay| std::cmp::Reverse(replay.position));
+        for NodeReplay { position, mut replay } in replays {
+            while let Some(step) = replay.next_step() {
+                if self.gate.is_cancelled() {
+                    return Err(OperatorError::Cancelled);
+                }
+                // A barrier that comes now waits until all of this is done.
+                self.gate.put_off_urgent();
+                let mut downstream = Downstream {
+                    nodes: &mut self.nodes[position..],
+                    outputs: &mut self.outputs,
+                    failed_in: &mut self.failed_in,
+                };
+                match step {
+                    ReplayStep::Batch { input, batch } => downstream.process(input, batch)?,
+                    ReplayStep::Watermark(watermark) => downstream.watermark(watermark)?,
+                }
+            }
+            if position == 0 && replay.watermark() > Watermark::MIN {
+                at_head = Some(replay.watermark());
+            }
+        }
+        Ok(at_head)
+    }
+
     /// Cuts every node of the chain, sends the barrier on, and lets the cut be written in the background.
     /// `source` is the part of a source that drives this chain.
-    pub(crate) fn cut(&mut self, barrier: Barrier, source: Option<NodeCut>) -> Result<(), OperatorError> {
-        let begun = self.arrivals.cut_begins(barrier.checkpoint);
+    pub(crate) fn cut(&mut self, barrier: StreamElement, source: Option<NodeCut>) -> Result<(), OperatorError> {
+        let (StreamElement::Barrier(Barrier { checkpoint, .. })
+        | StreamElement::UnalignedBarrier(Barrier { checkpoint, .. })) = barrier
+        else {
+            unreachable!("a cut is made at a barrier, not at {barrier:?}");
+        };
+        let mut cuts: Vec<NodeCut> = source.into_iter().collect();
+        let (nodes, figures) = self.cut_nodes(checkpoint)?;
+        cuts.extend(nodes);
+        self.outputs.broadcast(&barrier)?;
+        self.snapshots.write(checkpoint, cuts, figures, self.reporter.clone());
+        Ok(())
+    }
+
+    fn cut_nodes(&mut self, checkpoint: CheckpointId) -> Result<(Vec<NodeCut>, EndedCut), OperatorError> {
+        let begun = self.arrivals.cut_begins(checkpoint);
         if let Some(committed) = self.commits.as_ref().and_then(CommitThread::committed) {
             self.pending.committed(committed);
         }
-        let mut cuts: Vec<NodeCut> = source.into_iter().collect();
-        self.unchanged_since = Some(barrier.checkpoint);
+        let mut cuts = vec![];
+        self.unchanged_since = Some(checkpoint);
         for node in &mut self.nodes {
             let mut cut = NodeCut::of(node.uid.clone());
             match &mut node.kind {
                 ChainNodeKind::Operator { state, .. } => {
-                    cut.keyed = Some(state.cut(barrier.checkpoint)?);
+                    cut.keyed = Some(state.cut(checkpoint)?);
                 }
                 ChainNodeKind::Sink(writer) => {
-                    let mut prepared = writer.pre_commit(barrier.checkpoint).map_err(|error| {
+                    let mut prepared = writer.pre_commit(checkpoint).map_err(|error| {
                         self.failed_in.get_or_insert_with(|| node.uid.clone());
-                        OperatorError::Outside(format!("pre-commit of checkpoint {}: {error}", barrier.checkpoint))
+                        OperatorError::Outside(format!("pre-commit of checkpoint {checkpoint}: {error}"))
                     })?;
-                    prepared.committables = self.pending.prepared(barrier.checkpoint, prepared.committables);
+                    prepared.committables = self.pending.prepared(checkpoint, prepared.committables);
                     cut.sink = Some(prepared);
                 }
             }
             cuts.push(cut);
         }
-        let cut = begun.ended(Arc::clone(&self.metrics));
-        self.metrics.task.barrier_cut.set(barrier.checkpoint.0);
-        self.outputs.broadcast(&StreamElement::Barrier(barrier))?;
-        self.snapshots.write(barrier.checkpoint, cuts, cut, self.reporter.clone());
-        Ok(())
+        let figures = begun.ended(Arc::clone(&self.metrics));
+        self.metrics.task.barrier_cut.set(checkpoint.0);
+        Ok((cuts, figures))
     }
 
     /// A barrier has come to this task; others of the checkpoint may have come before.
@@ -100,7 +155,7 @@ impl TaskCore {
         match mail {
             Mail::Commit(permit) => self.commit(permit),
             Mail::Finish => return Some(TaskEnd::Finished),
-            Mail::Trigger { .. } | Mail::Resume | Mail::CancelCheckpoint(_) => {}
+            Mail::Trigger { .. } | Mail::TurnUnaligned(_) | Mail::Resume | Mail::CancelCheckpoint(_) => {}
         }
         None
     }
@@ -178,8 +233,28 @@ pub(crate) struct OperatorTask {
     pub(crate) core: TaskCore,
     pub(crate) aligner: Aligner,
     pub(crate) watermarks: WatermarkMerger,
-    /// The input of the chain's first node to which each channel belongs.
-    pub(crate) input_of_channel: Vec<usize>,
+    /// The input of the chain's first node to which each channel belongs, and the subtask that writes into it.
+    pub(crate) channels: Vec<ChannelOrigin>,
+    /// The job takes unaligned checkpoints: where event time is becomes part of them.
+    pub(crate) keeps_event_time: bool,
+    /// How much may wait for this task.
+    pub(crate) room: Room,
+    pub(crate) in_flight: Option<CutInFlight>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChannelOrigin {
+    pub(crate) input: usize,
+    pub(crate) from: u32,
+}
+
+/// A cut of which some channels' barriers are yet to come.
+pub(crate) struct CutInFlight {
+    checkpoint: CheckpointId,
+    nodes: Vec<NodeCut>,
+    figures: EndedCut,
+    progress: Vec<ChannelProgress>,
+    watermark: Watermark,
 }
 
 impl OperatorTask {
@@ -190,17 +265,36 @@ impl OperatorTask {
 
     fn process(&mut self) -> Result<TaskEnd, OperatorError> {
         self.core.open()?;
+        if let Some(watermark) = self.core.replay()? {
+            // The chain has heard of it.
+            self.watermarks.resume_from(watermark);
+        }
         loop {
             let deadline = self.core.timer_deadline();
             match self.core.gate.next(deadline) {
                 Event::Cancelled => return Ok(TaskEnd::Cancelled),
                 Event::TimedOut => {}
+                Event::Mail(Mail::TurnUnaligned(checkpoint)) => {
+                    let actions = self.aligner.turn_unaligned(checkpoint);
+                    self.align(actions)?;
+                }
+                Event::Mail(Mail::CancelCheckpoint(checkpoint)) => {
+                    let actions = self.aligner.cancel(checkpoint);
+                    self.align(actions)?;
+                }
                 Event::Mail(mail) => {
                     if let Some(end) = self.core.mail(mail) {
                         return Ok(end);
                     }
                 }
-                Event::Element(channel, element) => self.element(channel, element)?,
+                Event::Element(channel, element, 0) => self.element(channel, element)?,
+                Event::Element(channel, element, bytes) => {
+                    let begun = Instant::now();
+                    self.element(channel, element)?;
+                    if let Some(bytes) = self.room.worked(bytes, begun.elapsed(), self.channels.len()) {
+                        self.core.gate.limit(bytes);
+                    }
+                }
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.core.fire_timers()?;
@@ -211,7 +305,7 @@ impl OperatorTask {
     fn element(&mut self, channel: usize, element: StreamElement) -> Result<(), OperatorError> {
         match element {
             StreamElement::Batch(batch) => {
-                let input = self.input_of_channel[channel];
+                let ChannelOrigin { input, .. } = self.channels[channel];
                 self.core.downstream().process(input, batch)
             }
             StreamElement::Watermark(watermark) => {
@@ -225,6 +319,11 @@ impl OperatorTask {
             StreamElement::Barrier(barrier) => {
                 self.core.barrier_arrived(barrier.checkpoint);
                 let actions = self.aligner.on_barrier(channel, barrier);
+                self.align(actions)
+            }
+            StreamElement::UnalignedBarrier(barrier) => {
+                self.core.barrier_arrived(barrier.checkpoint);
+                let actions = self.aligner.on_unaligned_barrier(channel, barrier);
                 self.align(actions)
             }
             StreamElement::CancelBarrier(checkpoint) => {
@@ -245,7 +344,9 @@ impl OperatorTask {
             match action {
                 Action::Block(channel) => self.core.gate.block(channel),
                 Action::UnblockAll => self.core.gate.unblock_all(),
-                Action::Snapshot(barrier) => self.core.cut(barrier, None)?,
+                Action::Snapshot(barrier) => self.snapshot(barrier)?,
+                Action::SnapshotInFlight { barrier, channels } => self.snapshot_in_flight(barrier, &channels)?,
+                Action::InFlightComplete(checkpoint) => self.in_flight_complete(checkpoint),
                 Action::ForwardCancel { checkpoint, cause } => self.given_up(checkpoint, cause)?,
                 Action::AllEnded => {}
             }
@@ -253,7 +354,49 @@ impl OperatorTask {
         Ok(())
     }
 
+    fn snapshot(&mut self, barrier: Barrier) -> Result<(), OperatorError> {
+        let (mut nodes, figures) = self.core.cut_nodes(barrier.checkpoint)?;
+        if self.keeps_event_time && barrier.kind == CheckpointKind::Checkpoint {
+            nodes[0].watermark = event_time(self.watermarks.current());
+        }
+        self.core.outputs.broadcast(&StreamElement::Barrier(barrier))?;
+        self.core.snapshots.write(barrier.checkpoint, nodes, figures, self.core.reporter.clone());
+        Ok(())
+    }
+
+    fn snapshot_in_flight(&mut self, barrier: Barrier, channels: &[usize]) -> Result<(), OperatorError> {
+        let checkpoint = barrier.checkpoint;
+        self.core.gate.keep_in_flight(checkpoint, channels);
+        let (nodes, figures) = self.core.cut_nodes(checkpoint)?;
+        self.core.outputs.broadcast(&StreamElement::UnalignedBarrier(barrier))?;
+        let (progress, watermark) = (self.watermarks.channels().to_vec(), self.watermarks.current());
+        self.in_flight = Some(CutInFlight { checkpoint, nodes, figures, progress, watermark });
+        Ok(())
+    }
+
+    fn in_flight_complete(&mut self, checkpoint: CheckpointId) {
+        let Some(cut) = self.in_flight.take_if(|cut| cut.checkpoint == checkpoint) else { return };
+        let CutInFlight { checkpoint, mut nodes, figures, progress, watermark } = cut;
+        let Some(elements) = self.core.gate.take_in_flight(checkpoint) else {
+            let reason = format!("more than {} MiB are in flight before it", IN_FLIGHT_LIMIT >> 20);
+            return self.core.reporter.report(TaskEventKind::Declined { checkpoint, reason });
+        };
+        let channels = elements.into_iter().zip(progress).zip(&self.channels);
+        let channels = channels.map(|((elements, progress), ChannelOrigin { input, from })| ChannelInFlight {
+            input: *input,
+            from: *from,
+            progress,
+            elements,
+        });
+        let in_flight = SubtaskInFlight { watermark, channels: channels.collect() };
+        nodes[0].watermark = event_time(watermark);
+        nodes[0].in_flight = (in_flight.rows() > 0).then_some(in_flight);
+        self.core.snapshots.write(checkpoint, nodes, figures, self.core.reporter.clone());
+    }
+
     fn given_up(&mut self, checkpoint: CheckpointId, cause: CancelCause) -> Result<(), OperatorError> {
+        self.core.gate.drop_in_flight(checkpoint);
+        self.in_flight.take_if(|cut| cut.checkpoint == checkpoint);
         let reason = match cause {
             CancelCause::Cancelled => None,
             CancelCause::Overtaken { channel } => Some(format!("input channel {channel} skipped its barrier")),
@@ -264,4 +407,9 @@ impl OperatorTask {
         }
         self.core.outputs.broadcast(&StreamElement::CancelBarrier(checkpoint))
     }
+}
+
+/// What a checkpoint says of event time.
+fn event_time(watermark: Watermark) -> Option<Watermark> {
+    (watermark > Watermark::MIN).then_some(watermark)
 }

@@ -1,6 +1,6 @@
 //! The output of one task: for each reading task, how rows find its subtasks.
 
-use super::gate::ChannelWriter;
+use super::writer::ChannelWriter;
 use crate::hot_keys::Sampler;
 use crate::metrics::NodeMetrics;
 use arrow::array::{ArrayRef, UInt32Array};
@@ -17,14 +17,17 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
+    pub(crate) fn writers(&self) -> impl Iterator<Item = &ChannelWriter> {
+        self.edges.iter().flat_map(|edge| &edge.writers)
+    }
+
     pub(crate) fn emit(&mut self, batch: &RecordBatch) -> Result<(), OperatorError> {
         self.edges.iter_mut().try_for_each(|edge| edge.emit(batch))
     }
 
     /// Watermarks, barriers and such go to every subtask that reads.
     pub(crate) fn broadcast(&self, element: &StreamElement) -> Result<(), OperatorError> {
-        let writers = self.edges.iter().flat_map(|edge| &edge.writers);
-        writers.into_iter().try_for_each(|writer| push(writer, element.clone()))
+        self.writers().try_for_each(|writer| push(writer, element.clone()))
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use weir_connectors::api::{SinkSnapshot, SplitState};
-use weir_model::{CheckpointId, OperatorUid, Watermark};
-use weir_state::{KeyedStateHandle, StateCut};
+use weir_model::{CheckpointId, OperatorUid, SubtaskInFlight, Watermark};
+use weir_state::{KeyedStateHandle, SegmentRef, SegmentSink, StateCut};
 
 /// What one subtask of each node of a chain keeps for a checkpoint.
 pub(crate) type TaskSnapshot = Vec<NodeSnapshot>;
@@ -24,9 +24,20 @@ pub(crate) struct NodeSnapshot {
     pub(crate) splits: Vec<SplitState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sink: Option<SinkSnapshot>,
-    /// What a source last sent before the barrier: rows that were late then are late after a restore.
+    /// What a source last sent before the barrier, or (in a job with unaligned checkpoints) where event time was at the
+    /// head of a task: rows that were late then are late after a restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) watermark: Option<Watermark>,
+    /// What an unaligned barrier overtook on its way into this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) in_flight: Option<InFlightHandle>,
+}
+
+/// Where the elements in flight stand, as `weir_snapshot::in_flight` writes them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct InFlightHandle {
+    pub(crate) segment: SegmentRef,
+    pub(crate) rows: u64,
 }
 
 /// A node's part before its keyed state is written.
@@ -36,11 +47,12 @@ pub(crate) struct NodeCut {
     pub(crate) splits: Vec<SplitState>,
     pub(crate) sink: Option<SinkSnapshot>,
     pub(crate) watermark: Option<Watermark>,
+    pub(crate) in_flight: Option<SubtaskInFlight>,
 }
 
 impl NodeCut {
     pub(crate) fn of(uid: OperatorUid) -> Self {
-        NodeCut { uid, keyed: None, splits: vec![], sink: None, watermark: None }
+        NodeCut { uid, keyed: None, splits: vec![], sink: None, watermark: None, in_flight: None }
     }
 }
 
@@ -139,16 +151,28 @@ fn write(
     objects: &CheckpointObjects,
     bytes: &mut u64,
 ) -> Result<NodeSnapshot, String> {
-    let NodeCut { uid, keyed, splits, sink, watermark } = node;
+    let NodeCut { uid, keyed, splits, sink, watermark, in_flight } = node;
+    const GIVEN_UP: &str = "the checkpoint was given up";
     let keyed = match keyed {
         None => None,
         Some(cut) => {
-            let mut object = objects.segments(checkpoint).ok_or("the checkpoint was given up")?;
+            let mut object = objects.segments(checkpoint).ok_or(GIVEN_UP)?;
             let handle = cut.write(&mut object).map_err(|error| format!("{uid}: {error}"))?;
             *bytes += object.written_bytes();
             // A stateless operator has nothing to say.
             (!handle.states.is_empty()).then_some(handle)
         }
     };
-    Ok(NodeSnapshot { uid, keyed, splits, sink, watermark })
+    let in_flight = match in_flight {
+        None => None,
+        Some(in_flight) => {
+            let mut object = objects.segments(checkpoint).ok_or(GIVEN_UP)?;
+            let failed = |error: &dyn std::fmt::Display| format!("{uid}: rows in flight: {error}");
+            let encoded = weir_snapshot::in_flight::encode(&in_flight).map_err(|error| failed(&error))?;
+            *bytes += encoded.len() as u64;
+            let segment = object.append(&encoded).map_err(|error| failed(&error))?;
+            Some(InFlightHandle { segment, rows: in_flight.rows() })
+        }
+    };
+    Ok(NodeSnapshot { uid, keyed, splits, sink, watermark, in_flight })
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use weir_connectors::api::{ConnectorError, Poll, SourceReader};
 use weir_dataflow::operator::OperatorError;
 use weir_dataflow::watermark::{Progress, WatermarkGenerator};
-use weir_model::element::BATCH_ROWS;
 use weir_model::{Barrier, OperatorUid, StreamElement, Watermark};
 
 /// How often a source without records looks whether its splits have fallen idle.
@@ -25,6 +24,7 @@ pub(crate) struct SourceTask {
     pub(crate) event_time: Option<EventTime>,
     pub(crate) restored_watermark: Option<Watermark>,
     pub(crate) dead_letters: Outputs,
+    pub(crate) batch_size: BatchSize,
 }
 
 /// The event time of a source that has one.
@@ -63,6 +63,7 @@ impl SourceTask {
 
     fn process(&mut self) -> Result<TaskEnd, OperatorError> {
         self.core.open()?;
+        self.core.replay()?;
         // What the checkpoint's watermark had made late stays late: it goes out before the first row.
         if let Some(watermark) = self.restored_watermark.take()
             && let Some(event_time) = &mut self.event_time
@@ -102,9 +103,13 @@ impl SourceTask {
                 }
             }
             Event::Element(..) => unreachable!("a source has no input channels"),
-            Event::Mail(Mail::Trigger { barrier, hold }) => {
+            Event::Mail(Mail::Trigger { barrier, is_unaligned, hold }) => {
                 let is_at_end = matches!(*phase, Phase::AtEnd | Phase::Held { at_end: true });
                 self.core.barrier_arrived(barrier.checkpoint);
+                let barrier = match is_unaligned {
+                    true => StreamElement::UnalignedBarrier(barrier),
+                    false => StreamElement::Barrier(barrier),
+                };
                 self.checkpoint(barrier, is_at_end)?;
                 if hold {
                     *phase = Phase::Held { at_end: *phase == Phase::AtEnd };
@@ -131,7 +136,7 @@ impl SourceTask {
     }
 
     fn poll(&mut self) -> Result<Phase, OperatorError> {
-        let polled = self.reader.poll(BATCH_ROWS).map_err(|error| self.failed(error))?;
+        let polled = self.reader.poll(self.batch_size.rows()).map_err(|error| self.failed(error))?;
         self.metrics.bad_records.set(self.metrics.bad_records.get().max(self.reader.skipped_records()));
         match polled {
             Poll::Batch { batch, split, rejected } => {
@@ -141,10 +146,12 @@ impl SourceTask {
                 }
                 self.metrics.records_out.add(batch.num_rows() as u64);
                 self.observe(split, &batch)?;
-                let sent_us = now_us();
+                let (rows, began) = (batch.num_rows(), Instant::now());
                 self.core.downstream().process(0, batch)?;
+                let took = began.elapsed();
+                self.batch_size.sent(rows, took);
                 if let Some(event_time) = &mut self.event_time {
-                    event_time.generator.on_backpressure(now_us() - sent_us);
+                    event_time.generator.on_backpressure(took.as_micros() as i64);
                 }
                 self.progress()?;
                 Ok(Phase::Reading)
@@ -223,8 +230,13 @@ impl SourceTask {
         self.core.progress(progress)
     }
 
-    fn checkpoint(&mut self, barrier: Barrier, is_at_end: bool) -> Result<(), OperatorError> {
-        self.reader.checkpoint_begins(barrier.checkpoint);
+    fn checkpoint(&mut self, barrier: StreamElement, is_at_end: bool) -> Result<(), OperatorError> {
+        let (StreamElement::Barrier(Barrier { checkpoint, .. })
+        | StreamElement::UnalignedBarrier(Barrier { checkpoint, .. })) = barrier
+        else {
+            unreachable!("a checkpoint begins with a barrier, not with {barrier:?}");
+        };
+        self.reader.checkpoint_begins(checkpoint);
         let splits = self.reader.snapshot().map_err(|error| self.failed(error))?;
         // A subtask that is idle or at its end holds back nothing, now or after a restore.
         let active = self
@@ -233,7 +245,7 @@ impl SourceTask {
             .filter(|event_time| event_time.has_splits && !event_time.generator.is_idle() && !is_at_end);
         let watermark = active.map(|event_time| event_time.generator.current());
         let own = NodeCut { splits, watermark, ..NodeCut::of(self.uid.clone()) };
-        self.dead_letters.broadcast(&StreamElement::Barrier(barrier))?;
+        self.dead_letters.broadcast(&barrier)?;
         self.core.cut(barrier, Some(own))
     }
 

@@ -32,7 +32,9 @@ pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Si
             FilesSink::new(config).map(|sink| Arc::new(sink) as _)
         }
         Some(SinkConnector::Print(print)) => Ok(Arc::new(PrintSink::new(print.prefix.clone()))),
-        Some(SinkConnector::Blackhole) => Ok(Arc::new(BlackholeSink)),
+        Some(SinkConnector::Blackhole(blackhole)) => {
+            Ok(Arc::new(BlackholeSink { rows_per_second: blackhole.rows_per_second }))
+        }
         Some(SinkConnector::Custom(custom)) => match registry.sinks.get(&custom.connector_type) {
             Some(factory) => {
                 let config = custom.config.clone().unwrap_or(serde_json::Value::Object(Default::default()));
