@@ -6,7 +6,7 @@ use crate::{
     quantity::ByteSize,
     streamjob::{
         ApprovalMode, CheckpointMode, Compression, DeletionPolicy, Delivery, IfBroken, IfMissing, JobState,
-        OnBadRecord, OnUpgradeFailure, RocksDbProfile, RowOrder, StartFrom, UpgradeMode,
+        OnBadRecord, OnUpgradeFailure, PostgresCommitBy, RocksDbProfile, RowOrder, StartFrom, UpgradeMode,
     },
 };
 
@@ -108,3 +108,4 @@ pub const KAFKA_START_FROM: StartFrom = StartFrom::CommittedOffsets;
 /// Longer than the default interval and timeout of checkpoints together, and what brokers allow by default.
 pub const KAFKA_TRANSACTION_TIMEOUT: HumanDuration = HumanDuration::from_mins(15);
 pub const POSTGRES_SINK_BATCH_ROWS: u32 = 1_000;
+pub const POSTGRES_COMMIT_BY: PostgresCommitBy = PostgresCommitBy::StagingTables;

@@ -64,6 +64,7 @@ pub fn check(layout: &Layout) -> Result<()> {
 /// With an S3 server beside them.
 fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()> {
     let s3 = servers::light_for_tests(layout)?;
+    servers::ensure_postgres_for_tests();
     let mut cargo = cargo_test(env, arguments);
     if let Some(s3) = &s3 {
         s3.announce(&mut cargo);
@@ -74,6 +75,13 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
 /// Kills of a whole process, at random moments.
 pub fn kill_test(layout: &Layout, arguments: &[String]) -> Result<()> {
     random_runs(layout, "kill-test", "kill", ["WEIR_KILL_RUNS", "WEIR_KILL_SEED"], arguments)
+}
+
+/// The same for jobs that write into PostgreSQL, whose server is killed too.
+pub fn kill_test_postgres(layout: &Layout, arguments: &[String]) -> Result<()> {
+    servers::ensure_postgres_for_tests();
+    let variables = ["WEIR_POSTGRES_RUNS", "WEIR_POSTGRES_SEED"];
+    random_runs(layout, "kill-test-postgres", "postgres", variables, arguments)
 }
 
 /// Random faults on the processes of a job and on what connects them.

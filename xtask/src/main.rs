@@ -42,10 +42,12 @@ Test
   simulate [--seeds N] [--seed S] [--bug NAME] [--keep-going]
                            Whole jobs in one thread and virtual time, under faults: N seeds, or seed S alone.
   kill-test [RUNS] [SEED]  Kill real processes at random moments and compare their output.
+  kill-test-postgres [RUNS] [SEED]
+                           The same for jobs with PostgreSQL connectors; the server is killed, too.
   chaos [RUNS] [SEED]      Kill, pause and cut off the processes of distributed jobs, and compare their output.
 
 Try
-  server NAME              Run s3, s3-light, azure, hdfs or kafka until Ctrl-C, and say how a job reaches it.
+  server NAME              Run s3, s3-light, azure, hdfs, kafka or postgres until Ctrl-C, and say how a job reaches it.
 
 Kubernetes
   demo                     From a checkout to a StreamJob with completed checkpoints, on the cluster that KUBECONFIG
@@ -114,6 +116,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "image" => image::command(&layout, rest),
         "simulate" => commands::simulate(&layout, rest),
         "kill-test" => commands::kill_test(&layout, rest),
+        "kill-test-postgres" => commands::kill_test_postgres(&layout, rest),
         "chaos" => commands::chaos(&layout, rest),
         "setup" => no_arguments(command, rest).and_then(|()| commands::setup(&layout)),
         "data" => no_arguments(command, rest).and_then(|()| data::fetch_all(&layout)),

@@ -90,6 +90,6 @@ fn has_compiler() -> bool {
         && compiles(&cxx_compiler(), &["-std=c++20", "-x", "c++", "-include", "cstdint"])
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     output_of(Command::new("id").arg("-u")).is_some_and(|id| id == "0")
 }

@@ -187,7 +187,8 @@ pub struct PostgresSink {
     /// `table` or `schema.table`.
     #[schemars(length(min = 1, max = 128))]
     pub table: String,
-    /// The columns that identify a row. Required for `delivery: Upsert`.
+    /// The columns that identify a row, with a unique index: rows replace each other by them, and deletes of an updating
+    /// input delete. Without them rows are inserted. Required for `delivery: Upsert`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_NAMES), inner(length(min = 1, max = 128)))]
     pub key: Vec<String>,
@@ -196,6 +197,24 @@ pub struct PostgresSink {
     #[schemars(range(min = 1, max = 100000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_rows: Option<u32>,
+    /// With `delivery: ExactlyOnce`: how rows wait for their checkpoint.
+    #[schemars(extend("default" = defaults::POSTGRES_COMMIT_BY))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit_by: Option<PostgresCommitBy>,
+    /// With `delivery: ExactlyOnce`: the schema of the staging tables, in which rows wait for their checkpoint, and of
+    /// `weir_commits`. The table's own if nothing is said.
+    #[schemars(length(min = 1, max = 63))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staging_schema: Option<String>,
+}
+
+/// With `delivery: ExactlyOnce`: how rows wait for their checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PostgresCommitBy {
+    /// In tables of their own, from which the commit moves them.
+    StagingTables,
+    /// In the table, by `PREPARE TRANSACTION`. Needs `max_prepared_transactions`; not with a `key`.
+    PreparedTransactions,
 }
 
 /// An Amazon Kinesis stream.

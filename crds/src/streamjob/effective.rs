@@ -321,6 +321,10 @@ impl PostgresSink {
     pub fn batch_rows(&self) -> u32 {
         self.batch_rows.unwrap_or(defaults::POSTGRES_SINK_BATCH_ROWS)
     }
+
+    pub fn commit_by(&self) -> PostgresCommitBy {
+        self.commit_by.unwrap_or(defaults::POSTGRES_COMMIT_BY)
+    }
 }
 
 /// The separators of CSV text, as bytes.

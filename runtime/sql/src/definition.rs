@@ -72,6 +72,8 @@ pub struct SinkDefinition {
     pub name: String,
     /// The step it reads; None for a source's dead-letter sink.
     pub from: Option<String>,
+    /// The columns by which rows replace each other: rows equal in them reach one subtask, in their order.
+    pub key_by: Vec<String>,
     pub parallelism: Option<u32>,
 }
 

@@ -110,23 +110,35 @@ impl GraphBuilder {
     }
 
     /// A sink that reads the given port of `from`; `schema` is what it takes.
-    pub(crate) fn add_sink(&mut self, name: &str, parallelism: u32, from: &[NodeId], port: Port, schema: StreamSchema) {
-        let inputs = from.iter().map(|from| {
-            let exchange = match port {
-                Port::Main => self.exchange(*from, &Distribution::Any, parallelism),
-                // Dead letters are too few to be worth more.
-                Port::DeadLetter if self.node(*from).parallelism == parallelism => Exchange::Forward,
-                Port::DeadLetter => Exchange::Rebalance,
-            };
-            let key_columns = self.key_columns(*from, &Distribution::Any, &exchange);
-            Edge { from: *from, port, key_columns: key_columns.filter(|_| port == Port::Main), exchange }
-        });
-        let inputs = inputs.collect();
+    pub(crate) fn add_sink(
+        &mut self,
+        name: &str,
+        parallelism: u32,
+        (from, distribution): (NodeId, &Distribution),
+        schema: StreamSchema,
+    ) -> Planned<()> {
+        self.check_keys(from, distribution)?;
+        let exchange = self.exchange(from, distribution, parallelism);
+        let key_columns = self.key_columns(from, distribution, &exchange);
+        self.push_sink(name, parallelism, vec![Edge { from, port: Port::Main, key_columns, exchange }], schema);
+        Ok(())
+    }
+
+    pub(crate) fn add_dead_letter_sink(&mut self, name: &str, parallelism: u32, from: &[NodeId], schema: StreamSchema) {
+        let edge = |from: &NodeId| {
+            // They are too few to be worth more.
+            let is_alike = self.node(*from).parallelism == parallelism;
+            let exchange = if is_alike { Exchange::Forward } else { Exchange::Rebalance };
+            Edge { from: *from, port: Port::DeadLetter, key_columns: None, exchange }
+        };
+        let inputs = from.iter().map(edge).collect();
+        self.push_sink(name, parallelism, inputs, schema);
+    }
+
+    fn push_sink(&mut self, name: &str, parallelism: u32, inputs: Vec<Edge>, schema: StreamSchema) {
         let uid = OperatorUid::new(name);
-        self.push(
-            Node { uid, step: name.to_owned(), parallelism, kind: NodeKind::Sink, inputs, schema },
-            Facts::default(),
-        );
+        let node = Node { uid, step: name.to_owned(), parallelism, kind: NodeKind::Sink, inputs, schema };
+        self.push(node, Facts::default());
     }
 
     pub(crate) fn add_operator(&mut self, step: &mut Step<'_>, operator: Operator) -> Planned<NodeId> {

@@ -406,13 +406,8 @@ impl<'a> Planner<'a> {
                 .map(|table| table.node)
                 .collect();
             if !nodes.is_empty() {
-                self.graph.add_sink(
-                    &sink.name,
-                    parallelism,
-                    &nodes,
-                    Port::DeadLetter,
-                    StreamSchema::append_only(schema),
-                );
+                let schema = StreamSchema::append_only(schema);
+                self.graph.add_dead_letter_sink(&sink.name, parallelism, &nodes, schema);
             }
             return Ok(());
         };
@@ -430,7 +425,13 @@ impl<'a> Planner<'a> {
         }
         if let Some(table) = self.catalog.table(from) {
             let (node, stream) = (table.node, table.stream.clone());
-            self.graph.add_sink(&sink.name, parallelism, &[node], Port::Main, stream);
+            let distribution = match sink.key_by.as_slice() {
+                [] => Distribution::Any,
+                names => {
+                    Distribution::Keys(names.iter().map(|name| key_column(table, name)).collect::<Result<_, _>>()?)
+                }
+            };
+            self.graph.add_sink(&sink.name, parallelism, (node, &distribution), stream)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Getting the servers, each once.
 
-use super::Server;
+use super::{Server, postgres};
 use crate::failure::{Failure, Result};
 use crate::layout::Layout;
 use crate::process::{create_folder, output_of, remove_folder, run_aside, say, succeeds};
@@ -20,6 +20,7 @@ pub fn ensure(layout: &Layout, server: Server) -> Result<PathBuf> {
         Server::Azure => azurite(&folder.join("azurite")),
         Server::Hdfs => by_maven(layout, &folder.join("hdfs"), "HDFS"),
         Server::Kafka => by_maven(layout, &folder.join("kafka"), "Kafka"),
+        Server::Postgres => postgres::ensure(),
     }
 }
 

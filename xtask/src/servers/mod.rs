@@ -5,6 +5,7 @@
 
 mod install;
 mod kafka;
+mod postgres;
 mod running;
 
 use crate::failure::{Failure, Result};
@@ -12,6 +13,7 @@ use crate::layout::Layout;
 use crate::process::say;
 use std::path::Path;
 
+pub use postgres::ensure_for_tests as ensure_postgres_for_tests;
 pub use running::Running;
 
 /// The bucket, or what its store calls so, that every server has from its start.
@@ -30,10 +32,13 @@ pub enum Server {
     Azure,
     Hdfs,
     Kafka,
+    /// For the connectors; not a store. Its tests start servers of their own.
+    Postgres,
 }
 
 impl Server {
-    pub const ALL: [Server; 5] = [Server::S3, Server::S3Light, Server::Azure, Server::Hdfs, Server::Kafka];
+    pub const ALL: [Server; 6] =
+        [Server::S3, Server::S3Light, Server::Azure, Server::Hdfs, Server::Kafka, Server::Postgres];
     /// Those that checkpoints can stand on.
     pub const STORES: [Server; 4] = [Server::S3, Server::S3Light, Server::Azure, Server::Hdfs];
 
@@ -44,6 +49,7 @@ impl Server {
             Server::Azure => "azure",
             Server::Hdfs => "hdfs",
             Server::Kafka => "kafka",
+            Server::Postgres => "postgres",
         }
     }
 
@@ -54,6 +60,14 @@ impl Server {
         })
     }
 
+    fn store(name: &str) -> Result<Server> {
+        let found = Server::STORES.into_iter().find(|server| server.name() == name);
+        found.ok_or_else(|| {
+            let all = Server::STORES.map(Server::name).join(", ");
+            Failure::new(format!("there is no store `{name}`; there are {all}"))
+        })
+    }
+
     /// Where tests look for it.
     pub fn variable(self) -> &'static str {
         match self {
@@ -61,6 +75,7 @@ impl Server {
             Server::Azure => "WEIR_TEST_AZURE",
             Server::Hdfs => "WEIR_TEST_HDFS",
             Server::Kafka => "WEIR_TEST_KAFKA",
+            Server::Postgres => "WEIR_TEST_POSTGRES",
         }
     }
 
@@ -73,6 +88,7 @@ impl Server {
         match self {
             Server::Hdfs => format!("hdfs://127.0.0.1:{port}"),
             Server::Kafka => format!("127.0.0.1:{port}"),
+            Server::Postgres => format!("postgres://{}@127.0.0.1:{port}/postgres", postgres::USER),
             Server::Azure => format!("http://127.0.0.1:{port}/{AZURE_ACCOUNT}"),
             _ => format!("http://127.0.0.1:{port}"),
         }
@@ -84,6 +100,9 @@ impl Server {
         let (variables, uri) = match self {
             Server::Kafka => {
                 return format!("bootstrapServers: {endpoint}");
+            }
+            Server::Postgres => {
+                return format!("postgres.url.value: {endpoint}\npsql {endpoint}");
             }
             Server::S3 | Server::S3Light => (
                 format!(
@@ -111,7 +130,10 @@ pub fn foreground(layout: &Layout, arguments: &[String]) -> Result<()> {
         return Err(Failure::new(format!("usage: cargo xtask server {all}")));
     };
     let server = Server::named(name)?;
-    let data = layout.cache.join("servers").join(server.name());
+    let data = match server {
+        Server::Postgres => postgres::folder(layout)?,
+        _ => layout.cache.join("servers").join(server.name()),
+    };
     let running = Running::start_on_usual_port(layout, server, &data)?;
     println!("{}", server.instructions(running.port));
     say(&format!("{} serves; Ctrl-C ends it, its data stays in {}", server.name(), data.display()));
@@ -122,11 +144,8 @@ pub fn foreground(layout: &Layout, arguments: &[String]) -> Result<()> {
 pub fn test_storage(layout: &Layout, arguments: &[String]) -> Result<()> {
     let chosen = match arguments {
         [] => Server::STORES.to_vec(),
-        names => names.iter().map(|name| Server::named(name)).collect::<Result<_>>()?,
+        names => names.iter().map(|name| Server::store(name)).collect::<Result<_>>()?,
     };
-    if chosen.contains(&Server::Kafka) {
-        return Err(Failure::new("kafka is no store; `cargo xtask server kafka` runs it"));
-    }
     let env = crate::build_env::BuildEnv::prepare_for_tests(layout)?;
     let mut failed = Vec::new();
     for server in chosen {
@@ -165,7 +184,7 @@ fn test_target(server: Server) -> &'static str {
         Server::S3 | Server::S3Light => "s3",
         Server::Azure => "azure",
         Server::Hdfs => "hdfs",
-        Server::Kafka => unreachable!("no store"),
+        Server::Kafka | Server::Postgres => unreachable!("no store"),
     }
 }
 

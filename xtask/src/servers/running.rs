@@ -1,6 +1,6 @@
 //! A server from its start to its end.
 
-use super::{ACCESS_KEY, BUCKET, Server, install, kafka};
+use super::{ACCESS_KEY, BUCKET, Server, install, kafka, postgres};
 use crate::failure::{Failure, Result};
 use crate::layout::Layout;
 use crate::process::{cannot_start, create_folder, exit_failure, say};
@@ -90,6 +90,7 @@ impl Running {
             Server::Kafka => self.log_text().contains("Kafka Server started"),
             Server::Hdfs => self.log_text().lines().any(|line| line == "ready"),
             Server::S3 => request(self.port, "GET", "/minio/health/ready") == Some(200),
+            Server::Postgres => TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok(),
             _ => request(self.port, "GET", "/").is_some(),
         }
     }
@@ -142,6 +143,7 @@ fn command(layout: &Layout, server: Server, program: &Path, data: &Path, port: u
             let next = port.checked_add(1).filter(|next| TcpListener::bind((Ipv4Addr::LOCALHOST, *next)).is_ok());
             return kafka::command(layout, program, data, port, next.map_or_else(free_port, Ok)?);
         }
+        Server::Postgres => command = postgres::command(program, data, port)?,
     }
     Ok(command)
 }

@@ -6,6 +6,7 @@
 pub mod certificates;
 pub mod history;
 mod oracle;
+pub mod postgres;
 mod process;
 mod scratch;
 pub mod session;

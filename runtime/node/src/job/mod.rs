@@ -2,6 +2,7 @@
 
 mod connectors;
 mod pipeline;
+mod secrets;
 mod storage;
 
 use crate::registry::Registry;

@@ -60,5 +60,6 @@ fn transform_definition(transform: &Transform) -> Option<TransformDefinition> {
 
 /// A sink without `from` is a dead-letter sink, which its source names.
 fn sink_definition(sink: &Sink) -> SinkDefinition {
-    SinkDefinition { name: sink.name.clone(), from: sink.from.clone(), parallelism: sink.parallelism }
+    let key_by = sink.postgres.as_ref().map_or_else(Vec::new, |postgres| postgres.key.clone());
+    SinkDefinition { name: sink.name.clone(), from: sink.from.clone(), key_by, parallelism: sink.parallelism }
 }

@@ -1,14 +1,13 @@
 //! How a job reaches storage: its own, and what a user names for savepoints.
 
 use super::Job;
+use super::secrets::SECRETS_FOLDER;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use weir_crds::streamjob::{CheckpointStorage, StorageCredentials};
 use weir_snapshot::storage::{Credentials, Storage, StorageError, StorageOptions};
 
-/// The folder with the Secrets that a job may use, each a folder with a file for every key, as Kubernetes mounts them.
-const SECRETS_FOLDER: &str = "WEIR_SECRETS_DIR";
 /// Keys of credentials, and the ends of the environment variables that hold them.
 const KEYS: [(&str, &str); 6] = [
     ("accessKeyId", "ACCESS_KEY_ID"),

@@ -39,7 +39,7 @@ fn transform(name: &str, sql: &str) -> TransformDefinition {
 }
 
 fn sink(name: &str, from: &str) -> SinkDefinition {
-    SinkDefinition { name: name.to_owned(), from: Some(from.to_owned()), parallelism: None }
+    SinkDefinition { name: name.to_owned(), from: Some(from.to_owned()), key_by: vec![], parallelism: None }
 }
 
 /// Two append-only sources with event times, one without, one of changes; parallelism 2.

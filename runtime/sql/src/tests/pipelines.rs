@@ -119,7 +119,8 @@ fn dead_letters_have_a_sink_of_their_own() {
     let mut definition = definition(vec![]);
     let letters = Arc::new(Schema::new(vec![Field::new("error", DataType::Utf8, false)]));
     definition.sources[0].dead_letter = Some(DeadLetterDefinition { sink: "rejected".into(), schema: letters });
-    definition.sinks = vec![SinkDefinition { name: "rejected".into(), from: None, parallelism: Some(1) }];
+    definition.sinks =
+        vec![SinkDefinition { name: "rejected".into(), from: None, key_by: vec![], parallelism: Some(1) }];
     check(
         &definition,
         "

@@ -3,13 +3,14 @@
 mod sinks;
 mod sources;
 
-use super::Problem;
+use super::{Problem, secrets};
 use crate::registry::Registry;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Sink, Source};
-use weir_crds::streamjob::StreamJobSpec;
+use weir_connectors_postgres::ConnectionUrl;
+use weir_crds::streamjob::{SecretValue, StreamJobSpec};
 
 /// What could be set up, and why the rest could not.
 pub(super) struct Connectors {
@@ -62,6 +63,14 @@ impl Fault {
     fn in_step(self, step: &str) -> Problem {
         Problem { field_path: format!("{step}.{}", self.field), reason: self.reason, remedy: self.remedy }
     }
+}
+
+/// The connection of a PostgreSQL source or sink.
+fn postgres_url(url: &SecretValue) -> Result<ConnectionUrl, Fault> {
+    let url = secrets::value(url).map_err(|reason| {
+        Fault::new("postgres.url", reason, "write one of `value`, `env` and `secretKeyRef` that is there")
+    })?;
+    ConnectionUrl::parse(&url).map_err(|error| Fault::of_connector("postgres.url", &error))
 }
 
 /// Relative paths are relative to where `weir` was started, as in any command.

@@ -1,6 +1,6 @@
 //! Sinks.
 
-use super::{Fault, known, resolve};
+use super::{Fault, known, postgres_url, resolve};
 use crate::registry::Registry;
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Sink};
@@ -10,7 +10,8 @@ use weir_connectors::files::{
 };
 use weir_connectors::formats::{CsvFormat, EncoderConfig};
 use weir_connectors::print::PrintSink;
-use weir_crds::streamjob::{self as crd, Compression, SinkConnector, SinkFormatKind};
+use weir_connectors_postgres::{CommitBy, ExactlyOnce, PostgresSink, PostgresSinkConfig};
+use weir_crds::streamjob::{self as crd, Compression, Delivery, SinkConnector, SinkFormatKind};
 
 pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Sink>, Fault> {
     let made: Result<Arc<dyn Sink>, ConnectorError> = match sink.connector() {
@@ -35,6 +36,7 @@ pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Si
         Some(SinkConnector::Blackhole(blackhole)) => {
             Ok(Arc::new(BlackholeSink { rows_per_second: blackhole.rows_per_second }))
         }
+        Some(SinkConnector::Postgres(postgres)) => self::postgres(sink, postgres)?,
         Some(SinkConnector::Custom(custom)) => match registry.sinks.get(&custom.connector_type) {
             Some(factory) => {
                 let config = custom.config.clone().unwrap_or(serde_json::Value::Object(Default::default()));
@@ -49,6 +51,24 @@ pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Si
     };
     let field = sink.connector().map_or("", |connector| connector.field());
     made.map_err(|error| Fault::of_connector(field, &error))
+}
+
+fn postgres(sink: &crd::Sink, postgres: &crd::PostgresSink) -> Result<Result<Arc<dyn Sink>, ConnectorError>, Fault> {
+    let url = postgres_url(&postgres.url)?;
+    let by = match postgres.commit_by() {
+        crd::PostgresCommitBy::StagingTables => CommitBy::StagingTables,
+        crd::PostgresCommitBy::PreparedTransactions => CommitBy::PreparedTransactions,
+    };
+    let exactly_once = ExactlyOnce { by, schema: postgres.staging_schema.clone() };
+    let config = PostgresSinkConfig {
+        url,
+        table: postgres.table.clone(),
+        key: postgres.key.clone(),
+        exactly_once: (sink.delivery() == Delivery::ExactlyOnce).then_some(exactly_once),
+        change_kind_column: sink.change_kind_column.clone(),
+        batch_rows: postgres.batch_rows() as usize,
+    };
+    Ok(PostgresSink::new(config).map(|sink| Arc::new(sink) as _))
 }
 
 fn file_format(sink: &crd::Sink) -> Result<SinkFileFormat, Fault> {

@@ -1,6 +1,6 @@
 //! Sources.
 
-use super::{Fault, known, resolve};
+use super::{Fault, known, postgres_url, resolve};
 use crate::registry::Registry;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use weir_connectors::formats::{CsvFormat, DecoderConfig, OnBadRecord};
 use weir_connectors::generator::{ColumnRule, DEFAULT_SPLITS, GeneratorConfig, GeneratorSource, RandomRule, RowOrder};
 use weir_connectors::nexmark::{NexmarkConfig, NexmarkSource, NexmarkTable};
 use weir_connectors::socket::{Reconnect, SocketConfig, SocketSource};
+use weir_connectors_postgres::{PostgresSource, PostgresSourceConfig};
 use weir_crds::streamjob::{self as crd, BadRecords, Compression, SourceConnector, SourceFormatKind};
 use weir_model::types::{SQL_TYPE_NAMES, parse_sql_type};
 
@@ -70,6 +71,18 @@ pub(super) fn set_up(source: &crd::Source, registry: &Registry) -> Result<Arc<dy
                 reconnect: Reconnect::default(),
             };
             SocketSource::new(config).map(|source| Arc::new(source) as _)
+        }
+        Some(SourceConnector::Postgres(postgres)) => {
+            if postgres.bounded != Some(true) {
+                let reason = "changes by logical replication cannot be read yet";
+                return Err(Fault::new("postgres.bounded", reason, "write `bounded: true` to read the rows once"));
+            }
+            let config = PostgresSourceConfig {
+                url: postgres_url(&postgres.url)?,
+                table: postgres.table.clone(),
+                schema: source.schema.is_some().then_some(schema),
+            };
+            PostgresSource::new(config).map(|source| Arc::new(source) as _)
         }
         Some(SourceConnector::Custom(custom)) => match registry.sources.get(&custom.connector_type) {
             Some(factory) => {

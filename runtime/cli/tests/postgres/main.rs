@@ -1,0 +1,158 @@
+//! The PostgreSQL connectors against a real server, which each test starts for itself; what a job wrote is read back by
+//! psql. Real processes are killed at random and at chosen moments, and so is the server.
+//!
+//! `WEIR_POSTGRES_RUNS` says how many random runs there are and `WEIR_POSTGRES_SEED` what the first one's seed is;
+//! `cargo xtask kill-test-postgres RUNS SEED` sets both.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod traffic;
+mod values;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::postgres::Postgres;
+use support::{Running, Scratch, Weir};
+
+/// Enough for a merge; `cargo xtask kill-test-postgres` makes more.
+const DEFAULT_RUNS: u64 = 3;
+/// Deaths of processes or the server in a random run.
+const MAX_DEATHS: u32 = 4;
+/// After the pre-commit; between the manifest and the commits; among the commits of several subtasks; while restoring.
+const FAILPOINTS: [&str; 6] = [
+    "before-manifest:3",
+    "after-manifest:3",
+    "before-commit:3",
+    "mid-commit:5",
+    "before-restore-done:1",
+    "before-settle:1",
+];
+
+#[test]
+fn each_moment_of_a_commit() {
+    let Some(postgres) = Postgres::start() else { return };
+    let [staged, prepared] = traffic::COMMIT_BY;
+    for (failpoint, commit_by) in [
+        ("before-manifest:3", staged),
+        ("after-manifest:3", prepared),
+        ("before-commit:3", staged),
+        ("mid-commit:5", staged),
+        ("mid-commit:6", prepared),
+    ] {
+        let scratch = Scratch::new(&format!("postgres-{}", failpoint.replace(':', "-")));
+        traffic::create_tables(&postgres);
+        let job = traffic::write(&scratch, &postgres, commit_by);
+        let died = start(&scratch, &job, 2, 0).env("WEIR_FAILPOINT", failpoint).run();
+        assert!(died.status.signal().is_some(), "{failpoint} was not passed: {died}");
+        // At another parallelism, so that others commit what was prepared.
+        start(&scratch, &job, 3, 0).succeed();
+        traffic::verify(&postgres).unwrap_or_else(|problem| panic!("{failpoint}: {problem}"));
+    }
+}
+
+#[test]
+fn a_table_is_copied() {
+    let Some(postgres) = Postgres::start() else { return };
+    let scratch = Scratch::new("postgres-copy");
+    let job = traffic::write_copy(&scratch, &postgres);
+    let died = start(&scratch, &job, 2, 0).env("WEIR_FAILPOINT", "after-manifest:1").run();
+    assert!(died.status.signal().is_some(), "the failpoint was not passed: {died}");
+    start(&scratch, &job, 3, 0).succeed();
+    traffic::verify_copy(&postgres);
+}
+
+#[test]
+fn killed_at_random() {
+    let Some(mut postgres) = Postgres::start() else { return };
+    let runs = number("WEIR_POSTGRES_RUNS").unwrap_or(DEFAULT_RUNS);
+    let first = number("WEIR_POSTGRES_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
+    println!("PostgreSQL kill test: {runs} runs, the first with seed {first}");
+    for seed in (0..runs).map(|run| first.wrapping_add(run)) {
+        let began = Instant::now();
+        match random_run(&mut postgres, seed) {
+            Ok(story) => println!("seed {seed}: {story}: correct after {:.1?}", began.elapsed()),
+            Err(problem) => panic!("seed {seed}: {problem}\nrepeat with: cargo xtask kill-test-postgres 1 {seed}"),
+        }
+    }
+}
+
+/// What happened in it.
+fn random_run(postgres: &mut Postgres, seed: u64) -> Result<String, String> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let scratch = Scratch::new(&format!("postgres-kill-{seed}"));
+    traffic::create_tables(postgres);
+    let commit_by = traffic::COMMIT_BY[rng.random_range(0..2)];
+    let job = traffic::write(&scratch, postgres, commit_by);
+    let mut story = vec![commit_by.to_owned()];
+    for _ in 0..rng.random_range(1..=MAX_DEATHS) {
+        let (parallelism, workers) = (rng.random_range(1..=4), [0, 0, 2][rng.random_range(0..3)]);
+        let weir = start(&scratch, &job, parallelism, workers);
+        let mut told = format!("p={parallelism} workers={workers} ");
+        if rng.random_bool(0.3) && workers == 0 {
+            let failpoint = FAILPOINTS[rng.random_range(0..FAILPOINTS.len())];
+            let finished = weir.env("WEIR_FAILPOINT", failpoint).run();
+            if finished.status.code().is_some_and(|code| code != 0) {
+                return Err(format!("{}: a start failed by itself: {finished}", story.join(", ")));
+            }
+            story.push(told + failpoint);
+            continue;
+        }
+        let mut running = weir.spawn();
+        let delay = Duration::from_millis(rng.random_range(0..2_500));
+        wait(&mut running, delay);
+        told += &format!("{delay:.0?} ");
+        match rng.random_range(0..4) {
+            0 => {
+                postgres.crash();
+                told += "server crashed ";
+                wait(&mut running, Duration::from_millis(rng.random_range(0..1_500)));
+            }
+            1 if workers > 0 => {
+                let pids = running.children();
+                if !pids.is_empty() {
+                    support::signal(pids[rng.random_range(0..pids.len())], libc::SIGKILL);
+                    told += "worker killed ";
+                    wait(&mut running, Duration::from_millis(rng.random_range(0..1_500)));
+                }
+            }
+            _ => {}
+        }
+        let finished = running.kill();
+        if finished.status.code().is_some_and(|code| code != 0) {
+            return Err(format!("{}, {told}: a start failed by itself: {finished}", story.join(", ")));
+        }
+        story.push(told + "killed");
+    }
+    let parallelism = rng.random_range(1..=4);
+    let finished = start(&scratch, &job, parallelism, 0).run();
+    let story = format!("{}, then p={parallelism}", story.join(", "));
+    if !finished.status.success() {
+        return Err(format!("{story}: {finished}"));
+    }
+    traffic::verify(postgres).map_err(|problem| {
+        let kept = scratch.keep().display();
+        format!("{story}: {problem}\nkept for inspection: {kept}\n{finished}")
+    })?;
+    Ok(story)
+}
+
+fn start(scratch: &Scratch, job: &Path, parallelism: u32, workers: u32) -> Weir {
+    let weir = Weir::new(scratch.path(), ["run".as_ref(), job.as_os_str()]).with(["-p", &parallelism.to_string()]);
+    if workers == 0 { weir } else { weir.with(["--workers", &workers.to_string()]) }
+}
+
+fn wait(running: &mut Running, duration: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < duration && !running.has_ended() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}

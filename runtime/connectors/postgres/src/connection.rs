@@ -1,0 +1,214 @@
+//! One connection, for callers that wait.
+
+use crate::tls::Tls;
+use crate::url::ConnectionUrl;
+use bytes::Bytes;
+use futures::SinkExt;
+use std::future::Future;
+use std::sync::Arc;
+use tokio::runtime::Runtime;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Error, Row};
+use weir_connectors::api::{ConnectorError, Probe};
+
+/// Of one message of a COPY.
+const COPY_PART_BYTES: usize = 256 << 10;
+
+/// A connection with a runtime of its own, driven while somebody waits for an answer.
+pub(crate) struct Connection {
+    runtime: Runtime,
+    client: Client,
+}
+
+impl Connection {
+    /// `purpose`: how the server's administrators see it (`application_name`), unless the URL says something else.
+    pub(crate) fn open(url: &ConnectionUrl, purpose: &str) -> Result<Self, ConnectorError> {
+        let tls = Tls::of(url)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| ConnectorError::Transient(format!("cannot start a runtime: {error}")))?;
+        let mut config = url.config.clone();
+        if config.get_application_name().is_none() {
+            // The server cuts it off at 63 bytes, and warns.
+            config.application_name(purpose.chars().take(60).collect::<String>());
+        }
+        let connected = runtime.block_on(config.connect(tls));
+        let (client, connection) = connected.map_err(|error| {
+            let (ConnectorError::Transient(reason) | ConnectorError::Permanent(reason)) = failure(&error);
+            let message = format!("cannot connect to {}: {reason}", address(url));
+            match is_transient(&error) {
+                true => ConnectorError::Transient(message),
+                false => ConnectorError::Permanent(message),
+            }
+        })?;
+        runtime.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to PostgreSQL has ended");
+            }
+        });
+        Ok(Connection { runtime, client })
+    }
+
+    /// Whether it is of no use any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Statements without parameters and results, several of them if need be.
+    pub(crate) fn execute(&self, sql: &str) -> Result<(), ConnectorError> {
+        self.wait(self.client.batch_execute(sql))
+    }
+
+    pub(crate) fn query(
+        &self,
+        sql: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Vec<Row>, ConnectorError> {
+        self.wait(self.client.query_typed(sql, parameters))
+    }
+
+    pub(crate) fn query_one(
+        &self,
+        sql: &str,
+        parameters: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Row, ConnectorError> {
+        let mut rows = self.query(sql, parameters)?;
+        rows.pop().ok_or_else(|| ConnectorError::Permanent(format!("the server gave no row for `{sql}`")))
+    }
+
+    /// Sends what a `COPY ... FROM STDIN` takes; the number of rows.
+    pub(crate) fn copy_in(&self, sql: &str, bytes: Bytes) -> Result<u64, ConnectorError> {
+        self.wait(async {
+            let sink = self.client.copy_in::<_, Bytes>(sql).await?;
+            futures::pin_mut!(sink);
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                sink.send(rest.split_to(rest.len().min(COPY_PART_BYTES))).await?;
+            }
+            sink.finish().await
+        })
+    }
+
+    /// Statements in one transaction; `body` may use the connection. Rolled back when it fails.
+    pub(crate) fn transaction<T>(
+        &self,
+        body: impl FnOnce(&Connection) -> Result<T, ConnectorError>,
+    ) -> Result<T, ConnectorError> {
+        self.execute("BEGIN")?;
+        match body(self) {
+            Ok(value) => self.execute("COMMIT").map(|()| value),
+            Err(error) => {
+                if !self.is_closed() {
+                    // What failed is what the caller hears of.
+                    self.execute("ROLLBACK").ok();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn wait<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, ConnectorError> {
+        self.runtime.block_on(answer).map_err(|error| failure(&error))
+    }
+}
+
+/// A connection that is made when it is first needed, and again when it was lost.
+pub(crate) struct Lazy {
+    url: Arc<ConnectionUrl>,
+    purpose: String,
+    connection: Option<Connection>,
+}
+
+impl Lazy {
+    pub(crate) fn new(url: Arc<ConnectionUrl>, purpose: String) -> Self {
+        Lazy { url, purpose, connection: None }
+    }
+
+    pub(crate) fn get(&mut self) -> Result<&Connection, ConnectorError> {
+        if self.connection.as_ref().is_none_or(Connection::is_closed) {
+            self.connection = None;
+            self.connection = Some(Connection::open(&self.url, &self.purpose)?);
+        }
+        Ok(self.connection.as_ref().expect("opened above"))
+    }
+
+    /// It, if it is there.
+    pub(crate) fn opened(&self) -> Option<&Connection> {
+        self.connection.as_ref().filter(|connection| !connection.is_closed())
+    }
+
+    /// Lets go of it: what state it is in isn't known.
+    pub(crate) fn close(&mut self) {
+        self.connection = None;
+    }
+}
+
+/// What a later try may cure: everything but what the server says of our statements, data and rights.
+fn is_transient(error: &Error) -> bool {
+    match error.code() {
+        None => true,
+        Some(code) if [SqlState::UNDEFINED_FILE, SqlState::QUERY_CANCELED].contains(code) => true,
+        Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => true,
+        Some(code) => !["0A", "21", "22", "23", "28", "3D", "3F", "42", "44"].contains(&&code.code()[..2]),
+    }
+}
+
+pub(crate) fn failure(error: &Error) -> ConnectorError {
+    let message = match error.as_db_error() {
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+        Some(said) => {
+            let mut message = format!("{} (SQLSTATE {})", said.message(), said.code().code());
+            for (word, more) in [("detail", said.detail()), ("hint", said.hint()), ("where", said.where_())] {
+                if let Some(more) = more {
+                    message.push_str(&format!("; {word}: {more}"));
+                }
+            }
+            message
+        }
+    };
+    match is_transient(error) {
+        true => ConnectorError::Transient(message),
+        false => ConnectorError::Permanent(message),
+    }
+}
+
+/// As `failure`, with what was being done in front.
+pub(crate) fn while_doing(what: impl std::fmt::Display) -> impl FnOnce(ConnectorError) -> ConnectorError {
+    move |error| match error {
+        ConnectorError::Transient(reason) => ConnectorError::Transient(format!("{what}: {reason}")),
+        ConnectorError::Permanent(reason) => ConnectorError::Permanent(format!("{what}: {reason}")),
+    }
+}
+
+fn address(url: &ConnectionUrl) -> String {
+    let config = &url.config;
+    let host = match config.get_hosts().first() {
+        Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
+        #[cfg(unix)]
+        Some(tokio_postgres::config::Host::Unix(path)) => path.display().to_string(),
+        None => config.get_hostaddrs().first().map_or_else(String::new, ToString::to_string),
+    };
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    format!("PostgreSQL at {host}:{port}, database `{}`", config.get_dbname().unwrap_or("of the user's name"))
+}
+
+/// What `weir plan` hears: a mistake of the user's is a problem that was found, all else a question without an answer.
+pub(crate) fn probed(
+    tried: Result<(), ConnectorError>,
+    found: impl FnOnce() -> String,
+) -> Result<Probe, ConnectorError> {
+    match tried {
+        Ok(()) => Ok(Probe { found: vec![found()], problems: vec![] }),
+        Err(ConnectorError::Permanent(problem)) => Ok(Probe { found: vec![], problems: vec![problem] }),
+        Err(error) => Err(error),
+    }
+}
+
+/// In words.
+pub(crate) fn server(connection: &Connection) -> String {
+    let version = connection.query_one("SELECT pg_catalog.current_setting('server_version')", &[]);
+    version.map_or_else(|_| "the server".to_owned(), |row| format!("PostgreSQL {}", row.get::<_, String>(0)))
+}
