@@ -105,6 +105,7 @@ pub const NEXMARK_START: &str = "2026-01-01T00:00:00Z";
 pub const NEXMARK_EVENT_INTERVAL: HumanDuration = HumanDuration::from_micros(100);
 
 pub const KAFKA_START_FROM: StartFrom = StartFrom::CommittedOffsets;
+pub const KAFKA_DISCOVERY_INTERVAL: HumanDuration = HumanDuration::from_mins(1);
 /// Longer than the default interval and timeout of checkpoints together, and what brokers allow by default.
 pub const KAFKA_TRANSACTION_TIMEOUT: HumanDuration = HumanDuration::from_mins(15);
 pub const POSTGRES_SINK_BATCH_ROWS: u32 = 1_000;

@@ -122,7 +122,9 @@ fn connectors_and_formats() {
     assert_eq!((nexmark.seed(), nexmark.event_interval()), (0, Duration::from_micros(100)));
     let transform = Transform::default();
     assert_eq!((transform.allowed_lateness(), transform.state_ttl()), (Duration::ZERO, None));
-    assert!(Column { name: "a".into(), column_type: "INT".parse().unwrap(), nullable: None }.is_nullable());
+    assert!(
+        Column { name: "a".into(), column_type: "INT".parse().unwrap(), nullable: None, metadata: None }.is_nullable()
+    );
 }
 
 #[test]

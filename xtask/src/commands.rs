@@ -61,13 +61,15 @@ pub fn check(layout: &Layout) -> Result<()> {
     run_tests(&env, layout, &[])
 }
 
-/// With an S3 server beside them.
+/// With an S3 server beside them, and a Kafka broker where its tests may be among them.
 fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()> {
     let s3 = servers::light_for_tests(layout)?;
     servers::ensure_postgres_for_tests();
+    let names_kafka = arguments.iter().any(|argument| argument.contains("kafka"));
+    let kafka = if arguments.is_empty() || names_kafka { servers::kafka_for_tests(layout)? } else { None };
     let mut cargo = cargo_test(env, arguments);
-    if let Some(s3) = &s3 {
-        s3.announce(&mut cargo);
+    for server in [&s3, &kafka].into_iter().flatten() {
+        server.announce(&mut cargo);
     }
     run(cargo.current_dir(&layout.checkout))
 }
@@ -84,12 +86,17 @@ pub fn kill_test_postgres(layout: &Layout, arguments: &[String]) -> Result<()> {
     random_runs(layout, "kill-test-postgres", "postgres", variables, arguments)
 }
 
+/// Kills of jobs between topics of a real broker.
+pub fn kafka_test(layout: &Layout, arguments: &[String]) -> Result<()> {
+    random_runs(layout, "kafka-test", "kafka", ["WEIR_KAFKA_RUNS", "WEIR_KAFKA_SEED"], arguments)
+}
+
 /// Random faults on the processes of a job and on what connects them.
 pub fn chaos(layout: &Layout, arguments: &[String]) -> Result<()> {
     random_runs(layout, "chaos", "chaos", ["WEIR_CHAOS_RUNS", "WEIR_CHAOS_SEED"], arguments)
 }
 
-/// A test that makes random runs, with an S3 server beside it; the variables take their number and the first one's seed.
+/// A test that makes random runs, with the server that it needs beside it; the variables take their number and the first one's seed.
 fn random_runs(
     layout: &Layout,
     command: &str,
@@ -105,11 +112,11 @@ fn random_runs(
         argument.parse::<u64>().map_err(|_| Failure::new(format!("`{argument}` is not a number; {usage}")))?;
     }
     let env = BuildEnv::prepare_for_tests(layout)?;
-    let s3 = servers::light_for_tests(layout)?;
+    let server = if test == "kafka" { servers::kafka_for_tests(layout)? } else { servers::light_for_tests(layout)? };
     let mut cargo = env.cargo(&["test", "--release", "--workspace", "--test", test, "--", "--nocapture"]);
     cargo.envs(variables.into_iter().zip(arguments));
-    if let Some(s3) = &s3 {
-        s3.announce(&mut cargo);
+    if let Some(server) = &server {
+        server.announce(&mut cargo);
     }
     run(cargo.current_dir(&layout.checkout))
 }

@@ -44,6 +44,7 @@ Test
   kill-test [RUNS] [SEED]  Kill real processes at random moments and compare their output.
   kill-test-postgres [RUNS] [SEED]
                            The same for jobs with PostgreSQL connectors; the server is killed, too.
+  kafka-test [RUNS] [SEED] Kill jobs from Kafka to Kafka, and the broker, and compare what a client of another make reads.
   chaos [RUNS] [SEED]      Kill, pause and cut off the processes of distributed jobs, and compare their output.
 
 Try
@@ -117,6 +118,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "simulate" => commands::simulate(&layout, rest),
         "kill-test" => commands::kill_test(&layout, rest),
         "kill-test-postgres" => commands::kill_test_postgres(&layout, rest),
+        "kafka-test" => commands::kafka_test(&layout, rest),
         "chaos" => commands::chaos(&layout, rest),
         "setup" => no_arguments(command, rest).and_then(|()| commands::setup(&layout)),
         "data" => no_arguments(command, rest).and_then(|()| data::fetch_all(&layout)),

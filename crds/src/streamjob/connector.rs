@@ -101,7 +101,8 @@ pub struct KafkaSource {
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bounded: Option<bool>,
-    /// How often new partitions are looked for.
+    /// How often new partitions, and with `topicPattern` new topics, are looked for. They are read from their beginning.
+    #[schemars(extend("default" = defaults::KAFKA_DISCOVERY_INTERVAL))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition_discovery_interval: Option<HumanDuration>,
     /// Settings of the Kafka client itself.

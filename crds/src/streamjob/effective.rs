@@ -306,6 +306,14 @@ impl SocketSource {
 }
 
 impl KafkaSource {
+    pub fn partition_discovery_interval(&self) -> Duration {
+        self.partition_discovery_interval.unwrap_or(defaults::KAFKA_DISCOVERY_INTERVAL).get()
+    }
+
+    pub fn bounded(&self) -> bool {
+        self.bounded.unwrap_or(false)
+    }
+
     pub fn start_from(&self) -> StartFrom {
         self.start_from.unwrap_or(defaults::KAFKA_START_FROM)
     }

@@ -86,6 +86,26 @@ pub struct Column {
     #[schemars(extend("default" = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nullable: Option<bool>,
+    /// Filled from what a Kafka message has beside its value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<MessageMetadata>,
+}
+
+/// What a Kafka message has beside its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MessageMetadata {
+    /// VARCHAR.
+    Topic,
+    /// INT.
+    Partition,
+    /// BIGINT.
+    Offset,
+    /// TIMESTAMP: the producer's, or the broker's where the topic says so.
+    Timestamp,
+    /// VARCHAR or BYTES; NULL where the message has none.
+    Key,
+    /// VARCHAR: a JSON object.
+    Headers,
 }
 
 /// Bounded out-of-orderness: the watermark is the largest timestamp seen, less a bound.

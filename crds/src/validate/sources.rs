@@ -141,10 +141,17 @@ fn columns(source: &Source, connector: SourceConnector<'_>, path: &str, findings
         findings.error(path, "Nexmark has columns of its own", "remove `schema`");
         return;
     }
+    for (index, column) in source.columns().iter().enumerate() {
+        if column.metadata.is_some() && !matches!(connector, SourceConnector::Kafka(_)) {
+            let reason = format!("{} has no messages with metadata", connector.field());
+            findings.error(format!("{path}[{index}].metadata"), reason, "remove it");
+        }
+    }
     let format = source.format.as_ref();
     if format.is_some_and(|format| format.raw.is_some()) {
-        let fits = match source.columns() {
-            [] => true,
+        let of_value: Vec<_> = source.columns().iter().filter(|column| column.metadata.is_none()).collect();
+        let fits = match of_value.as_slice() {
+            [] => source.columns().is_empty(),
             [only] => matches!(only.column_type, ColumnType::Varchar | ColumnType::Bytes),
             _ => false,
         };

@@ -2,15 +2,17 @@
 
 use crate::failure::{Failure, Result};
 use crate::layout::Layout;
-use crate::process::run_aside;
+use crate::process::run;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const HEAP: &str = "512m";
+/// In the folder of its data.
+pub const PROPERTIES: &str = "server.properties";
 
 /// The command that runs it; its storage is formatted first if it is new.
 pub fn command(layout: &Layout, libraries: &Path, data: &Path, port: u16, controller_port: u16) -> Result<Command> {
-    let properties = data.join("server.properties");
+    let properties = data.join(PROPERTIES);
     std::fs::write(&properties, settings(data, port, controller_port))
         .map_err(Failure::io(format!("write {}", properties.display())))?;
     let java = |main: &str| {
@@ -26,7 +28,7 @@ pub fn command(layout: &Layout, libraries: &Path, data: &Path, port: u16, contro
         let mut format = java("kafka.tools.StorageTool");
         // Any id will do: 16 bytes in base64.
         format.args(["format", "--standalone", "-t", "d2Vpci10ZXN0LWNsdXN0ZQ", "-c"]).arg(&properties);
-        run_aside(format.stdout(std::process::Stdio::null()))?;
+        run(format.stdout(std::process::Stdio::null()))?;
     }
     let mut broker = java("kafka.Kafka");
     broker.arg(&properties);

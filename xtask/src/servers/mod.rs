@@ -99,7 +99,7 @@ impl Server {
         let endpoint = self.endpoint(port);
         let (variables, uri) = match self {
             Server::Kafka => {
-                return format!("bootstrapServers: {endpoint}");
+                return format!("bootstrapServers: {endpoint}\nTry: weir run examples/kafka/job.yaml (see its README)");
             }
             Server::Postgres => {
                 return format!("postgres.url.value: {endpoint}\npsql {endpoint}");
@@ -177,6 +177,15 @@ pub fn light_for_tests(layout: &Layout) -> Result<Option<Running>> {
     }
     let data = scratch(layout, Server::S3Light)?;
     Running::start(layout, Server::S3Light, data.path()).map(Some)
+}
+
+/// A broker for the tests of Kafka, for test runs that no one has given another to.
+pub fn kafka_for_tests(layout: &Layout) -> Result<Option<Running>> {
+    if crate::layout::variable(Server::Kafka.variable()).is_some() {
+        return Ok(None);
+    }
+    let data = scratch(layout, Server::Kafka)?;
+    Running::start(layout, Server::Kafka, data.path()).map(Some)
 }
 
 fn test_target(server: Server) -> &'static str {

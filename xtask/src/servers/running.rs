@@ -24,6 +24,9 @@ pub struct Running {
     pub port: u16,
     child: Child,
     log: PathBuf,
+    /// What runs it, and where its data is.
+    program: PathBuf,
+    data: PathBuf,
 }
 
 impl Running {
@@ -50,7 +53,7 @@ impl Running {
             .stdout(stream()?)
             .stderr(File::options().append(true).open(&log).map_err(Failure::io(format!("open {}", log.display())))?);
         let child = command.spawn().map_err(|error| cannot_start(&command, &error))?;
-        let mut running = Running { server, port, child, log };
+        let mut running = Running { server, port, child, log, program, data };
         running.await_ready()?;
         if server == Server::S3Light {
             // The others take a folder for a bucket, or get theirs from who is authorised.
@@ -63,6 +66,11 @@ impl Running {
     /// Tells a command where the server is.
     pub fn announce(&self, command: &mut Command) {
         command.env(self.server.variable(), self.server.endpoint(self.port));
+        if self.server == Server::Kafka {
+            // For a broker of a test's own, which it may kill.
+            command.env("WEIR_TEST_KAFKA_LIBRARIES", &self.program);
+            command.env("WEIR_TEST_KAFKA_PROPERTIES", self.data.join(kafka::PROPERTIES));
+        }
     }
 
     /// Until it ends by itself, or is interrupted together with this process.

@@ -43,7 +43,7 @@ impl Rows<'_> {
 }
 
 /// A column with its type found out once per batch.
-pub(crate) enum Cells<'a> {
+pub enum Cells<'a> {
     Boolean(&'a BooleanArray),
     Int8(&'a Int8Array),
     Int16(&'a Int16Array),
@@ -59,7 +59,8 @@ pub(crate) enum Cells<'a> {
     Timestamp(&'a TimestampMicrosecondArray),
 }
 
-pub(crate) fn check_encodable(schema: &Schema) -> Result<(), UnsupportedColumn> {
+/// Whether an encoder can write every column.
+pub fn check_encodable(schema: &Schema) -> Result<(), UnsupportedColumn> {
     let unsupported = schema.fields().iter().find(|field| !is_encodable(field.data_type()));
     unsupported.map_or(Ok(()), |field| {
         Err(UnsupportedColumn { column: field.name().clone(), data_type: field.data_type().clone() })

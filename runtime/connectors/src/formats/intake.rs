@@ -70,6 +70,11 @@ impl Intake {
         self.decoder.header(header)
     }
 
+    /// Rows since the last `finish`.
+    pub fn rows(&self) -> usize {
+        self.decoder.rows()
+    }
+
     /// Rows and dead letters since the last `finish`.
     pub fn taken(&self) -> usize {
         self.decoder.rows() + self.rejected.rows

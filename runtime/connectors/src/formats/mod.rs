@@ -10,8 +10,7 @@ mod json_encoder;
 mod raw;
 mod text;
 
-pub(crate) use encoder::{Cells, check_encodable};
-pub use encoder::{Encoder, Rows};
+pub use encoder::{Cells, Encoder, Rows, check_encodable};
 pub use intake::{Intake, Place};
 
 pub(crate) use text::write_integer;

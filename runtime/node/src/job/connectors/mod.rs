@@ -1,5 +1,6 @@
 //! From the connectors that a spec names to sources and sinks.
 
+mod kafka;
 mod sinks;
 mod sources;
 

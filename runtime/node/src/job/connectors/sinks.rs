@@ -32,6 +32,7 @@ pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Si
             };
             FilesSink::new(config).map(|sink| Arc::new(sink) as _)
         }
+        Some(SinkConnector::Kafka(kafka)) => super::kafka::sink(sink, kafka, text_format(sink, "messages")?),
         Some(SinkConnector::Print(print)) => Ok(Arc::new(PrintSink::new(print.prefix.clone()))),
         Some(SinkConnector::Blackhole(blackhole)) => {
             Ok(Arc::new(BlackholeSink { rows_per_second: blackhole.rows_per_second }))
@@ -74,26 +75,34 @@ fn postgres(sink: &crd::Sink, postgres: &crd::PostgresSink) -> Result<Result<Arc
 fn file_format(sink: &crd::Sink) -> Result<SinkFileFormat, Fault> {
     let kind = sink.format.as_ref().and_then(|format| format.kind());
     Ok(match kind {
-        Some(SinkFormatKind::Json(json)) => SinkFileFormat::Text(EncoderConfig::Json { omit_nulls: json.omit_nulls() }),
-        Some(SinkFormatKind::Csv(csv)) => {
-            let separators = csv.separators();
-            SinkFileFormat::Text(EncoderConfig::Csv(CsvFormat {
-                header: csv.header(),
-                delimiter: separators.delimiter,
-                quote: separators.quote,
-                null_value: csv.null_value().to_owned(),
-            }))
-        }
-        Some(SinkFormatKind::Raw) => SinkFileFormat::Text(EncoderConfig::Raw),
         Some(SinkFormatKind::Parquet(parquet)) => SinkFileFormat::Parquet(ParquetFormat {
             compression: parquet_compression(parquet.compression())?,
             row_group_rows: parquet.row_group_rows() as usize,
         }),
-        Some(SinkFormatKind::Avro(_) | SinkFormatKind::Debezium) => {
-            return Err(Fault::new("format", "files cannot have this format yet", "use json, csv, parquet or raw"));
+        _ => SinkFileFormat::Text(text_format(sink, "files")?),
+    })
+}
+
+/// A format of text, for what holds it: files, messages.
+fn text_format(sink: &crd::Sink, what: &str) -> Result<EncoderConfig, Fault> {
+    let kind = sink.format.as_ref().and_then(|format| format.kind());
+    Ok(match kind {
+        Some(SinkFormatKind::Json(json)) => EncoderConfig::Json { omit_nulls: json.omit_nulls() },
+        Some(SinkFormatKind::Csv(csv)) => {
+            let separators = csv.separators();
+            EncoderConfig::Csv(CsvFormat {
+                header: csv.header(),
+                delimiter: separators.delimiter,
+                quote: separators.quote,
+                null_value: csv.null_value().to_owned(),
+            })
+        }
+        Some(SinkFormatKind::Raw) => EncoderConfig::Raw,
+        Some(SinkFormatKind::Parquet(_) | SinkFormatKind::Avro(_) | SinkFormatKind::Debezium) => {
+            return Err(Fault::new("format", format!("{what} cannot have this format yet"), "use json, csv or raw"));
         }
         None => {
-            return Err(Fault::new("format", "a file's format must be named", "add `format: {json: {}}` or another"));
+            return Err(Fault::new("format", "the format must be named", "add `format: {json: {}}` or another"));
         }
     })
 }

@@ -72,6 +72,7 @@ pub(super) fn set_up(source: &crd::Source, registry: &Registry) -> Result<Arc<dy
             };
             SocketSource::new(config).map(|source| Arc::new(source) as _)
         }
+        Some(SourceConnector::Kafka(kafka)) => super::kafka::source(source, kafka, schema)?,
         Some(SourceConnector::Postgres(postgres)) => {
             if postgres.bounded != Some(true) {
                 let reason = "changes by logical replication cannot be read yet";
@@ -123,29 +124,37 @@ fn schema(source: &crd::Source) -> Result<SchemaRef, Fault> {
 
 fn file_format(source: &crd::Source) -> Result<FileFormat, Fault> {
     let kind = source.format.as_ref().and_then(|format| format.kind());
+    match kind {
+        Some(SourceFormatKind::Parquet) => Ok(FileFormat::Parquet),
+        _ => text_format(source, "files").map(FileFormat::Text),
+    }
+}
+
+/// A format of text, for what holds it: files, messages.
+pub(super) fn text_format(source: &crd::Source, what: &str) -> Result<DecoderConfig, Fault> {
+    let kind = source.format.as_ref().and_then(|format| format.kind());
     Ok(match kind {
-        Some(SourceFormatKind::Json(_)) => FileFormat::Text(DecoderConfig::Json),
+        Some(SourceFormatKind::Json(_)) => DecoderConfig::Json,
         Some(SourceFormatKind::Csv(csv)) => {
             let separators = csv.separators();
-            FileFormat::Text(DecoderConfig::Csv(CsvFormat {
+            DecoderConfig::Csv(CsvFormat {
                 header: csv.header(),
                 delimiter: separators.delimiter,
                 quote: separators.quote,
                 null_value: csv.null_value().to_owned(),
-            }))
+            })
         }
-        Some(SourceFormatKind::Raw) => FileFormat::Text(DecoderConfig::Raw),
-        Some(SourceFormatKind::Parquet) => FileFormat::Parquet,
-        Some(SourceFormatKind::Avro(_) | SourceFormatKind::Debezium(_)) => {
-            return Err(Fault::new("format", "files cannot have this format yet", "use json, csv, parquet or raw"));
+        Some(SourceFormatKind::Raw) => DecoderConfig::Raw,
+        Some(SourceFormatKind::Parquet | SourceFormatKind::Avro(_) | SourceFormatKind::Debezium(_)) => {
+            return Err(Fault::new("format", format!("{what} cannot have this format yet"), "use json, csv or raw"));
         }
         None => {
-            return Err(Fault::new("format", "a file's format must be named", "add `format: {json: {}}` or another"));
+            return Err(Fault::new("format", "the format must be named", "add `format: {json: {}}` or another"));
         }
     })
 }
 
-fn on_bad_record(source: &crd::Source) -> OnBadRecord {
+pub(super) fn on_bad_record(source: &crd::Source) -> OnBadRecord {
     match source.format.as_ref().map(|format| format.bad_records()) {
         Some(BadRecords::Skip) => OnBadRecord::Skip,
         Some(BadRecords::DeadLetter { .. }) => OnBadRecord::DeadLetter,
@@ -197,7 +206,7 @@ fn column_rule(column: &crd::ColumnGenerator) -> Result<(String, ColumnRule), Fa
 }
 
 /// A time in RFC 3339 as microseconds since the Unix epoch.
-fn event_time_us(text: &str, field: &'static str) -> Result<i64, Fault> {
+pub(super) fn event_time_us(text: &str, field: &'static str) -> Result<i64, Fault> {
     match chrono::DateTime::parse_from_rfc3339(text) {
         Ok(time) => Ok(time.timestamp_micros()),
         Err(error) => {

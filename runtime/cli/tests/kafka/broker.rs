@@ -1,0 +1,189 @@
+//! The broker, through a client of another make; and one of a test's own, which it may kill.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use weir_kafka_client::{Cluster, Options};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Of a broker's start, on a machine that does other things too.
+const START: Duration = Duration::from_secs(150);
+
+#[derive(Clone)]
+pub struct Broker {
+    pub address: String,
+    python: String,
+}
+
+#[derive(Debug)]
+pub struct Message {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<String>,
+    pub value: Option<String>,
+}
+
+impl Message {
+    pub fn json(&self) -> Result<Value, String> {
+        let value = self.value.as_deref().ok_or_else(|| format!("a message without a value: {self:?}"))?;
+        serde_json::from_str(value).map_err(|error| format!("{error}: {self:?}"))
+    }
+}
+
+impl Broker {
+    /// None: there is none, and the test says so.
+    pub fn of_tests() -> Option<Broker> {
+        let Ok(address) = std::env::var("WEIR_TEST_KAFKA") else {
+            eprintln!("skipped: WEIR_TEST_KAFKA names no broker; `cargo xtask test kafka` starts one");
+            return None;
+        };
+        let python = std::env::var("WEIR_ORACLE_PYTHON").expect("WEIR_ORACLE_PYTHON is set by `cargo xtask test`");
+        Some(Broker { address, python })
+    }
+
+    pub fn create(&self, topic: &str, partitions: u32) {
+        self.client(&["create", topic, &partitions.to_string()]);
+    }
+
+    pub fn fill(&self, topic: &str, first: i64, count: i64, keys: i64) {
+        self.client(&["fill", topic, &first.to_string(), &count.to_string(), &keys.to_string()]);
+    }
+
+    /// What is committed, in the order of each partition.
+    pub fn read(&self, topic: &str) -> Vec<Message> {
+        let lines = self.client(&["read", topic]);
+        let message = |line: &str| {
+            let (partition, offset, key, value) = serde_json::from_str(line).expect("a line of the client");
+            Message { partition, offset, key, value }
+        };
+        let messages: Vec<Message> = lines.lines().map(message).collect();
+        let is_later = |pair: &[Message]| pair[0].partition != pair[1].partition || pair[0].offset < pair[1].offset;
+        assert!(messages.windows(2).all(is_later), "a partition's messages come in its order");
+        messages
+    }
+
+    /// The sum of a group's offsets.
+    pub fn group_position(&self, group: &str, topic: &str) -> i64 {
+        self.client(&["group", group, topic]).trim().parse().expect("a number")
+    }
+
+    /// The ids of open transactions that begin so.
+    pub fn open_transactions(&self, prefix: &str) -> Vec<String> {
+        let open = self.cluster().open_transactions(prefix, PATIENCE).expect("the broker answers");
+        open.into_iter().map(|open| open.transactional_id).collect()
+    }
+
+    /// Until readers see all that is committed: an end is decided before all partitions know of it.
+    pub fn await_ends(&self, prefix: &str) {
+        let mut cluster = self.cluster();
+        crate::support::await_condition("the ends of transactions", || {
+            cluster.ending_transactions(prefix, PATIENCE).expect("the broker answers").is_empty().then_some(())
+        });
+    }
+
+    fn cluster(&self) -> Cluster {
+        let options = Options::new(&self.address, &BTreeMap::new()).expect("an address");
+        Cluster::new(options).expect("no TLS")
+    }
+
+    fn client(&self, arguments: &[&str]) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/client.py");
+        let mut command = Command::new(&self.python);
+        let output = command.arg(script).arg(&self.address).args(arguments).output().expect("start Python");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {stderr}");
+        String::from_utf8(output.stdout).expect("JSON")
+    }
+}
+
+/// A broker that only one test uses. Killed when it goes out of scope.
+pub struct OwnBroker {
+    pub broker: Broker,
+    folder: PathBuf,
+    child: Child,
+    starts: u32,
+}
+
+impl OwnBroker {
+    /// With the libraries and settings of the broker of all tests. None: nobody says where they are, and the test says so.
+    pub fn start(folder: &Path) -> Option<OwnBroker> {
+        let mut broker = Broker::of_tests()?;
+        let Ok(properties) = std::env::var("WEIR_TEST_KAFKA_PROPERTIES") else {
+            eprintln!(
+                "skipped: WEIR_TEST_KAFKA_PROPERTIES and _LIBRARIES are not set; `cargo xtask test kafka` sets them"
+            );
+            return None;
+        };
+        let settings = std::fs::read_to_string(properties).expect("the settings of the tests' broker");
+        let [port, controller] = free_ports();
+        let replaced = |line: &str| {
+            let (name, value) = line.split_once('=').expect("a setting");
+            let value = match name {
+                "listeners" => format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
+                "advertised.listeners" => format!("PLAINTEXT://127.0.0.1:{port}"),
+                "controller.quorum.bootstrap.servers" => format!("127.0.0.1:{controller}"),
+                "log.dirs" => folder.join("broker").display().to_string(),
+                _ => value.to_owned(),
+            };
+            format!("{name}={value}\n")
+        };
+        let settings: String = settings.lines().map(replaced).collect();
+        std::fs::write(folder.join("server.properties"), settings).expect("write the broker's settings");
+        let format = ["kafka.tools.StorageTool", "format", "--standalone", "-t", "d2Vpci10ZXN0LWNsdXN0ZQ", "-c"];
+        let formatted = java(folder, "format", &format).wait().expect("wait for the format");
+        assert!(formatted.success(), "the broker's storage cannot be formatted; see {}", folder.display());
+        broker.address = format!("127.0.0.1:{port}");
+        let child = java(folder, "broker-0", &["kafka.Kafka"]);
+        let mut own = OwnBroker { broker, folder: folder.to_owned(), child, starts: 0 };
+        own.await_start();
+        Some(own)
+    }
+
+    /// SIGKILL, and a start on the same data.
+    pub fn kill_and_restart(&mut self) {
+        self.child.kill().expect("the broker runs");
+        self.child.wait().expect("wait for the broker");
+        self.starts += 1;
+        self.child = java(&self.folder, &format!("broker-{}", self.starts), &["kafka.Kafka"]);
+        self.await_start();
+    }
+
+    fn await_start(&mut self) {
+        let log = self.folder.join(format!("broker-{}.log", self.starts));
+        let began = Instant::now();
+        while !std::fs::read_to_string(&log).unwrap_or_default().contains("Kafka Server started") {
+            let ended = self.child.try_wait().expect("look after the broker");
+            assert!(ended.is_none() && began.elapsed() < START, "the broker does not start; see {}", log.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Kafka's main class and its arguments; the settings come last.
+fn java(folder: &Path, log: &str, arguments: &[&str]) -> Child {
+    let libraries = std::env::var("WEIR_TEST_KAFKA_LIBRARIES").expect("set beside WEIR_TEST_KAFKA_PROPERTIES");
+    let logging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/servers/kafka/log4j2.properties");
+    let output = || File::options().create(true).append(true).open(folder.join(format!("{log}.log"))).expect("a log");
+    let mut command = Command::new("java");
+    command.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
+    command.args(["-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &format!("{libraries}/*")]);
+    command.args(arguments).arg(folder.join("server.properties"));
+    command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().expect("start Java")
+}
+
+/// Free at this moment.
+fn free_ports() -> [u16; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    listeners.map(|listener| listener.local_addr().expect("a port").port())
+}

@@ -1,0 +1,69 @@
+"""Kafka as others see it: topics made, filled and read by a client that is not Weir's.
+
+    client.py ADDRESS create TOPIC PARTITIONS
+    client.py ADDRESS fill TOPIC FIRST COUNT KEYS      records {"id", "k", "amount", "at"}, ids from FIRST on
+    client.py ADDRESS read TOPIC                       committed messages, a JSON array [partition, offset, key, value] a line
+    client.py ADDRESS group GROUP TOPIC                the sum of the group's committed offsets
+"""
+
+import json
+import sys
+import uuid
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+ADDRESS, COMMAND, *ARGUMENTS = sys.argv[1:]
+SECONDS = 60
+
+
+def create(topic, partitions):
+    admin = AdminClient({"bootstrap.servers": ADDRESS})
+    admin.create_topics([NewTopic(topic, int(partitions), 1)])[topic].result(SECONDS)
+
+
+def fill(topic, first, count, keys):
+    producer = Producer({"bootstrap.servers": ADDRESS, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000})
+    for number in range(int(first), int(first) + int(count)):
+        key = f"k{number % int(keys)}"
+        record = {"id": number, "k": key, "amount": number % 97, "at": 1_700_000_000_000 + number}
+        producer.produce(topic, json.dumps(record), key=key)
+    if producer.flush(SECONDS):
+        sys.exit("not everything was delivered")
+
+
+def read(topic):
+    consumer = Consumer({
+        "bootstrap.servers": ADDRESS,
+        "group.id": uuid.uuid4().hex,
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+    })
+    partitions = consumer.list_topics(topic, timeout=SECONDS).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+    ended = set()
+    while len(ended) < len(partitions):
+        message = consumer.poll(SECONDS)
+        if message is None:
+            sys.exit("the broker does not answer")
+        if message.error() is None:
+            text = lambda part: None if part is None else part.decode()
+            place = [message.partition(), message.offset()]
+            print(json.dumps(place + [text(message.key()), text(message.value())]))
+        elif message.error().code() == -191:  # _PARTITION_EOF
+            ended.add(message.partition())
+        else:
+            raise KafkaException(message.error())
+    consumer.close()
+
+
+def group(name, topic):
+    consumer = Consumer({"bootstrap.servers": ADDRESS, "group.id": name})
+    partitions = consumer.list_topics(topic, timeout=SECONDS).topics[topic].partitions
+    places = consumer.committed([TopicPartition(topic, partition) for partition in partitions], SECONDS)
+    print(sum(place.offset for place in places if place.offset > 0))
+    consumer.close()
+
+
+{"create": create, "fill": fill, "read": read, "group": group}[COMMAND](*ARGUMENTS)

@@ -1,0 +1,353 @@
+//! Jobs from Kafka to Kafka against a real broker, killed at random and at chosen moments: what a consumer of another make
+//! reads with `read_committed` must be what a run that nobody disturbed would have written.
+//!
+//! `WEIR_TEST_KAFKA` names the broker; `cargo xtask test` starts one. `WEIR_KAFKA_RUNS` says how many random runs there are and
+//! `WEIR_KAFKA_SEED` what the first one's seed is; `cargo xtask kafka-test RUNS SEED` sets both.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod broker;
+
+use broker::{Broker, Message, OwnBroker};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use support::{Finished, Scratch, Weir};
+
+const DEFAULT_RUNS: u64 = 4;
+const RECORDS: i64 = 60_000;
+const KEYS: i64 = 40;
+const PARTITIONS: u32 = 4;
+/// After the first phase; with the checkpoint durable; before the first and in the middle of several commits.
+const FAILPOINTS: [(&str, u32); 4] =
+    [("before-manifest", 1), ("after-manifest", 1), ("mid-commit", 2), ("mid-commit", 4)];
+
+/// How a process comes to its end.
+#[derive(Clone, Copy, Debug)]
+enum Death {
+    After(Duration),
+    Failpoint(&'static str, u32),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    parallelism: u32,
+    /// None: all in one process.
+    workers: Option<u32>,
+    death: Option<Death>,
+}
+
+/// The topics of one run.
+struct Run {
+    broker: Broker,
+    scratch: Scratch,
+    /// Of both sinks' topics.
+    name: String,
+    job: PathBuf,
+}
+
+#[test]
+fn exactly_once_through_random_kills() {
+    let Some(broker) = Broker::of_tests() else { return };
+    let runs = number("WEIR_KAFKA_RUNS").unwrap_or(DEFAULT_RUNS);
+    let first = number("WEIR_KAFKA_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
+    println!("kafka test: {runs} runs, the first with seed {first}");
+    for seed in first..first + runs {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut starts: Vec<Start> = (0..rng.random_range(1..=3)).map(|_| Start::random(&mut rng)).collect();
+        starts.push(Start { death: None, ..Start::random(&mut rng) });
+        let began = Instant::now();
+        let run = Run::new(&broker, &format!("kafka-{seed}"), &json!({}));
+        let done = run.through(&starts).and_then(|deaths| run.verify().map(|()| deaths));
+        match done {
+            Ok(deaths) => println!("seed {seed}: {starts:?}: died {deaths} times, right after {:.1?}", began.elapsed()),
+            Err(problem) => {
+                let kept = run.scratch.keep().display();
+                panic!(
+                    "seed {seed}: {starts:?}\n{problem}\nkept: {kept}\nrepeat with: cargo xtask kafka-test 1 {seed}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn each_moment_of_a_commit() {
+    let Some(broker) = Broker::of_tests() else { return };
+    for (name, nth) in FAILPOINTS {
+        let run = Run::new(&broker, &format!("kafka-{name}-{nth}"), &json!({}));
+        let dies = Start { parallelism: 3, workers: None, death: Some(Death::Failpoint(name, nth)) };
+        // With fewer subtasks than before, whose transactions must not be left behind.
+        let last = Start { parallelism: 1, workers: None, death: None };
+        let deaths = run.through(&[dies, last]).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+        assert_eq!(deaths, 1, "{name}: the failpoint was not passed");
+        run.verify().unwrap_or_else(|problem| panic!("{name}: {problem}"));
+        assert_eq!(
+            broker.open_transactions(&format!("weir.{}.", run.name)),
+            Vec::<String>::new(),
+            "{name}: left behind"
+        );
+    }
+}
+
+#[test]
+fn a_pause_longer_than_the_transaction_timeout_stops_loudly() {
+    let Some(broker) = Broker::of_tests() else { return };
+    let run = Run::new(&broker, "kafka-expired", &json!({"transactionTimeout": "10s"}));
+    let dies = Start { parallelism: 1, workers: None, death: Some(Death::Failpoint("after-manifest", 1)) };
+    assert_eq!(run.through(&[dies]), Ok(1));
+    support::await_condition("the broker gives the transactions up", || {
+        broker.open_transactions(&format!("weir.{}.", run.name)).is_empty().then_some(())
+    });
+    let refused = run.start(&Start { parallelism: 1, workers: None, death: None }).fail();
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    for part in
+        ["was aborted before it could be committed", "transaction `weir.kafka-expired", "offsets ", "partition "]
+    {
+        assert!(said.contains(part), "{part:?} is missing in: {refused}");
+    }
+}
+
+/// The job outlives it: what was not acknowledged is delivered again, what was prepared is committed afterwards.
+#[test]
+fn a_broker_that_is_killed_costs_no_record_and_doubles_none() {
+    let folder = Scratch::new("kafka-broker");
+    let Some(mut own) = OwnBroker::start(folder.path()) else { return };
+    let restart = json!({"fixedDelay": {"delay": "200ms", "attempts": 100}});
+    let run = Run::with_restarts(&own.broker, "kafka-broker-dies", &json!({}), &restart);
+    let running = run.start(&Start { parallelism: 2, workers: None, death: None }).spawn();
+    support::await_condition("the first commit", || {
+        let listed = Weir::new(run.scratch.path(), ["checkpoints".as_ref(), run.job.as_os_str()]);
+        let listed = listed.with(["--output", "json"]).run();
+        (listed.status.success() && listed.stdout.trim() != "[]").then_some(())
+    });
+    own.kill_and_restart();
+    let finished = running.wait();
+    assert!(finished.status.success(), "{finished}");
+    run.verify().unwrap();
+}
+
+#[test]
+fn offsets_are_committed_to_the_group_and_are_where_the_next_job_starts() {
+    let Some(broker) = Broker::of_tests() else { return };
+    let run = Run::new(&broker, "kafka-group", &json!({}));
+    run.start(&Start { parallelism: 2, workers: None, death: None }).succeed();
+    run.verify().unwrap();
+    assert_eq!(broker.group_position(&run.name, &input(&broker)), RECORDS);
+    // A job without a checkpoint begins there, and finds nothing new.
+    run.start(&Start { parallelism: 1, workers: None, death: None }).with(["--from", "none"]).succeed();
+    run.verify().unwrap();
+}
+
+#[test]
+fn plan_asks_the_cluster() {
+    let Some(broker) = Broker::of_tests() else { return };
+    let run = Run::new(&broker, "kafka-plan", &json!({}));
+    let plan = |settings: &[&str]| {
+        let weir = Weir::new(run.scratch.path(), ["plan".as_ref(), run.job.as_os_str()]);
+        weir.with(settings.iter().flat_map(|setting| ["--set", setting])).run()
+    };
+    let fine = plan(&[]);
+    assert!(fine.status.success(), "{fine}");
+    assert!(fine.stdout.contains("has 4 partitions") && fine.stdout.contains("transactions of version"), "{fine}");
+    let missing = plan(&["spec.pipeline.sinks[0].kafka.topic=no-such-topic"]);
+    assert!(!missing.status.success() && missing.stderr.contains("UnknownTopicOrPartition"), "{missing}");
+    let too_long = plan(&["spec.pipeline.sinks[0].kafka.transactionTimeout=10h"]);
+    assert!(!too_long.status.success() && too_long.stderr.contains("transaction.max.timeout.ms"), "{too_long}");
+    let away = plan(&["spec.pipeline.sources[0].kafka.bootstrapServers=127.0.0.1:1"]);
+    assert!(!away.status.success() && away.stderr.contains("cannot connect to 127.0.0.1:1"), "{away}");
+}
+
+impl Start {
+    fn random(rng: &mut ChaCha8Rng) -> Self {
+        let death = match rng.random_range(0..3) {
+            0 => {
+                let (name, _) = FAILPOINTS[rng.random_range(0..FAILPOINTS.len())];
+                Death::Failpoint(name, rng.random_range(1..=8))
+            }
+            _ => Death::After(Duration::from_millis(rng.random_range(0..3_000))),
+        };
+        let workers = rng.random_bool(0.3).then_some(2);
+        Start { parallelism: rng.random_range(1..=4), workers, death: Some(death) }
+    }
+}
+
+impl Run {
+    /// `sink`: settings of both sinks' `kafka`.
+    fn new(broker: &Broker, name: &str, sink: &Value) -> Self {
+        // A failure of the job itself must not hide behind a restart that repairs it.
+        Self::with_restarts(broker, name, sink, &json!({"none": {}}))
+    }
+
+    fn with_restarts(broker: &Broker, name: &str, sink: &Value, restart: &Value) -> Self {
+        let scratch = Scratch::new(name);
+        let name = format!("{name}-{:08x}", rand::random::<u32>());
+        let sinks: Vec<Value> = ["copies", "totals"]
+            .iter()
+            .map(|from| {
+                let topic = format!("{name}-{from}");
+                broker.create(&topic, PARTITIONS);
+                let mut kafka = json!({"bootstrapServers": broker.address, "topic": topic, "key": ["k"]});
+                kafka.as_object_mut().unwrap().extend(sink.as_object().unwrap().clone());
+                json!({
+                    "name": format!("{from}-out"), "from": from, "delivery": "ExactlyOnce", "kafka": kafka,
+                    "format": {"json": {}},
+                })
+            })
+            .collect();
+        let column = |name: &str, of: &str| json!({"name": name, "type": of});
+        let spec = json!({
+            "pipeline": {
+                "sources": [{
+                    "name": "orders",
+                    "kafka": {
+                        "bootstrapServers": broker.address, "topics": [input(broker)], "groupId": name,
+                        "bounded": true,
+                        // So that a run lasts for a few checkpoints.
+                        "properties": {"fetch.max.bytes": "16384", "max.partition.fetch.bytes": "16384"},
+                    },
+                    "format": {"json": {}},
+                    "schema": [
+                        column("id", "BIGINT"), column("k", "VARCHAR"), column("amount", "BIGINT"),
+                        column("at", "TIMESTAMP"),
+                        {"name": "place", "type": "BIGINT", "metadata": "Offset"},
+                    ],
+                }],
+                "transforms": [
+                    {"name": "copies", "sql": "SELECT id, k, amount, place FROM orders WHERE id % 2 = 0"},
+                    {"name": "totals", "sql": "SELECT k, COUNT(*) AS n, SUM(amount) AS amount FROM orders GROUP BY k"},
+                ],
+                "sinks": sinks,
+            },
+            "checkpoint": {
+                "interval": "100ms", "timeout": "8s", "storage": {"uri": scratch.storage_uri("checkpoints")},
+            },
+            "restart": restart,
+        });
+        let job = scratch.write_job(&name, &spec);
+        Run { broker: broker.clone(), scratch, name, job }
+    }
+
+    fn start(&self, start: &Start) -> Weir {
+        let parallelism = start.parallelism.to_string();
+        let mut weir =
+            Weir::new(self.scratch.path(), ["run".as_ref(), self.job.as_os_str()]).with(["-p", &parallelism]);
+        if let Some(workers) = start.workers {
+            weir = weir.with(["--workers", &workers.to_string()]);
+        }
+        match start.death {
+            Some(Death::Failpoint(name, nth)) => weir.env("WEIR_FAILPOINT", format!("{name}:{nth}")),
+            Some(Death::After(_)) | None => weir,
+        }
+    }
+
+    /// How many of the starts ended by a signal; that one fails by itself is an error.
+    fn through(&self, starts: &[Start]) -> Result<u32, String> {
+        let mut deaths = 0;
+        for start in starts {
+            let mut running = self.start(start).spawn();
+            let finished = match start.death {
+                Some(Death::After(delay)) => {
+                    let began = Instant::now();
+                    while began.elapsed() < delay && !running.has_ended() {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    let workers = running.children();
+                    let finished = running.kill();
+                    workers.into_iter().for_each(|pid| support::signal(pid, libc::SIGKILL));
+                    finished
+                }
+                Some(Death::Failpoint(..)) | None => running.wait(),
+            };
+            deaths += u32::from(died(&finished, start)?);
+        }
+        Ok(deaths)
+    }
+
+    /// What is wrong with what both sinks' topics hold.
+    fn verify(&self) -> Result<(), String> {
+        self.broker.await_ends(&format!("weir.{}.", self.name));
+        let mut copies: Vec<i64> = vec![];
+        for message in self.read("copies") {
+            let value = message.json()?;
+            let (id, k) = (int(&value, "id"), format!("k{}", int(&value, "id") % KEYS));
+            if message.key.as_deref() != Some(&k) || value["k"] != json!(k) || int(&value, "amount") != id % 97 {
+                return Err(format!("a copy is not what it was made from: {message:?}"));
+            }
+            copies.push(id);
+        }
+        copies.sort_unstable();
+        let expected: Vec<i64> = (0..RECORDS).filter(|id| id % 2 == 0).collect();
+        if copies != expected {
+            let missing = expected.iter().filter(|id| copies.binary_search(id).is_err()).count();
+            let twice = copies.windows(2).filter(|pair| pair[0] == pair[1]).count();
+            return Err(format!("of {} copies {missing} are missing, {twice} are there twice", expected.len()));
+        }
+        let mut totals: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+        let mut partitions: BTreeMap<String, i32> = BTreeMap::new();
+        for message in self.read("totals") {
+            let value = message.json()?;
+            let (n, amount) = (int(&value, "n"), int(&value, "amount"));
+            let key = message.key.clone().unwrap_or_default();
+            if *partitions.entry(key.clone()).or_insert(message.partition) != message.partition {
+                return Err(format!("a key is in two partitions: {message:?}"));
+            }
+            let before = totals.insert(key, (n, amount));
+            // A key's messages are in one partition, in their order.
+            if before.is_some_and(|(before, _)| before >= n) {
+                return Err(format!("a total goes back or comes twice, after {before:?}: {message:?}"));
+            }
+        }
+        let expected = (0..KEYS).map(|key| {
+            let ids = (0..RECORDS).filter(|id| id % KEYS == key);
+            (format!("k{key}"), (ids.clone().count() as i64, ids.map(|id| id % 97).sum()))
+        });
+        let expected: BTreeMap<String, (i64, i64)> = expected.collect();
+        if totals != expected { Err(format!("totals are {totals:?}, not {expected:?}")) } else { Ok(()) }
+    }
+
+    fn read(&self, from: &str) -> Vec<Message> {
+        self.broker.read(&format!("{}-{from}", self.name))
+    }
+}
+
+/// Whether a start ended by a signal, its own or that of a worker whose end it reports.
+fn died(finished: &Finished, start: &Start) -> Result<bool, String> {
+    if finished.status.signal().is_some() {
+        return Ok(true);
+    }
+    if finished.status.success() {
+        return Ok(false);
+    }
+    // A worker that dies ends the job, which may not restart.
+    let of_worker = start.workers.is_some() && start.death.is_some();
+    if of_worker { Ok(true) } else { Err(format!("a start failed by itself: {finished}")) }
+}
+
+/// The topic that all jobs of a broker read, made once.
+fn input(broker: &Broker) -> String {
+    static INPUTS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+    let mut inputs = INPUTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let fill = || {
+        let topic = format!("orders-{:08x}", rand::random::<u32>());
+        broker.create(&topic, PARTITIONS);
+        broker.fill(&topic, 0, RECORDS, KEYS);
+        topic
+    };
+    inputs.entry(broker.address.clone()).or_insert_with(fill).clone()
+}
+
+fn int(value: &Value, field: &str) -> i64 {
+    value[field].as_i64().unwrap_or(-1)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}

@@ -1,0 +1,64 @@
+//! TLS towards brokers.
+
+use crate::error::{KafkaError, Result};
+use crate::options::TlsOptions;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
+pub(crate) fn config(options: &TlsOptions) -> Result<Arc<ClientConfig>> {
+    let unusable = |what: &str, error: &dyn std::fmt::Display| KafkaError::Unusable(format!("TLS: {what}: {error}"));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable("no protocol version", &error))?
+        .with_root_certificates(roots(options.ca_pem.as_deref())?);
+    let config = match &options.identity_pem {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain = certificates(certificate)?;
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable("the client's key", &error))?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| unusable("the client's certificate", &error))?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+pub(crate) fn connect(config: &Arc<ClientConfig>, host: &str, stream: TcpStream) -> Result<TlsStream> {
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|error| KafkaError::Unusable(format!("`{host}` is no name that a certificate could have: {error}")))?;
+    let session = ClientConnection::new(Arc::clone(config), name)
+        .map_err(|error| KafkaError::Unusable(format!("TLS to {host}: {error}")))?;
+    Ok(StreamOwned::new(session, stream))
+}
+
+fn roots(pem: Option<&[u8]>) -> Result<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    match pem {
+        Some(pem) => {
+            for certificate in certificates(pem)? {
+                store
+                    .add(certificate)
+                    .map_err(|error| KafkaError::Unusable(format!("TLS: a certificate of ssl.ca: {error}")))?;
+            }
+        }
+        // Some of the system's may be too old for us; the others do.
+        None => {
+            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if store.is_empty() {
+        return Err(KafkaError::Unusable("TLS: no certificate of an authority is known: set ssl.ca.location".into()));
+    }
+    Ok(store)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
+    CertificateDer::pem_slice_iter(pem)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| KafkaError::Unusable(format!("TLS: a certificate that is not PEM: {error}")))
+}

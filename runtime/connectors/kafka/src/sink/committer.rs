@@ -1,0 +1,126 @@
+//! The second phase: ends the transactions that a checkpoint names, and those that none does.
+
+use super::pool::Pool;
+use super::{KafkaSinkConfig, committable, ids};
+use crate::failure::connector_error;
+use crate::settings::PATIENCE;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use weir_connectors::api::{Committable, Committer, CommitterContext, ConnectorError};
+use weir_kafka_client::{Cluster, Outcome, ProducerIdentity, Transaction};
+use weir_model::{CheckpointId, CommitPermit};
+
+/// Of one try; the caller makes several.
+const TRY_PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) struct KafkaCommitter {
+    config: Arc<KafkaSinkConfig>,
+    context: CommitterContext,
+    cluster: Cluster,
+    pool: Arc<Pool>,
+    /// Committed, with a checkpoint that may still be the one to restore from.
+    held: Vec<(CheckpointId, String, ProducerIdentity)>,
+}
+
+/// What a sink keeps in each checkpoint beside its transactions: under which prefix to look for those of this job once the
+/// step or the prefix has another name.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct WriterState {
+    pub(super) transactional_id_prefix: String,
+}
+
+impl KafkaCommitter {
+    pub(super) fn new(
+        config: Arc<KafkaSinkConfig>,
+        context: CommitterContext,
+        pool: Arc<Pool>,
+    ) -> Result<Self, ConnectorError> {
+        let cluster = config.cluster.client()?;
+        Ok(KafkaCommitter { config, context, cluster, pool, held: vec![] })
+    }
+
+    fn commit_one(&mut self, transaction: &Transaction) -> Result<Option<ProducerIdentity>, ConnectorError> {
+        let error = match self.cluster.end_transaction(transaction, true, TRY_PATIENCE) {
+            Ok(identity) => return Ok(Some(identity)),
+            Err(error) => error,
+        };
+        if !error.is_fenced() {
+            return Err(connector_error("commit", &error));
+        }
+        // The id has moved on: by our own use after the commit, or because the broker gave up on the transaction. Its
+        // coordinator can't say which; the partitions can.
+        let outcome = self.cluster.outcome(transaction, TRY_PATIENCE);
+        let described = committable::describe(transaction);
+        match outcome.map_err(|error| connector_error("what became of a transaction", &error))? {
+            Outcome::Committed => Ok(None),
+            Outcome::Removed => {
+                tracing::warn!(
+                    transaction = described,
+                    "its records are past the topic's retention: nothing to commit"
+                );
+                Ok(None)
+            }
+            Outcome::Open => {
+                Err(ConnectorError::Transient(format!("{described} is being ended by someone else: {error}")))
+            }
+            Outcome::Aborted => Err(ConnectorError::Permanent(format!(
+                "{described} was aborted before it could be committed, although a completed checkpoint counts on it: {error}. \
+                 The job was away for longer than transactionTimeout ({} s), or another job uses the same transactional \
+                 ids. These records are not in the topic. To write them again restore from a checkpoint before this one \
+                 (`--from`), which repeats what was committed since; to go on without them, restore from this one with \
+                 the sink renamed and upgrade.allowNonRestoredState: true",
+                self.config.transaction_timeout.as_secs()
+            ))),
+        }
+    }
+}
+
+impl Committer for KafkaCommitter {
+    fn commit(&mut self, permit: CommitPermit, committables: &[Committable]) -> Result<(), ConnectorError> {
+        let checkpoint = permit.checkpoint();
+        // A later checkpoint is complete: nobody will commit these again.
+        for (_, id, identity) in self.held.extract_if(.., |(of, ..)| *of < checkpoint) {
+            self.pool.release(&id, identity);
+        }
+        for stored in committables {
+            let transaction = committable::read(stored)?;
+            let id = &transaction.transactional_id;
+            if let Some(identity) = self.commit_one(&transaction)?
+                && !self.held.iter().any(|(_, held, _)| held == id)
+            {
+                self.held.push((checkpoint, id.clone(), identity));
+            }
+        }
+        Ok(())
+    }
+
+    fn abort_others(&mut self, committed: &[Committable], writers: &[serde_json::Value]) -> Result<(), ConnectorError> {
+        let committed: Vec<Transaction> = committed.iter().map(committable::read).collect::<Result<_, _>>()?;
+        let is_committed = |id: &str| committed.iter().any(|transaction| transaction.transactional_id == id);
+        let CommitterContext { name, job_uid, epoch } = &self.context;
+        let mut prefixes = BTreeSet::from([ids::prefix(self.config.transactional_id_prefix.as_deref(), job_uid, name)]);
+        for writer in writers {
+            let state: WriterState = serde_json::from_value(writer.clone())
+                .map_err(|error| ConnectorError::Permanent(format!("the sink's state in the checkpoint: {error}")))?;
+            prefixes.insert(state.transactional_id_prefix);
+        }
+        for prefix in prefixes {
+            let open = self.cluster.open_transactions(&prefix, PATIENCE);
+            for listed in open.map_err(|error| connector_error("open transactions", &error))? {
+                let id = listed.transactional_id;
+                let is_of_later = ids::epoch_of(&prefix, &id).is_none_or(|of| of > *epoch);
+                if is_of_later || is_committed(&id) {
+                    continue;
+                }
+                // By taking the id over rather than by ending the transaction: who wrote in it can't go on.
+                let done = self.cluster.init_producer(Some(&id), self.config.transaction_timeout, PATIENCE);
+                done.map_err(|error| connector_error("aborting what no checkpoint names", &error))?;
+                tracing::info!(sink = name, transaction = id, "aborted: no checkpoint names it");
+            }
+        }
+        Ok(())
+    }
+}
