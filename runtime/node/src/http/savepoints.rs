@@ -205,9 +205,10 @@ pub(super) async fn trigger(shared: &Arc<Shared>, request: SavepointRequest, sto
         let ended = || Err("the job ended before the savepoint was taken".to_owned());
         let result = answered.recv().unwrap_or_else(|_| ended());
         let standing = result.map(|address| {
-            let look = tokio::time::timeout(MANIFEST_TIMEOUT, stands(&waiting.job, &address));
-            // It stands all the same if its size cannot be told.
-            let found = runtime.block_on(async { look.await.ok()?.ok()? });
+            // It stands all the same if its size cannot be told. Within the runtime: this thread has no clock of its own.
+            let found = runtime.block_on(async {
+                tokio::time::timeout(MANIFEST_TIMEOUT, stands(&waiting.job, &address)).await.ok()?.ok()?
+            });
             Standing { address, found }
         });
         waiting.savepoints.end(&own, standing);
