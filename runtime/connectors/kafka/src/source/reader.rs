@@ -19,6 +19,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(1);
 /// Checkpoints whose offsets wait for their completion; of more the oldest are let go, which costs the group nothing.
 const MAX_WAITING_CHECKPOINTS: usize = 16;
 
+/// Topic, partition, and the offset of the next record.
+type Offsets = Vec<(String, i32, i64)>;
+
 pub(super) struct KafkaReader {
     source: String,
     splits: Vec<ReadSplit>,
@@ -31,7 +34,7 @@ pub(super) struct KafkaReader {
     is_bounded: bool,
     has_group: bool,
     /// Offsets at checkpoints, the oldest first.
-    at_checkpoints: VecDeque<(CheckpointId, Vec<(String, i32, i64)>)>,
+    at_checkpoints: VecDeque<(CheckpointId, Offsets)>,
     begun: Option<CheckpointId>,
 }
 
