@@ -48,7 +48,6 @@ pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Si
                 return Err(Fault::new("custom.type", reason, known(registry.sinks.keys())));
             }
         },
-        Some(other) => return Err(Fault::not_in_this_build(other.field())),
     };
     let field = sink.connector().map_or("", |connector| connector.field());
     made.map_err(|error| Fault::of_connector(field, &error))
