@@ -12,6 +12,7 @@ use crate::failure::{Failure, Result};
 use crate::layout::Layout;
 use crate::process::say;
 use std::path::Path;
+use std::process::Command;
 
 pub use postgres::ensure_for_tests as ensure_postgres_for_tests;
 pub use running::Running;
@@ -170,22 +171,37 @@ pub fn test_storage(layout: &Layout, arguments: &[String]) -> Result<()> {
     Err(Failure::new(format!("storage tests failed against {}; their output is above", failed.join(", "))))
 }
 
-/// The quick S3 server, for test runs that no one has given another to.
-pub fn light_for_tests(layout: &Layout) -> Result<Option<Running>> {
-    if crate::layout::variable(Server::S3Light.variable()).is_some() {
-        return Ok(None);
-    }
-    let data = scratch(layout, Server::S3Light)?;
-    Running::start(layout, Server::S3Light, data.path()).map(Some)
+/// A server of one test run, and its data, which goes after it.
+pub struct ForTests {
+    running: Running,
+    _data: Scratch,
 }
 
-/// A broker for the tests of Kafka, for test runs that no one has given another to.
-pub fn kafka_for_tests(layout: &Layout) -> Result<Option<Running>> {
-    if crate::layout::variable(Server::Kafka.variable()).is_some() {
-        return Ok(None);
+impl ForTests {
+    /// None: somebody has given the tests another one.
+    fn start(layout: &Layout, server: Server) -> Result<Option<Self>> {
+        if crate::layout::variable(server.variable()).is_some() {
+            return Ok(None);
+        }
+        let data = scratch(layout, server)?;
+        let running = Running::start(layout, server, data.path())?;
+        Ok(Some(ForTests { running, _data: data }))
     }
-    let data = scratch(layout, Server::Kafka)?;
-    Running::start(layout, Server::Kafka, data.path()).map(Some)
+
+    /// Tells a command where the server is.
+    pub fn announce(&self, command: &mut Command) {
+        self.running.announce(command);
+    }
+}
+
+/// The quick S3 server.
+pub fn light_for_tests(layout: &Layout) -> Result<Option<ForTests>> {
+    ForTests::start(layout, Server::S3Light)
+}
+
+/// A broker.
+pub fn kafka_for_tests(layout: &Layout) -> Result<Option<ForTests>> {
+    ForTests::start(layout, Server::Kafka)
 }
 
 fn test_target(server: Server) -> &'static str {
