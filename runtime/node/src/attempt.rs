@@ -412,14 +412,20 @@ impl<'a> Builder<'a> {
             let Some(restored) = self.restored(&node.uid) else { continue };
             let stays = restored.parallelism == node.parallelism;
             let old: Vec<u32> = if stays { vec![subtask] } else { (0..restored.parallelism).collect() };
-            let at_cut = old.iter().map(|old| restored.watermarks.get(old).copied().unwrap_or(Watermark::MIN));
-            // At the end of event time nothing is late any more, and the sources say it again.
-            let watermark = at_cut.min().filter(|watermark| *watermark < Watermark::MAX).unwrap_or(Watermark::MIN);
-            let handles = old.iter().filter_map(|old| Some((*old, restored.in_flight.get(old)?.clone())));
-            let handles: Vec<_> = handles.collect();
             let parallelism = restored.parallelism;
+            let waiting: Vec<_> = old
+                .into_iter()
+                .map(|old| {
+                    let watermark = restored.watermarks.get(&old).copied().unwrap_or(Watermark::MIN);
+                    (old, watermark, restored.in_flight.get(&old).cloned())
+                })
+                .collect();
             let mut in_flight = vec![];
-            for (old, handle) in handles {
+            for (old, watermark, handle) in waiting {
+                let Some(handle) = handle else {
+                    in_flight.push(SubtaskInFlight { watermark, channels: vec![] });
+                    continue;
+                };
                 let all = self.in_flight(node, old, &handle)?;
                 let max_parallelism = self.around.job.graph.max_parallelism;
                 let taker = Taker { subtask, parallelism: node.parallelism, max_parallelism };
@@ -427,7 +433,7 @@ impl<'a> Builder<'a> {
                 let own = share(&all, old, parallelism, taker, &divisions);
                 in_flight.push(own.map_err(|error| DeployError::fatal(format!("{}: {error}", node.uid)))?);
             }
-            replays.push(NodeReplay { position, replay: Replay::new(watermark, in_flight) });
+            replays.push(NodeReplay { position, replay: Replay::new(in_flight) });
         }
         Ok(replays)
     }

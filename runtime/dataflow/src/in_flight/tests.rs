@@ -38,8 +38,8 @@ fn old(watermark: i64, channels: &[(i64, &str)]) -> SubtaskInFlight {
     SubtaskInFlight { watermark: Watermark(watermark), channels: channels.collect() }
 }
 
-fn replayed(watermark: i64, olds: Vec<SubtaskInFlight>) -> String {
-    let mut replay = Replay::new(Watermark(watermark), olds);
+fn replayed(olds: Vec<SubtaskInFlight>) -> String {
+    let mut replay = Replay::new(olds);
     let mut words = vec![];
     while let Some(step) = replay.next_step() {
         words.push(match step {
@@ -52,25 +52,36 @@ fn replayed(watermark: i64, olds: Vec<SubtaskInFlight>) -> String {
 
 #[test]
 fn rows_keep_their_place_between_watermarks() {
-    assert_eq!(replayed(10, vec![old(10, &[(10, "r1 w20 r2"), (15, "r3 w30 r4")])]), "w10 r1 r3 w15 w20 r2 r4");
+    assert_eq!(replayed(vec![old(10, &[(10, "r1 w20 r2"), (15, "r3 w30 r4")])]), "w10 r1 r3 w15 w20 r2 r4");
     // The slower channel's watermark holds; idle, it holds nothing.
-    assert_eq!(replayed(5, vec![old(5, &[(5, "i r1"), (5, "w40 r2")])]), "w5 w40 r1 r2");
-    assert_eq!(replayed(i64::MIN, vec![]), "");
-    assert_eq!(replayed(7, vec![]), "w7");
+    assert_eq!(replayed(vec![old(5, &[(5, "i r1"), (5, "w40 r2")])]), "w5 w40 r1 r2");
+    assert_eq!(replayed(vec![]), "");
+    assert_eq!(replayed(vec![old(7, &[])]), "w7");
 }
 
 #[test]
 fn the_subtask_furthest_behind_goes_first() {
     let olds = || vec![old(30, &[(30, "r1 w50 r2")]), old(10, &[(10, "r3 w30 r4 w50 r5")])];
-    assert_eq!(replayed(10, olds()), "w10 r3 w30 r1 r4 w50 r2 r5");
+    assert_eq!(replayed(olds()), "w10 r3 w30 r1 r4 w50 r2 r5");
     // One without rows has nothing that could be late.
-    assert_eq!(replayed(10, vec![old(10, &[(10, "w50")]), old(30, &[(30, "r1 w50 r2")])]), "w10 w30 r1 w50 r2");
+    assert_eq!(replayed(vec![old(10, &[(10, "w50")]), old(30, &[(30, "r1 w50 r2")])]), "w10 w30 r1 w50 r2");
+}
+
+#[test]
+fn none_is_left_behind() {
+    // Each had its own source: what the slower one sends next is older than all that the other has seen.
+    let olds = || vec![old(10, &[(10, "r1 w20")]), old(30, &[(30, "r2 w50 r3")])];
+    assert_eq!(replayed(olds()), "w10 r1 w20 r2 r3");
+    let without_rows = |words| vec![old(10, &[(10, words)]), old(30, &[(30, "r1 w50 r2")])];
+    assert_eq!(replayed(without_rows("w40")), "w10 w30 r1 w40 r2");
+    assert_eq!(replayed(without_rows("")), "w10 r1 r2");
+    assert_eq!(replayed(vec![old(10, &[]), old(30, &[(30, "r1 w50 r2")])]), "w10 r1 r2");
 }
 
 #[test]
 fn the_end_of_event_time_is_the_sources_to_say() {
     let text = format!("r1 w{} r2", i64::MAX);
-    assert_eq!(replayed(3, vec![old(3, &[(3, &text)])]), "w3 r1 r2");
+    assert_eq!(replayed(vec![old(3, &[(3, &text)])]), "w3 r1 r2");
 }
 
 /// What old subtasks had: rows with keys, in channels of either kind of input.
@@ -111,7 +122,7 @@ proptest! {
             let taker = Taker { subtask, parallelism, max_parallelism: MAX_PARALLELISM };
             let shares = olds.iter().enumerate();
             let shares = shares.map(|(index, old)| share(old, index as u32, old_parallelism, taker, &divisions).unwrap());
-            let mut replay = Replay::new(Watermark::MIN, shares.collect());
+            let mut replay = Replay::new(shares.collect());
             let mut last = Watermark::MIN;
             while let Some(step) = replay.next_step() {
                 match step {
