@@ -98,6 +98,9 @@ pub enum OperatorError {
     /// same records may pass the next time.
     #[error("{0}")]
     Outside(String),
+    /// Something beside the data that no other try would find otherwise: what is to be opened isn't there, or not allowed.
+    #[error("{0}")]
+    Refused(String),
     /// The reader of the output is gone because the job is being cancelled.
     #[error("cancelled")]
     Cancelled,

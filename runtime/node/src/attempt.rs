@@ -112,7 +112,8 @@ impl DeployError {
     }
 
     fn connector(uid: &OperatorUid, error: ConnectorError) -> Self {
-        DeployError { reason: format!("{uid}: {error}"), is_fatal: false }
+        let is_fatal = matches!(error, ConnectorError::Permanent(_));
+        DeployError { reason: format!("{uid}: {error}"), is_fatal }
     }
 }
 

@@ -145,6 +145,27 @@ fn offsets_are_committed_to_the_group_and_are_where_the_next_job_starts() {
     run.verify().unwrap();
 }
 
+/// Whatever the restart strategy: no restart makes a topic.
+#[test]
+fn a_topic_that_is_not_there_ends_the_job() {
+    let Some(broker) = Broker::of_tests() else { return };
+    let restart = json!({"exponentialDelay": {}});
+    let runs = ["sources[0].kafka.topics[0]", "sinks[0].kafka.topic"].map(|field| {
+        let name = format!("kafka-no-topic-of-{}", field.split_once('[').expect("a list").0);
+        let run = Run::with_restarts(&broker, &name, &json!({}), &restart);
+        let start = run.start(&Start { parallelism: 2, workers: None, death: None });
+        let running = start.with(["--set", &format!("spec.pipeline.{field}=no-such-topic")]).spawn();
+        (run, running)
+    });
+    for (_run, running) in runs {
+        let failed = running.wait();
+        assert!(failed.status.code().is_some_and(|code| code != 0), "{failed}");
+        for part in ["there is no topic `no-such-topic`", "Create the topic", "no restart can help"] {
+            assert!(failed.stderr.contains(part), "no word of {part}: {failed}");
+        }
+    }
+}
+
 #[test]
 fn plan_asks_the_cluster() {
     let Some(broker) = Broker::of_tests() else { return };

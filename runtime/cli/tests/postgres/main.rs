@@ -65,6 +65,31 @@ fn a_table_is_copied() {
     traffic::verify_copy(&postgres);
 }
 
+/// Whatever the restart strategy: no restart makes a table, or gives a user a right.
+#[test]
+fn what_cannot_be_opened_ends_the_job() {
+    let Some(postgres) = Postgres::start() else { return };
+    traffic::create_tables(&postgres);
+    postgres.psql("CREATE ROLE stranger LOGIN");
+    let scratch = Scratch::new("postgres-refused");
+    let job = traffic::write(&scratch, &postgres, traffic::COMMIT_BY[0]);
+    for (setting, said) in [
+        ("spec.pipeline.sinks[0].postgres.table=nowhere".to_owned(), "nowhere"),
+        (url_of(&postgres, "stranger"), "GRANT INSERT ON public.copied TO it"),
+        (url_of(&postgres, "nobody"), "role \"nobody\" does not exist"),
+    ] {
+        let failed = start(&scratch, &job, 2, 0).with(["--set", &setting, "--from", "none"]).fail();
+        for part in [said, "copied", "no restart can help"] {
+            assert!(failed.stderr.contains(part), "{setting}: no word of {part}: {failed}");
+        }
+    }
+}
+
+fn url_of(postgres: &Postgres, user: &str) -> String {
+    let url = postgres.url().replace("test@", &format!("{user}@"));
+    format!("spec.pipeline.sinks[0].postgres.url.value={url}")
+}
+
 #[test]
 fn killed_at_random() {
     let Some(mut postgres) = Postgres::start() else { return };

@@ -146,11 +146,18 @@ impl Lazy {
 /// What a later try may cure: everything but what the server says of our statements, data and rights.
 fn is_transient(error: &Error) -> bool {
     match error.code() {
-        None => true,
+        None => !is_of_tls(error),
         Some(code) if [SqlState::UNDEFINED_FILE, SqlState::QUERY_CANCELED].contains(code) => true,
         Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => true,
         Some(code) => !["0A", "21", "22", "23", "28", "3D", "3F", "42", "44"].contains(&&code.code()[..2]),
     }
+}
+
+/// A certificate that one side does not believe.
+fn is_of_tls(error: &Error) -> bool {
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let tls = io.and_then(std::io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)))
 }
 
 pub(crate) fn failure(error: &Error) -> ConnectorError {

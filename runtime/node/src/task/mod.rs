@@ -61,7 +61,7 @@ pub(crate) struct TaskFailure {
     /// The node that failed, where it is known.
     pub(crate) node: Option<OperatorUid>,
     pub(crate) reason: String,
-    /// No restart can help: a commit that can never succeed.
+    /// No restart can help: a commit that can never succeed, a topic that isn't there.
     pub(crate) is_fatal: bool,
     /// The data fails it, so that it will again; nothing outside was away.
     pub(crate) is_of_data: bool,

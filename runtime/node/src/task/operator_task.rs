@@ -6,7 +6,7 @@ use crate::kept::Handover;
 use crate::metrics::NodeMetrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use weir_connectors::api::Committable;
+use weir_connectors::api::{Committable, ConnectorError};
 use weir_dataflow::PendingCommits;
 use weir_dataflow::alignment::{Action, Aligner, CancelCause};
 use weir_dataflow::in_flight::{Replay, ReplayStep};
@@ -58,7 +58,11 @@ impl TaskCore {
         let Some(SinkToOpen { uid, metrics, open }) = self.sink.take() else { return Ok(()) };
         let writer = open().map_err(|error| {
             self.failed_in = Some(uid.clone());
-            OperatorError::Outside(error.to_string())
+            match error {
+                // No record has come yet: it is not the data's fault.
+                ConnectorError::Permanent(reason) => OperatorError::Refused(reason),
+                ConnectorError::Transient(reason) => OperatorError::Outside(reason),
+            }
         })?;
         self.nodes.push(ChainNode { uid, metrics, kind: ChainNodeKind::Sink(writer) });
         Ok(())
@@ -221,8 +225,8 @@ impl TaskCore {
             Err(error) => TaskEventKind::Failed(TaskFailure {
                 node: self.failed_in.take(),
                 reason: error.to_string(),
-                is_fatal: false,
-                is_of_data: !matches!(error, OperatorError::Outside(_)),
+                is_fatal: matches!(error, OperatorError::Refused(_)),
+                is_of_data: !matches!(error, OperatorError::Outside(_) | OperatorError::Refused(_)),
             }),
         });
     }

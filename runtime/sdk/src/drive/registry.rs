@@ -51,7 +51,7 @@ impl Operators {
 /// Says of which operator a mistake is told.
 fn in_type<'s>(spec: &'s CustomSpec) -> impl Fn(Error) -> OperatorError + 's {
     |error| match error.into_operator_error() {
-        OperatorError::Failed(reason) | OperatorError::Outside(reason) => {
+        OperatorError::Failed(reason) | OperatorError::Outside(reason) | OperatorError::Refused(reason) => {
             OperatorError::Failed(format!("{}: {reason}", spec.operator_type))
         }
         other => OperatorError::Failed(format!("{}: {other}", spec.operator_type)),

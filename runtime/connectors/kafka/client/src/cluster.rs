@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const BOOTSTRAP: i32 = -1;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Brokers learn of a topic one after the other, and of all topics anew when they start.
+const NEW_TOPIC_PATIENCE: Duration = Duration::from_secs(3);
 /// Of the kind that a config resource is.
 const BROKER_RESOURCE: i8 = 4;
 const TOPIC_RESOURCE: i8 = 2;
@@ -78,6 +80,22 @@ impl Cluster {
         self.metadata(Some(vec![topic]))?;
         let known = self.topics.get(name).map(|(_, topic)| topic.clone());
         known.ok_or_else(|| KafkaError::broker(ResponseError::UnknownTopicOrPartition, format!("topic `{name}`")))
+    }
+
+    /// As `topic`, of one that has to be there: what may pass is waited for.
+    ///
+    /// # Errors
+    /// `NoTopic` once the brokers have had the time to learn of a topic that was just made.
+    pub fn existing_topic(&mut self, name: &str, patience: Duration) -> Result<Topic> {
+        let began = Instant::now();
+        retry(patience, || {
+            self.topic(name).map_err(|error| match error.code() {
+                Some(ResponseError::UnknownTopicOrPartition) if began.elapsed() >= NEW_TOPIC_PATIENCE => {
+                    KafkaError::NoTopic(name.to_owned())
+                }
+                _ => error,
+            })
+        })
     }
 
     /// All topics that we may see.
@@ -311,8 +329,8 @@ impl Cluster {
                     self.connections.insert(BOOTSTRAP, connection);
                     return Ok(BOOTSTRAP);
                 }
-                Err(error @ (KafkaError::Unusable(_) | KafkaError::Broker { .. })) => return Err(error),
-                Err(error) => reasons.push(error.to_string()),
+                Err(error @ KafkaError::Connection(_)) => reasons.push(error.to_string()),
+                Err(error) => return Err(error),
             }
         }
         Err(KafkaError::Connection(reasons.join("; ")))
@@ -328,7 +346,7 @@ impl Cluster {
 }
 
 /// Repeats what may go well the next time, with pauses that grow, until `patience` is over.
-pub(crate) fn retry<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn retry<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let started = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {

@@ -12,6 +12,9 @@ pub enum KafkaError {
     /// What a broker answered.
     #[error("{what}: {code} (Kafka error {})", .code.code())]
     Broker { code: ResponseError, what: String },
+    /// Asked for again and again, and nobody has heard of it.
+    #[error("there is no topic `{0}` (UnknownTopicOrPartition)")]
+    NoTopic(String),
     /// Will be the same however often it is tried.
     #[error("{0}")]
     Unusable(String),
@@ -25,6 +28,7 @@ impl KafkaError {
     pub fn code(&self) -> Option<ResponseError> {
         match self {
             KafkaError::Broker { code, .. } => Some(*code),
+            KafkaError::NoTopic(_) => Some(ResponseError::UnknownTopicOrPartition),
             KafkaError::Connection(_) | KafkaError::Unusable(_) => None,
         }
     }
@@ -34,7 +38,7 @@ impl KafkaError {
         match self {
             KafkaError::Connection(_) => true,
             KafkaError::Broker { code, .. } => code.is_retriable() || *code == ResponseError::ConcurrentTransactions,
-            KafkaError::Unusable(_) => false,
+            KafkaError::NoTopic(_) | KafkaError::Unusable(_) => false,
         }
     }
 

@@ -18,7 +18,7 @@ mod sasl;
 mod tls;
 mod transactions;
 
-pub use cluster::{Cluster, Partition, Topic};
+pub use cluster::{Cluster, Partition, Topic, retry};
 pub use compression::Compression;
 pub use consumer::{FetchPosition, Fetched, Isolation, StartAt};
 pub use error::{KafkaError, Result};

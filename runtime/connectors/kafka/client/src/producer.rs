@@ -91,7 +91,7 @@ impl Producer {
         identity: ProducerIdentity,
         transaction: Option<InTransaction>,
     ) -> Result<Self> {
-        let found = retry(options.delivery_timeout, || cluster.topic(topic))?;
+        let found = cluster.existing_topic(topic, options.delivery_timeout)?;
         let partitions = found.partitions.iter().map(|_| PartitionState::default()).collect();
         let (in_flight, acknowledged) = (BTreeMap::new(), Acknowledged::default());
         let topic = topic.to_owned();

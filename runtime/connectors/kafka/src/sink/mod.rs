@@ -90,7 +90,7 @@ impl Sink for KafkaSink {
         let (config, options) = (Arc::clone(&self.config), self.options.clone());
         Ok(match self.config.delivery {
             Delivery::ExactlyOnce => {
-                Box::new(writer::TransactionalWriter::new(config, options, layout, &context, Arc::clone(&self.pool)))
+                Box::new(writer::TransactionalWriter::open(config, options, layout, &context, Arc::clone(&self.pool))?)
             }
             Delivery::AtLeastOnce | Delivery::Upsert => {
                 Box::new(writer::FlushingWriter::open(&config, options, layout, &context)?)

@@ -101,17 +101,18 @@ pub(super) struct TransactionalWriter {
 }
 
 impl TransactionalWriter {
-    pub(super) fn new(
+    /// Takes its first transactional id at once: what can't be written to is found out before a record comes.
+    pub(super) fn open(
         config: Arc<KafkaSinkConfig>,
         options: ProducerOptions,
         layout: Layout,
         context: &SinkContext,
         pool: Arc<Pool>,
-    ) -> Self {
+    ) -> Result<Self, ConnectorError> {
         let prefix = ids::prefix(config.transactional_id_prefix.as_deref(), &context.job_uid, &context.name);
         let ids = ids::of_subtask(&prefix, context.epoch, context.attempt_number, context.subtask);
         pool.clear(&ids);
-        TransactionalWriter {
+        let mut writer = TransactionalWriter {
             config,
             options,
             step: context.name.clone(),
@@ -122,7 +123,9 @@ impl TransactionalWriter {
             used: 0,
             current: None,
             pending: BTreeMap::new(),
-        }
+        };
+        writer.current = Some(writer.next_producer()?);
+        Ok(writer)
     }
 
     /// A producer whose id has no transaction that waits.

@@ -5,7 +5,7 @@ use crate::settings::PATIENCE;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use weir_connectors::api::{ConnectorError, SplitState};
-use weir_kafka_client::{Cluster, Isolation, Result, StartAt, Topic};
+use weir_kafka_client::{Cluster, Isolation, Result, StartAt, Topic, retry};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A partition, and what of it is to be read.
@@ -40,6 +40,14 @@ pub(super) fn owner(topic: &str, partition: i32, parallelism: u32) -> u32 {
 /// A topic's name holds no colon.
 pub(super) fn split_name(topic: &str, partition: i32) -> String {
     format!("{topic}:{partition}")
+}
+
+/// The topics that a reader begins with.
+pub(super) fn topics_at_start(cluster: &mut Cluster, wanted: &Topics) -> Result<Vec<Topic>> {
+    match wanted {
+        Topics::Names(names) => names.iter().map(|name| cluster.existing_topic(name, PATIENCE)).collect(),
+        Topics::Pattern(_) => retry(PATIENCE, || topics(cluster, wanted)),
+    }
 }
 
 /// The topics that there are now.

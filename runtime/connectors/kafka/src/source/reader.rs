@@ -56,7 +56,7 @@ impl KafkaReader {
         // What a checkpoint doesn't know has come since: it is read from its beginning.
         let start = if restored.is_empty() { config.start } else { Start::Earliest };
         let mut splits = vec![];
-        for topic in partitions::topics(&mut cluster, &config.topics).map_err(failed)? {
+        for topic in partitions::topics_at_start(&mut cluster, &config.topics).map_err(failed)? {
             let mut new = vec![];
             for partition in topic.partitions.iter().map(|partition| partition.partition) {
                 if owner(&topic.name, partition, context.parallelism) != context.subtask {
