@@ -1,15 +1,15 @@
 //! The control of a job over its workers, pure: the coordinator and the rollout together, and what stands between
 //! them. What a coordinator's process does beside this is to carry messages, to wait, and to read and write storage.
-//! The simulator drives this; the node's runner decides the same beside what it shows, and is to be built on it.
+//! The node's runner and the simulator drive the same.
 //!
 //! Every word of a worker carries the fence of the attempt that it speaks of; one of another attempt changes nothing.
 
 use crate::{
-    Acknowledged, Command, Config, Coordinator, Event, ObjectBytes, Outcome, Phase, Placement, RegisteredWorker,
-    RequestId, RescaleAnswer, Rollout, RolloutStep,
+    Acknowledged, Command, Config, Coordinator, Event, LeftRunning, ObjectBytes, Outcome, Phase, Placement,
+    RegisteredWorker, RequestId, RescaleAnswer, Rollout, RolloutStep,
 };
-use std::collections::{BTreeMap, VecDeque};
-use weir_model::{Barrier, CheckpointId, CommitPermit, Epoch, Fence, SubtaskId, WorkerId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use weir_model::{AttemptNumber, Barrier, CheckpointId, CommitPermit, Durable, Epoch, Fence, SubtaskId, WorkerId};
 
 /// What reaches the control of a job. `P`: what a task keeps for a checkpoint; `O`: an object that a worker wrote.
 #[derive(Clone, Debug)]
@@ -31,6 +31,12 @@ pub enum JobEvent<P, O> {
         fence: Fence,
         result: Result<(), DeployFailure>,
     },
+    /// What runs on the worker goes on under this fence; or why it cannot.
+    Adopted {
+        worker: WorkerId,
+        fence: Fence,
+        result: Result<Adopted, String>,
+    },
     /// None of the attempt's tasks runs on the worker any more.
     Stopped {
         worker: WorkerId,
@@ -49,13 +55,38 @@ pub enum JobEvent<P, O> {
         fence: Fence,
         result: Result<AttemptShape, DeployFailure>,
     },
-    /// Sinks stand exactly where the attempt starts.
+    /// Sinks stand exactly where the attempt starts; with the number of the log's entry under which they were settled.
     Settled {
         fence: Fence,
-        result: Result<(), DeployFailure>,
+        result: Result<u64, DeployFailure>,
     },
     /// What the coordinator takes as it is.
     Job(Event<P>),
+}
+
+/// What a worker goes on with under another coordinator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// Sources that have come to their end.
+    pub ended: Vec<SubtaskId>,
+    /// Checkpoints that were triggered there and have neither completed nor been given up.
+    pub under_way: Vec<CheckpointId>,
+    /// The highest checkpoint that was ever triggered there.
+    pub highest: Option<CheckpointId>,
+}
+
+/// An attempt of the coordinator before this one that may still run, and can be gone on with then.
+#[derive(Clone, Debug)]
+pub struct Inherited {
+    pub left_running: LeftRunning,
+    /// What it has to have for that: the tasks that the job's own spec says.
+    pub shape: AttemptShape,
+    /// The checkpoint that it stands on: its commit may not have been told to everybody.
+    pub stands_on: Option<Durable<CheckpointId>>,
+    /// The oldest checkpoint that its tasks may still build on.
+    pub oldest: Option<CheckpointId>,
+    /// This coordinator's own entry of the log, under which it is gone on with.
+    pub opening: u64,
 }
 
 /// Why an attempt could not be started.
@@ -126,9 +157,16 @@ pub enum JobCommand<P, O> {
 /// What a worker is told, beside `Prepare`.
 #[derive(Clone, Debug)]
 pub enum WorkerOrder {
-    /// Every worker has made its tasks: let records flow.
+    /// Every worker has made its tasks: let records flow. `opening`: the log's entry under which sinks were settled.
     Start {
         fence: Fence,
+        opening: u64,
+    },
+    /// Another coordinator has the job, and goes on with the attempt that runs there. Answered by `Adopted`.
+    Adopt {
+        from: Fence,
+        fence: Fence,
+        opening: u64,
     },
     /// Let those of the sources that are there send the barrier. `hold`: and no record behind it until `Resume`.
     Trigger {
@@ -183,6 +221,12 @@ pub struct JobControl<P, O> {
     sources: Vec<SubtaskId>,
     /// Of the attempt; none where the job's own spec says.
     parallelism: Option<u32>,
+    /// What may be gone on with by the first attempt.
+    inherited: Option<Inherited>,
+    /// What workers that go on with it have said.
+    adopted: Vec<Adopted>,
+    /// The log's entry under which sinks were settled, or what was running is gone on with.
+    opening: u64,
     is_deployed: bool,
     /// What workers have written for the checkpoints under way.
     written: BTreeMap<CheckpointId, Vec<O>>,
@@ -194,7 +238,14 @@ pub struct JobControl<P, O> {
 
 impl<P, O> JobControl<P, O> {
     /// `next_checkpoint`: one above the highest in the log. `promised_workers`: how many somebody said will come.
-    pub fn new(config: Config, epoch: Epoch, next_checkpoint: CheckpointId, promised_workers: usize) -> Self {
+    /// `inherited`: what the coordinator before this one may have left running.
+    pub fn new(
+        config: Config,
+        epoch: Epoch,
+        next_checkpoint: CheckpointId,
+        promised_workers: usize,
+        inherited: Option<Inherited>,
+    ) -> Self {
         JobControl {
             coordinator: Coordinator::new(config, epoch, next_checkpoint),
             // What an attempt needs is said when it is located.
@@ -202,6 +253,9 @@ impl<P, O> JobControl<P, O> {
             tasks: vec![],
             sources: vec![],
             parallelism: None,
+            inherited,
+            adopted: vec![],
+            opening: 0,
             is_deployed: false,
             written: BTreeMap::new(),
             confirmed: BTreeMap::new(),
@@ -244,6 +298,11 @@ impl<P, O> JobControl<P, O> {
     /// Of what is kept on workers' disks, only these objects are of use.
     pub fn retain_held(&mut self, is_needed: impl Fn(&str) -> bool) {
         self.rollout.retain_held(is_needed);
+    }
+
+    /// These workers, and no others, are about to go.
+    pub fn leave(&mut self, workers: BTreeSet<WorkerId>) {
+        self.rollout.leave(workers);
     }
 
     /// When a `Tick` is due, if nothing else happens before.
@@ -290,6 +349,14 @@ impl<P, O> JobControl<P, O> {
                 Ok(()) => self.rollout.prepared(fence, worker),
                 Err(DeployFailure { reason, is_fatal }) => self.rollout.not_prepared(fence, reason, is_fatal),
             },
+            JobEvent::Adopted { worker, fence, result } => match result {
+                Ok(_) if fence != self.coordinator.fence() => vec![],
+                Ok(adopted) => {
+                    self.adopted.push(adopted);
+                    self.rollout.adopted(fence, worker)
+                }
+                Err(reason) => self.rollout.not_adopted(fence, reason),
+            },
             JobEvent::Stopped { worker, fence } => self.rollout.stopped(fence, worker),
             JobEvent::Located { fence, result } => match result {
                 Ok(_) if fence != self.coordinator.fence() => vec![],
@@ -302,7 +369,11 @@ impl<P, O> JobControl<P, O> {
                 Err(DeployFailure { reason, is_fatal }) => self.rollout.not_located(fence, reason, is_fatal),
             },
             JobEvent::Settled { fence, result } => match result {
-                Ok(()) => self.rollout.settled(fence),
+                Ok(_) if fence != self.coordinator.fence() => vec![],
+                Ok(opening) => {
+                    self.opening = opening;
+                    self.rollout.settled(fence)
+                }
                 Err(DeployFailure { reason, is_fatal }) => self.rollout.not_settled(fence, reason, is_fatal),
             },
             JobEvent::Acknowledged { fence, checkpoint, object, snapshots } => {
@@ -342,12 +413,16 @@ impl<P, O> JobControl<P, O> {
                 RolloutStep::Dismiss { worker, fence } => {
                     out.push(JobCommand::Tell { workers: vec![worker], order: WorkerOrder::Stop { fence } });
                 }
-                RolloutStep::Adopt { .. } | RolloutStep::Adopted { .. } => {
-                    unreachable!("the attempt began with nothing to go on with")
+                RolloutStep::Adopt { fence, from, workers } => {
+                    self.adopted.clear();
+                    let opening = self.opening;
+                    out.push(JobCommand::Tell { workers, order: WorkerOrder::Adopt { from, fence, opening } });
                 }
+                RolloutStep::Adopted { fence, workers } => events.extend(self.adopted(fence, &workers, out)),
                 RolloutStep::Settle { fence } => out.push(JobCommand::Settle { fence }),
                 RolloutStep::Start { fence, workers } => {
-                    out.push(JobCommand::Tell { workers, order: WorkerOrder::Start { fence } });
+                    let opening = self.opening;
+                    out.push(JobCommand::Tell { workers, order: WorkerOrder::Start { fence, opening } });
                     self.is_deployed = true;
                     self.confirmed.clear();
                     let (tasks, sources) = (self.tasks.clone(), self.sources.clone());
@@ -378,6 +453,35 @@ impl<P, O> JobControl<P, O> {
         events
     }
 
+    /// Workers go on with what ran. The dead coordinator's last words are said again, or taken back: the commit of the
+    /// last checkpoint, those that were under way, and a stop that held sources.
+    fn adopted(&mut self, fence: Fence, workers: &[WorkerId], out: &mut Vec<JobCommand<P, O>>) -> Vec<Event<P>> {
+        let Some(Inherited { stands_on, oldest, .. }) = self.inherited.take() else { return vec![] };
+        let mut tell = |order| out.push(JobCommand::Tell { workers: workers.to_vec(), order });
+        let last = stands_on.as_ref().map(|checkpoint| *checkpoint.get());
+        self.last_completed = last;
+        // Until they say otherwise: retention leaves all that they may build on.
+        let oldest = oldest.map(|oldest| self.tasks.iter().map(move |task| (task.clone(), oldest)));
+        self.confirmed = oldest.into_iter().flatten().collect();
+        if let Some(checkpoint) = &stands_on {
+            tell(WorkerOrder::Commit(CommitPermit::for_durable(checkpoint, fence)));
+        }
+        let adopted = std::mem::take(&mut self.adopted);
+        let under_way: BTreeSet<CheckpointId> =
+            adopted.iter().flat_map(|part| part.under_way.iter().copied()).collect();
+        for checkpoint in under_way.into_iter().filter(|checkpoint| Some(*checkpoint) > last) {
+            tell(WorkerOrder::CancelCheckpoint { fence, checkpoint });
+        }
+        tell(WorkerOrder::Resume { fence });
+        self.is_deployed = true;
+        let highest = adopted.iter().filter_map(|part| part.highest).chain(last).max();
+        let next_checkpoint = highest.map_or(CheckpointId(1), CheckpointId::next);
+        let (tasks, sources) = (self.tasks.clone(), self.sources.clone());
+        let ended = adopted.into_iter().flat_map(|part| part.ended);
+        let ended = ended.map(|task| Event::EndOfInput { fence, task });
+        std::iter::once(Event::Adopted { fence, tasks, sources, next_checkpoint }).chain(ended).collect()
+    }
+
     /// Carries out what the coordinator says, or passes it on; returns what it is to know of that.
     fn carry_out(
         &mut self,
@@ -391,8 +495,7 @@ impl<P, O> JobControl<P, O> {
             match command {
                 Command::Deploy { fence, parallelism } => {
                     self.parallelism = parallelism;
-                    // What a coordinator before this one left running is ended, not gone on with.
-                    let steps = self.rollout.begin(fence, None, now_ms);
+                    let steps = self.begin(fence, now_ms);
                     events.extend(self.take_steps(steps, random, out));
                 }
                 Command::Trigger { fence, checkpoint, kind, is_unaligned, sources: _, hold } => {
@@ -436,6 +539,19 @@ impl<P, O> JobControl<P, O> {
             }
         }
         events
+    }
+
+    fn begin(&mut self, fence: Fence, now_ms: u64) -> Vec<RolloutStep> {
+        // What was left running is gone on with by the first attempt, or never.
+        if fence.attempt > AttemptNumber(1) {
+            self.inherited = None;
+        }
+        let Some(Inherited { left_running, shape, opening, .. }) = &self.inherited else {
+            return self.rollout.begin(fence, None, now_ms);
+        };
+        (self.tasks, self.sources, self.opening) = (shape.tasks.clone(), shape.sources.clone(), *opening);
+        self.rollout.needs(shape.slots);
+        self.rollout.begin(fence, Some(*left_running), now_ms)
     }
 
     /// To every worker that runs a part of the attempt.

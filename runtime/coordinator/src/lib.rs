@@ -19,7 +19,7 @@ mod rollout;
 
 pub use command::{Acknowledged, Command, Outcome, RescaleAnswer};
 pub use config::{CheckpointConfig, CheckpointMode, Config};
-pub use control::{AttemptShape, DeployFailure, JobCommand, JobControl, JobEvent, WorkerOrder};
+pub use control::{Adopted, AttemptShape, DeployFailure, Inherited, JobCommand, JobControl, JobEvent, WorkerOrder};
 pub use event::{Event, RequestId, StopMode};
 pub use history::{AttemptRecord, AttemptResult, History, RestartRecord};
 pub use job::{Coordinator, Phase, Then};

@@ -10,19 +10,8 @@ use crate::task::{TaskEvent, TaskEventKind};
 use crate::worker::{EventSink, WorkerEvent};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use weir_coordinator::RunningAttempt;
+use weir_coordinator::{Adopted, RunningAttempt};
 use weir_model::{CheckpointId, Fence, SubtaskId, WorkerId};
-
-/// What a worker goes on with under another coordinator.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Adopted {
-    /// Sources that have come to their end.
-    pub(crate) ended: Vec<SubtaskId>,
-    /// Checkpoints that were triggered here and have neither completed nor been given up.
-    pub(crate) under_way: Vec<CheckpointId>,
-    /// The highest checkpoint that was ever triggered here.
-    pub(crate) highest: Option<CheckpointId>,
-}
 
 /// Of one worker process.
 #[derive(Default)]

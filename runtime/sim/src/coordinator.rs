@@ -11,8 +11,8 @@ use rand::Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_coordinator::{
-    AttemptShape, DeployFailure, Event, JobCommand, JobControl, JobEvent, Outcome, Phase, RegisteredWorker, RequestId,
-    StopMode, WorkerOrder,
+    DeployFailure, Event, Inherited, JobCommand, JobControl, JobEvent, Outcome, Phase, RegisteredWorker, RequestId,
+    RunningAttempt, StopMode, WorkerOrder,
 };
 use weir_model::{CheckpointId, CommitPermit, Durable, Epoch, Fence, WorkerId};
 use weir_snapshot::ObjectRef;
@@ -32,6 +32,7 @@ pub(crate) enum CoordinatorInput {
     Opened {
         epoch: Epoch,
         next_checkpoint: CheckpointId,
+        inherited: Option<Inherited>,
     },
     /// The job was at its end before.
     AlreadyFinished,
@@ -44,7 +45,7 @@ pub(crate) enum CoordinatorInput {
     },
     Settled {
         fence: Fence,
-        result: Result<(), DeployFailure>,
+        result: Result<u64, DeployFailure>,
     },
     Appended {
         checkpoint: Durable<CheckpointId>,
@@ -85,7 +86,7 @@ pub(crate) struct CoordinatorProcess {
     links: BTreeMap<WorkerId, ConnectionId>,
     peers: BTreeMap<WorkerId, Pid>,
     /// Workers that came before the log was open.
-    early: Vec<(ConnectionId, u32)>,
+    early: Vec<(ConnectionId, u32, Option<RunningAttempt>)>,
     next_worker: u32,
     next_request: u64,
     woken_at_ms: Option<u64>,
@@ -125,8 +126,8 @@ impl CoordinatorProcess {
 
     pub(crate) fn on(&mut self, input: CoordinatorInput, world: &mut World) -> Result<(), String> {
         let event = match input {
-            CoordinatorInput::Opened { epoch, next_checkpoint } => {
-                self.opened(epoch, next_checkpoint, world);
+            CoordinatorInput::Opened { epoch, next_checkpoint, inherited } => {
+                self.opened(epoch, next_checkpoint, inherited, world);
                 return Ok(());
             }
             CoordinatorInput::NotOpened { reason } => return world.coordinator_ended(self.pid, Err(reason)),
@@ -137,7 +138,7 @@ impl CoordinatorProcess {
             CoordinatorInput::Message { connection, message } => self.message(connection, message, world),
             CoordinatorInput::ConnectionLost { connection, reason } => {
                 let worker = self.links.iter().find(|(_, own)| **own == connection).map(|(worker, _)| *worker);
-                self.early.retain(|(early, _)| *early != connection);
+                self.early.retain(|(early, ..)| *early != connection);
                 worker.map(|worker| {
                     self.links.remove(&worker);
                     JobEvent::WorkerLost { worker, reason: reason.to_owned() }
@@ -151,8 +152,7 @@ impl CoordinatorProcess {
             CoordinatorInput::Located { fence, result } => {
                 let result = result.map(|restore| {
                     self.restore = restore;
-                    let (tasks, sources) = job::subtasks(self.parallelism);
-                    AttemptShape { tasks, sources, slots: self.parallelism, wanted: vec![] }
+                    job::shape(self.parallelism)
                 });
                 Some(JobEvent::Located { fence, result })
             }
@@ -196,16 +196,16 @@ impl CoordinatorProcess {
         Ok(())
     }
 
-    fn opened(&mut self, epoch: Epoch, next_checkpoint: CheckpointId, world: &mut World) {
-        let promised_workers = world.scenario.workers as usize;
-        let mut control = JobControl::new(world.scenario.config.clone(), epoch, next_checkpoint, promised_workers);
+    fn opened(&mut self, epoch: Epoch, next_checkpoint: CheckpointId, inherited: Option<Inherited>, world: &mut World) {
+        let (config, promised_workers) = (world.scenario.config.clone(), world.scenario.workers as usize);
+        let mut control = JobControl::new(config, epoch, next_checkpoint, promised_workers, inherited);
         let (pid, parallelism) = (self.pid, self.parallelism);
         world.note(|| format!("{pid} has epoch {epoch}, at parallelism {parallelism}"));
         let commands = control.start(self.clock.now_ms(), world.random.random());
         self.control = Some(control);
         self.carry_out(commands, world);
-        for (connection, slots) in std::mem::take(&mut self.early) {
-            if let Some(event) = self.register(connection, slots, world)
+        for (connection, slots, running) in std::mem::take(&mut self.early) {
+            if let Some(event) = self.register(connection, slots, running, world)
                 && let Some(control) = self.control.as_mut()
             {
                 let commands = control.on(event, self.clock.now_ms(), world.random.random());
@@ -219,6 +219,7 @@ impl CoordinatorProcess {
         &mut self,
         connection: ConnectionId,
         slots: u32,
+        running: Option<RunningAttempt>,
         world: &mut World,
     ) -> Option<JobEvent<TaskSnapshot, ObjectRef>> {
         let process = world.worker_of(connection)?;
@@ -229,7 +230,7 @@ impl CoordinatorProcess {
         world.send(connection, self.pid, Message::Registered { worker });
         Some(JobEvent::WorkerRegistered {
             worker,
-            registered: RegisteredWorker { slots, ..RegisteredWorker::default() },
+            registered: RegisteredWorker { slots, running, ..RegisteredWorker::default() },
         })
     }
 
@@ -240,11 +241,11 @@ impl CoordinatorProcess {
         world: &mut World,
     ) -> Option<JobEvent<TaskSnapshot, ObjectRef>> {
         match message {
-            Message::Register { slots } if self.control.is_none() => {
-                self.early.push((connection, slots));
+            Message::Register { slots, running } if self.control.is_none() => {
+                self.early.push((connection, slots, running));
                 None
             }
-            Message::Register { slots } => self.register(connection, slots, world),
+            Message::Register { slots, running } => self.register(connection, slots, running, world),
             Message::Word(word) => {
                 // What comes from a worker that was given up counts no more.
                 let worker = self.links.iter().find(|(_, own)| **own == connection).map(|(worker, _)| *worker)?;
@@ -259,6 +260,7 @@ impl CoordinatorProcess {
         let job = JobEvent::Job;
         match word {
             WorkerWord::Prepared { fence, result } => JobEvent::Prepared { worker, fence, result },
+            WorkerWord::Adopted { fence, result } => JobEvent::Adopted { worker, fence, result },
             WorkerWord::Stopped { fence } => JobEvent::Stopped { worker, fence },
             WorkerWord::Acknowledged { fence, checkpoint, object, snapshots } => {
                 let (fence, checkpoint) = match (world.bug, self.control.as_ref().map(JobControl::coordinator)) {
@@ -298,6 +300,9 @@ impl CoordinatorProcess {
                     }
                 }
                 JobCommand::Tell { workers, order } => {
+                    if let WorkerOrder::Adopt { from, .. } = &order {
+                        world.adopted(self.pid, *from);
+                    }
                     for worker in workers {
                         self.tell(worker, Message::Order(order.clone()), world);
                     }

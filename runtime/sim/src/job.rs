@@ -6,6 +6,7 @@ use arrow::datatypes::{DataType, Field, Int8Type, Int64Type, Schema, SchemaRef, 
 use arrow::record_batch::RecordBatch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use weir_coordinator::AttemptShape;
 use weir_dataflow::{NoCustomOperators, Operator, OperatorError, factory};
 use weir_model::change::change_kind_field;
 use weir_model::graph::{
@@ -68,10 +69,16 @@ pub(crate) fn sink_uid() -> OperatorUid {
 }
 
 /// The subtasks, the sources first. The aggregate's have the sink's chained to them.
-pub(crate) fn subtasks(parallelism: u32) -> (Vec<SubtaskId>, Vec<SubtaskId>) {
+fn subtasks(parallelism: u32) -> (Vec<SubtaskId>, Vec<SubtaskId>) {
     let of = |operator: OperatorUid| (0..parallelism).map(move |index| SubtaskId { operator: operator.clone(), index });
     let sources: Vec<_> = of(source_uid()).collect();
     (sources.iter().cloned().chain(of(aggregate_uid())).collect(), sources)
+}
+
+/// The tasks of an attempt.
+pub(crate) fn shape(parallelism: u32) -> AttemptShape {
+    let (tasks, sources) = subtasks(parallelism);
+    AttemptShape { tasks, sources, slots: parallelism, wanted: vec![] }
 }
 
 impl Job {

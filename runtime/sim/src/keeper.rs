@@ -4,7 +4,7 @@
 use crate::bugs::Bug;
 use crate::coordinator::CoordinatorInput;
 use crate::external::External;
-use crate::job::{JOB_UID, aggregate_uid, sink_uid, source_uid};
+use crate::job::{JOB_UID, aggregate_uid, shape, sink_uid, source_uid};
 use crate::messages::{RestoreFrom, TaskSnapshot};
 use crate::scenario::Scenario;
 use crate::storage::SimStorage;
@@ -17,9 +17,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use weir_coordinator::{Acknowledged, DeployFailure, Outcome, RequestId};
+use weir_coordinator::{Acknowledged, DeployFailure, Inherited, LeftRunning, Outcome, RequestId};
 use weir_model::{AttemptNumber, CheckpointId, CommitPermit, Durable, Epoch, Fence, StateSchema, SubtaskId};
-use weir_snapshot::log::{CloseReason, Completion, Opened, RestorePoint};
+use weir_snapshot::log::{Began, CloseReason, Completion, Opened, RestorePoint};
 use weir_snapshot::retention::SweepScope;
 use weir_snapshot::savepoint::{SavepointManifest, SavepointOperator, SavepointReader, SavepointWriter, state_columns};
 use weir_snapshot::{
@@ -72,7 +72,8 @@ pub(crate) async fn keep(keeping: Keeping, savepoint: Option<String>, mut reques
         Err(OpenError::Refused(AtItsEnd)) => return say(CoordinatorInput::AlreadyFinished),
         Err(OpenError::Log(error)) => return say(CoordinatorInput::NotOpened { reason: error.to_string() }),
     };
-    say(CoordinatorInput::Opened { epoch: log.epoch(), next_checkpoint: log.next_checkpoint() });
+    let inherited = inherited(&log, keeping.parallelism);
+    say(CoordinatorInput::Opened { epoch: log.epoch(), next_checkpoint: log.next_checkpoint(), inherited });
     let known = log.history().checkpoints().flat_map(|manifest| &manifest.objects);
     let known_objects = known.map(|object| (object.path.clone(), object.clone())).collect();
     let mut keeper = Keeper { keeping: keeping.clone(), log, known_objects, located: None };
@@ -106,6 +107,21 @@ pub(crate) async fn keep(keeping: Keeping, savepoint: Option<String>, mut reques
             }
         }
     }
+}
+
+/// What the coordinator before this one may have left running.
+fn inherited(log: &CommitLog, parallelism: u32) -> Option<Inherited> {
+    let found = log.history().left_running()?;
+    Some(Inherited {
+        left_running: match found.began {
+            Began::Under(opening) => LeftRunning::Under(opening),
+            Began::As(fence) => LeftRunning::As(fence),
+        },
+        shape: shape(parallelism),
+        stands_on: found.stands_on.and_then(|checkpoint| log.proof(checkpoint)),
+        oldest: log.history().checkpoints().next().map(|manifest| manifest.checkpoint),
+        opening: log.history().entries.last()?.number,
+    })
 }
 
 /// The job has finished before.
@@ -147,18 +163,18 @@ impl Keeper {
     }
 
     /// The entry of the log under which the attempt's sinks are settled.
-    async fn begin(&mut self, fence: Fence) -> Result<(), DeployFailure> {
+    async fn begin(&mut self, fence: Fence) -> Result<u64, DeployFailure> {
         if self.keeping.bug == Some(Bug::AbortsNewerEpochs) {
-            return Ok(());
+            return Ok(0);
         }
         let begun = match fence.attempt {
             AttemptNumber(1) => self.log.begin_first_attempt().await,
             _ => self.log.begin_attempt(self.keeping.clock.now_ms()).await,
         };
-        self.owned(begun.map(drop))
+        self.owned(begun)
     }
 
-    fn owned(&self, result: Result<(), LogError>) -> Result<(), DeployFailure> {
+    fn owned<T>(&self, result: Result<T, LogError>) -> Result<T, DeployFailure> {
         result.map_err(|error| {
             if let LogError::Fenced { reason, .. } = &error {
                 self.keeping.post.send(Input::Coordinator(CoordinatorInput::Fenced { by: reason.clone() }));
@@ -195,11 +211,12 @@ impl Keeper {
     }
 
     /// Lets the sink stand exactly where the attempt starts.
-    async fn settle(&mut self, fence: Fence) -> Result<(), DeployFailure> {
+    async fn settle(&mut self, fence: Fence) -> Result<u64, DeployFailure> {
         let located = self.located.take().filter(|located| located.fence == fence);
         let located = located.ok_or_else(|| fatal("nothing is located".to_owned()))?;
-        self.begin(fence).await?;
-        self.settle_sink(fence, located.proof.as_ref(), located.subtasks).await
+        let opening = self.begin(fence).await?;
+        self.settle_sink(fence, located.proof.as_ref(), located.subtasks).await?;
+        Ok(opening)
     }
 
     fn restore_point(&self) -> Option<RestorePoint> {

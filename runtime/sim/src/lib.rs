@@ -37,6 +37,8 @@ pub struct Summary {
     pub checkpoints: u64,
     /// Coordinators that were started.
     pub coordinators: u64,
+    /// Of those, the ones that went on with what ran.
+    pub adoptions: u64,
     /// Calls to the storage that failed.
     pub storage_faults: u64,
     /// Rows that the sink made visible.
@@ -46,11 +48,12 @@ pub struct Summary {
 impl Summary {
     /// Over several runs.
     pub fn add(&mut self, other: &Summary) {
-        let Summary { events, virtual_ms, checkpoints, coordinators, storage_faults, rows } = *other;
+        let Summary { events, virtual_ms, checkpoints, coordinators, adoptions, storage_faults, rows } = *other;
         self.events += events;
         self.virtual_ms += virtual_ms;
         self.checkpoints += checkpoints;
         self.coordinators += coordinators;
+        self.adoptions += adoptions;
         self.storage_faults += storage_faults;
         self.rows += rows;
     }

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use weir_coordinator::{DeployFailure, WorkerOrder};
+use weir_coordinator::{Adopted, DeployFailure, RunningAttempt, WorkerOrder};
 use weir_model::{CheckpointId, Fence, SubtaskId, Watermark, WorkerId};
 use weir_snapshot::{CheckpointManifest, ObjectRef};
 use weir_state::KeyedStateHandle;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Register { slots: u32 },
+    Register { slots: u32, running: Option<RunningAttempt> },
     Registered { worker: WorkerId },
     Prepare(Arc<Deployment>),
     Order(WorkerOrder),
@@ -78,6 +78,10 @@ pub(crate) enum WorkerWord {
     Stopped {
         fence: Fence,
     },
+    Adopted {
+        fence: Fence,
+        result: Result<Adopted, String>,
+    },
 }
 
 /// What one task keeps for a checkpoint.
@@ -100,7 +104,13 @@ pub(crate) struct SplitPosition {
 impl Message {
     /// Whether a copy may arrive later, as from a sender that was not sure.
     pub(crate) fn may_come_twice(&self) -> bool {
-        !matches!(self, Message::Register { .. } | Message::Registered { .. } | Message::Goodbye)
+        !matches!(
+            self,
+            Message::Register { .. }
+                | Message::Registered { .. }
+                | Message::Order(WorkerOrder::Adopt { .. })
+                | Message::Goodbye
+        )
     }
 }
 

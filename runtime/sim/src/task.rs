@@ -321,7 +321,11 @@ impl AggregateTask {
                 }
                 out.push(Output::Commit { permit, transactions });
             }
-            Some(Mail::Trigger { .. } | Mail::Resume | Mail::CancelCheckpoint(_)) => {}
+            Some(Mail::CancelCheckpoint(checkpoint)) => {
+                let actions = self.aligner.cancel(checkpoint);
+                self.align(actions, &mut out)?;
+            }
+            Some(Mail::Trigger { .. } | Mail::Resume) => {}
             None => {
                 if let Some((channel, element)) = self.take() {
                     if matches!(element, StreamElement::Batch(_)) {

@@ -1,21 +1,24 @@
 //! A worker's process: it runs the subtasks that are placed on it, and writes what they keep for a checkpoint into
 //! one object, as the node's worker does.
 
+mod making;
+mod standing;
+
 use crate::bugs::Bug;
-use crate::job::{JOB_UID, aggregate_uid, source_uid};
-use crate::keeper::fetch;
-use crate::messages::{Deployment, Message, RestoreFrom, SplitPosition, TaskSnapshot, WorkerWord, fence_name};
-use crate::task::{AggregateTask, IN_FLIGHT, Mail, Output, SourceTask, Task};
+use crate::job::{JOB_UID, aggregate_uid};
+use crate::messages::{Deployment, Message, TaskSnapshot, WorkerWord};
+use crate::task::{IN_FLIGHT, Mail, Output, Task};
 use crate::world::{ConnectionId, Input, Pid, World};
+use making::Making;
 use rand::Rng;
+use standing::Standing;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use weir_coordinator::{DeployFailure, WorkerOrder};
-use weir_model::{CheckpointId, CommitPermit, Fence, KeyGroupRange, StreamElement, SubtaskId, Watermark, WorkerId};
+use weir_coordinator::{Adopted, DeployFailure, WorkerOrder};
+use weir_model::{CheckpointId, CommitPermit, Fence, StreamElement, SubtaskId, WorkerId};
 use weir_snapshot::folder::worker_object_path;
-use weir_snapshot::savepoint::SavepointReader;
-use weir_snapshot::{JobFolder, ObjectPath, ObjectRef, ObjectWriter, OperatorManifest, SubtaskManifest};
-use weir_state::{KeyedState, KeyedStateHandle, SegmentRef, SegmentSink, StateConfig, StateCut, StateError};
+use weir_snapshot::{JobFolder, ObjectRef, ObjectWriter};
+use weir_state::{SegmentRef, SegmentSink, StateCut, StateError};
 
 pub(crate) enum WorkerInput {
     /// Look for the coordinator.
@@ -83,8 +86,8 @@ pub(crate) struct WorkerProcess {
     waiting: VecDeque<Message>,
     /// Commits that were asked for are carried out, whatever becomes of their attempt.
     commits: BTreeMap<(Fence, usize), CommitThread>,
-    /// Attempts that are ended and still commit.
-    ending: BTreeSet<Fence>,
+    /// Attempts that are ended and still commit; and by what fence the coordinator knows them.
+    ending: BTreeMap<Fence, Fence>,
 }
 
 #[derive(Default)]
@@ -95,6 +98,7 @@ struct CommitThread {
 
 struct Attempt {
     deployment: Arc<Deployment>,
+    standing: Standing,
     is_started: bool,
     tasks: Vec<Task>,
     /// When the next step of each task is planned.
@@ -125,7 +129,7 @@ impl WorkerProcess {
             turn: 0,
             waiting: VecDeque::new(),
             commits: BTreeMap::new(),
-            ending: BTreeSet::new(),
+            ending: BTreeMap::new(),
         }
     }
 
@@ -141,9 +145,9 @@ impl WorkerProcess {
                 if self.connection == Some(connection) {
                     let pid = self.pid;
                     world.note(|| format!("{pid} has lost its coordinator: {reason}"));
-                    // With nobody left to command it, the worker ends what it runs, and registers anew.
-                    (self.connection, self.worker, self.attempt, self.preparing) = (None, None, None, None);
-                    self.last_prepared = None;
+                    // It goes on with what it runs, and looks for the next.
+                    (self.connection, self.worker, self.preparing) = (None, None, None);
+                    self.attempt = self.attempt.take().filter(|attempt| attempt.is_started);
                     self.waiting.clear();
                     self.ending.clear();
                     let retry_us = world.random.random_range(100_000..1_000_000);
@@ -174,7 +178,8 @@ impl WorkerProcess {
         match world.connect(self.pid) {
             Some(connection) => {
                 self.connection = Some(connection);
-                world.send(connection, self.pid, Message::Register { slots: self.slots });
+                let running = self.attempt.as_ref().and_then(Attempt::running);
+                world.send(connection, self.pid, Message::Register { slots: self.slots, running });
             }
             None => {
                 let retry_us = world.random.random_range(100_000..1_000_000);
@@ -183,7 +188,11 @@ impl WorkerProcess {
         }
     }
 
-    fn say(&self, word: WorkerWord, world: &mut World) {
+    fn say(&mut self, word: WorkerWord, world: &mut World) {
+        let word = match &mut self.attempt {
+            Some(attempt) => attempt.pass(word),
+            None => word,
+        };
         if let Some(connection) = self.connection {
             world.send(connection, self.pid, Message::Word(word));
         }
@@ -209,35 +218,45 @@ impl WorkerProcess {
 
     fn order(&mut self, order: WorkerOrder, world: &mut World) {
         match order {
-            WorkerOrder::Start { fence } => {
+            WorkerOrder::Start { fence, opening } => {
                 let Some(attempt) = self.attempt.as_mut().filter(|attempt| attempt.deployment.fence == fence) else {
                     return;
                 };
-                attempt.is_started = true;
+                (attempt.is_started, attempt.standing.opening) = (true, opening);
                 for task in 0..attempt.tasks.len() {
                     self.plan_step(fence, task, world);
                 }
             }
+            WorkerOrder::Adopt { from, fence, opening } => self.adopt(from, fence, opening, world),
             WorkerOrder::Trigger { fence, barrier, is_unaligned: false, hold } => {
+                let Some((fence, attempt)) = self.ordered(fence) else { return };
+                attempt.standing.under_way.insert(barrier.checkpoint);
+                attempt.standing.highest = attempt.standing.highest.max(Some(barrier.checkpoint));
                 self.mail(fence, true, &Mail::Trigger { barrier, hold }, world);
             }
             WorkerOrder::Trigger { is_unaligned: true, .. } | WorkerOrder::TurnUnaligned { .. } => {
                 unreachable!("the simulated jobs take aligned checkpoints")
             }
             WorkerOrder::CancelCheckpoint { fence, checkpoint } => {
-                if let Some(attempt) = self.running(fence) {
-                    attempt.objects.remove(&checkpoint);
-                    attempt.given_up.insert(checkpoint);
-                }
-                self.mail(fence, true, &Mail::CancelCheckpoint(checkpoint), world);
+                let Some((fence, attempt)) = self.ordered(fence) else { return };
+                attempt.objects.remove(&checkpoint);
+                attempt.given_up.insert(checkpoint);
+                attempt.standing.under_way.remove(&checkpoint);
+                self.mail(fence, false, &Mail::CancelCheckpoint(checkpoint), world);
             }
-            WorkerOrder::Commit(permit) => self.mail(permit.fence(), false, &Mail::Commit(permit), world),
-            WorkerOrder::Resume { fence } => self.mail(fence, true, &Mail::Resume, world),
-            WorkerOrder::Finish { fence } | WorkerOrder::Stop { fence } => {
-                if self.attempt.as_ref().is_some_and(|attempt| attempt.deployment.fence == fence) {
-                    self.attempt = None;
-                }
-                self.ending.insert(fence);
+            WorkerOrder::Commit(permit) => {
+                let Some((fence, attempt)) = self.ordered(permit.fence()) else { return };
+                attempt.standing.under_way = attempt.standing.under_way.split_off(&permit.checkpoint().next());
+                self.mail(fence, false, &Mail::Commit(permit), world);
+            }
+            WorkerOrder::Resume { fence } => {
+                let Some((fence, _)) = self.ordered(fence) else { return };
+                self.mail(fence, true, &Mail::Resume, world);
+            }
+            WorkerOrder::Finish { fence: outer } | WorkerOrder::Stop { fence: outer } => {
+                let ended = self.attempt.take_if(|attempt| attempt.standing.outer == outer);
+                let fence = ended.map_or(outer, |attempt| attempt.deployment.fence);
+                self.ending.insert(fence, outer);
                 self.end_if_committed(fence, world);
             }
         }
@@ -247,10 +266,34 @@ impl WorkerProcess {
     fn end_if_committed(&mut self, fence: Fence, world: &mut World) {
         let is_busy =
             |((own, _), thread): (&(Fence, usize), &CommitThread)| *own == fence && !thread.requests.is_empty();
-        if self.ending.contains(&fence) && !self.commits.iter().any(is_busy) {
-            self.ending.remove(&fence);
-            self.say(WorkerWord::Stopped { fence }, world);
+        if !self.commits.iter().any(is_busy)
+            && let Some(outer) = self.ending.remove(&fence)
+        {
+            self.say(WorkerWord::Stopped { fence: outer }, world);
         }
+    }
+
+    /// The attempt that runs, if the coordinator knows it by this fence; and that of its tasks.
+    fn ordered(&mut self, outer: Fence) -> Option<(Fence, &mut Attempt)> {
+        let attempt = self.attempt.as_mut().filter(|attempt| attempt.is_started && attempt.standing.outer == outer)?;
+        Some((attempt.deployment.fence, attempt))
+    }
+
+    /// Another coordinator goes on with what runs here.
+    fn adopt(&mut self, from: Fence, fence: Fence, opening: u64, world: &mut World) {
+        let result = match self.ordered(from) {
+            None => Err("the attempt does not run here any more".to_owned()),
+            Some((_, Attempt { standing, .. })) => match &standing.failure {
+                Some(failure) => Err(failure.clone()),
+                None => {
+                    (standing.outer, standing.opening) = (fence, opening);
+                    let (ended, under_way) = (standing.ended.iter().cloned(), standing.under_way.iter().copied());
+                    let (ended, under_way) = (ended.collect(), under_way.collect());
+                    Ok(Adopted { ended, under_way, highest: standing.highest })
+                }
+            },
+        };
+        self.say(WorkerWord::Adopted { fence, result }, world);
     }
 
     fn mail(&mut self, fence: Fence, only_sources: bool, mail: &Mail, world: &mut World) {
@@ -296,9 +339,11 @@ impl WorkerProcess {
 
     fn restored(&mut self, turn: u64, result: Result<Vec<Task>, DeployFailure>, world: &mut World) {
         let Some((_, deployment)) = self.preparing.take_if(|(own, _)| *own == turn) else { return };
+        let Some(worker) = self.worker else { return };
         let fence = deployment.fence;
         let result = result.map(|tasks| {
             self.attempt = Some(Attempt {
+                standing: Standing::new(fence, worker),
                 deployment,
                 is_started: false,
                 planned_us: vec![None; tasks.len()],
@@ -454,15 +499,15 @@ impl WorkerProcess {
         world: &mut World,
     ) {
         let pid = self.pid;
-        let Some(worker) = self.worker else { return };
         let storage = world.storage.of(pid);
         let Some(attempt) = self.running(fence) else { return };
+        let (outer, worker) = (attempt.standing.outer, attempt.standing.own);
         if attempt.tasks.is_empty() || attempt.given_up.contains(&checkpoint) {
             return;
         }
         let task = attempt.tasks[number].id();
         let object = attempt.objects.entry(checkpoint).or_insert_with(|| {
-            let path = worker_object_path(checkpoint, fence, worker.0);
+            let path = worker_object_path(checkpoint, outer, worker.0);
             let (writer, upload) = ObjectWriter::new(folder(&storage), path);
             OpenObject { writer, upload, snapshots: vec![] }
         });
@@ -487,7 +532,7 @@ impl WorkerProcess {
         let post = world.post(pid);
         if world.bug == Some(Bug::AcknowledgesTooEarly) {
             let object = (length > 0).then(|| ObjectRef {
-                path: worker_object_path(checkpoint, fence, worker.0),
+                path: worker_object_path(checkpoint, outer, worker.0),
                 length,
                 crc32c: 0,
             });
@@ -568,117 +613,6 @@ impl WorkerProcess {
                 self.end_if_committed(fence, world);
             }
         }
-    }
-}
-
-/// Makes the tasks that are placed on a worker.
-struct Making<'a> {
-    deployment: &'a Deployment,
-    worker: WorkerId,
-    storage: &'a crate::storage::SimStorage,
-    job: &'a crate::job::Job,
-    bug: Option<Bug>,
-}
-
-impl Making<'_> {
-    async fn tasks(&self) -> Result<Vec<Task>, DeployFailure> {
-        let Deployment { fence, parallelism, slots, .. } = self.deployment;
-        let own: Vec<u32> = (0..*parallelism).filter(|index| slots[*index as usize] == self.worker).collect();
-        let fatal = |reason: String| DeployFailure { reason, is_fatal: true };
-        let savepoint = match &self.deployment.restore {
-            Some(RestoreFrom::Savepoint(uri)) => {
-                let path = ObjectPath::parse(uri).map_err(|error| fatal(error.to_string()))?;
-                let reader = SavepointReader::open(Arc::new(self.storage.clone()), path).await;
-                Some(reader.map_err(|error| DeployFailure { reason: error.to_string(), is_fatal: false })?)
-            }
-            _ => None,
-        };
-        let operators: Vec<(weir_model::OperatorUid, Vec<SubtaskManifest>)> =
-            match (&self.deployment.restore, &savepoint) {
-                (Some(RestoreFrom::Checkpoint(manifest)), _) => {
-                    let part = |operator: &OperatorManifest| (operator.uid.clone(), operator.subtasks.clone());
-                    manifest.operators.iter().map(part).collect()
-                }
-                (_, Some(reader)) => {
-                    let operators = reader.manifest().operators.iter();
-                    operators.map(|operator| (operator.uid.clone(), operator.subtasks.clone())).collect()
-                }
-                _ => vec![],
-            };
-        let subtasks = |uid: weir_model::OperatorUid| {
-            operators.iter().find(|(own, _)| *own == uid).map_or(vec![], |(_, subtasks)| subtasks.clone())
-        };
-        let json = |error: serde_json::Error| fatal(error.to_string());
-        let (mut splits, mut watermark): (Vec<SplitPosition>, Option<Watermark>) = (vec![], None);
-        for subtask in subtasks(source_uid()) {
-            for split in subtask.splits {
-                splits.push(serde_json::from_value(split).map_err(json)?);
-            }
-            if let Some(own) = subtask.operator {
-                let own: Watermark = serde_json::from_value(own).map_err(json)?;
-                watermark = Some(watermark.map_or(own, |least| least.min(own)));
-            }
-        }
-        let handles: Vec<KeyedStateHandle> = subtasks(aggregate_uid())
-            .into_iter()
-            .filter_map(|subtask| subtask.keyed)
-            .map(|keyed| serde_json::from_value(keyed).map_err(json))
-            .collect::<Result<_, _>>()?;
-        let mut tasks = vec![];
-        for index in &own {
-            let source = SourceTask::new(*index, *parallelism, self.job, &splits, watermark, self.bug);
-            tasks.push(Task::Source(Box::new(source)));
-        }
-        for index in &own {
-            let state = self.state(*index, &handles, savepoint.as_ref()).await?;
-            let attempt = fence_name(*fence);
-            let task = AggregateTask::new(*index, *parallelism, self.job, state, attempt, self.bug);
-            tasks.push(Task::Aggregate(Box::new(task.map_err(|error| fatal(error.to_string()))?)));
-        }
-        Ok(tasks)
-    }
-
-    async fn state(
-        &self,
-        index: u32,
-        handles: &[KeyedStateHandle],
-        savepoint: Option<&SavepointReader>,
-    ) -> Result<KeyedState, DeployFailure> {
-        let max_parallelism = self.job.max_parallelism;
-        let key_groups = KeyGroupRange::of_subtask(index, self.deployment.parallelism, max_parallelism);
-        let mut restored_groups = key_groups;
-        if self.bug == Some(Bug::RangeOneTooShort) && key_groups.len() > 1 {
-            restored_groups.last -= 1;
-        }
-        let mut meeting: Vec<KeyedStateHandle> =
-            handles.iter().filter(|handle| handle.key_groups.intersect(&restored_groups).is_some()).cloned().collect();
-        if restored_groups != key_groups {
-            // What the range leaves out reads as empty.
-            for run in meeting.iter_mut().flat_map(|handle| &mut handle.states).flat_map(|state| &mut state.runs) {
-                if let Some(both) = run.key_groups.intersect(&restored_groups) {
-                    run.key_groups = both;
-                }
-            }
-        }
-        let fatal = |error: StateError| DeployFailure { reason: error.to_string(), is_fatal: true };
-        let failed =
-            |error: crate::keeper::FetchError| DeployFailure { is_fatal: !error.is_transient, reason: error.reason };
-        let segments = fetch(&folder(self.storage), &meeting).await.map_err(failed)?;
-        let mut state =
-            KeyedState::open(StateConfig { key_groups, max_parallelism }, &meeting, &segments).map_err(fatal)?;
-        if let Some(reader) = savepoint {
-            let transient = |reason: String| DeployFailure { reason, is_fatal: false };
-            let aggregate = reader.manifest().operators.iter().find(|operator| operator.uid == aggregate_uid());
-            for schema in aggregate.iter().flat_map(|operator| &operator.states).map(|state| &state.schema) {
-                state.import(schema, &[]).map_err(fatal)?;
-                let rows = reader.read_state(&aggregate_uid(), &schema.name, restored_groups);
-                let mut rows = rows.map_err(|error| transient(error.to_string()))?;
-                while let Some(batch) = rows.next().await.map_err(|error| transient(error.to_string()))? {
-                    state.import(schema, batch.columns()).map_err(fatal)?;
-                }
-            }
-        }
-        Ok(state)
     }
 }
 

@@ -7,7 +7,7 @@ use crate::coordinator::{CoordinatorInput, CoordinatorProcess};
 use crate::executor::Executor;
 use crate::external::External;
 use crate::faults::Fault;
-use crate::messages::Message;
+use crate::messages::{Message, fence_name};
 use crate::scenario::Scenario;
 use crate::storage::{Due, SimStorage};
 use crate::worker::{WorkerInput, WorkerProcess};
@@ -143,6 +143,8 @@ pub(crate) struct World {
     pub(crate) faults_on: bool,
     finished: bool,
     pub(crate) coordinators: u64,
+    /// Coordinators that went on with what ran.
+    adoptions: u64,
     pub(crate) events: u64,
 }
 
@@ -184,6 +186,7 @@ impl World {
             faults_on: false,
             finished: false,
             coordinators: 0,
+            adoptions: 0,
             events: 0,
         }
     }
@@ -226,6 +229,7 @@ impl World {
             virtual_ms: self.now_us() / 1000,
             checkpoints: self.checks.checkpoints,
             coordinators: self.coordinators,
+            adoptions: self.adoptions,
             storage_faults: self.storage.shared().faults_injected,
             rows: external.rows,
         }
@@ -468,6 +472,12 @@ impl World {
         }
         self.kill(pid);
         Ok(())
+    }
+
+    /// A coordinator goes on with what the one before it left running.
+    pub(crate) fn adopted(&mut self, pid: Pid, from: Fence) {
+        self.adoptions += 1;
+        self.note(|| format!("{pid} goes on with {}", fence_name(from)));
     }
 
     pub(crate) fn already_finished(&mut self) {

@@ -3,12 +3,11 @@
 use crate::attempt::{DeployError, node_status};
 use crate::job::Job;
 use crate::metrics::{CheckpointFigures, HottestKeyGroups, TimeTotals};
-use crate::standing::Adopted;
 use crate::task::{TaskEvent, TaskEventKind, TaskFailure};
 use crate::worker::{Deployment, RestoreFrom, SubtaskMetrics, WorkerCommand, WorkerEvent};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use weir_coordinator::RunningAttempt;
+use weir_coordinator::{Adopted, RunningAttempt};
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{
     AttemptNumber, Barrier, CheckpointId, CheckpointKind, CommitPermit, Epoch, Fence, OperatorUid, SubtaskId, WorkerId,
