@@ -2,7 +2,7 @@
 
 use crate::storage::{InvalidPath, ObjectPath, Storage};
 use std::sync::Arc;
-use weir_model::{CheckpointId, Fence};
+use weir_model::{CheckpointId, Epoch, Fence};
 
 pub(crate) const LOG_FOLDER: &str = "log";
 pub(crate) const PINNED_FOLDER: &str = "pinned";
@@ -74,14 +74,18 @@ pub(crate) fn is_object_of(path: &ObjectPath, checkpoint: CheckpointId, fence: F
 
 /// The checkpoint that an object was written for; `None` for whatever isn't a checkpoint's object.
 pub fn checkpoint_of_object(path: &ObjectPath) -> Option<CheckpointId> {
+    origin_of_object(path).map(|(checkpoint, _)| checkpoint)
+}
+
+/// The checkpoint that an object was written for, and the epoch in which it was begun.
+pub(crate) fn origin_of_object(path: &ObjectPath) -> Option<(CheckpointId, Epoch)> {
     let (folder, name) = path.as_str().strip_prefix(CHECKPOINT_PREFIX)?.split_once('/')?;
     let id = number(folder)?;
     let (epoch, rest) = name.strip_prefix('e')?.split_once("-a")?;
     let (attempt, worker) = rest.split_once("-worker-")?;
-    number(epoch)?;
     number(attempt)?;
     number(worker.strip_suffix(".data")?)?;
-    Some(CheckpointId(id))
+    Some((CheckpointId(id), Epoch(number(epoch)?)))
 }
 
 /// `pinned/chk-<id>.json`
@@ -100,7 +104,7 @@ fn known(path: String) -> ObjectPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_model::{AttemptNumber, Epoch};
+    use weir_model::AttemptNumber;
 
     #[test]
     fn names() {
@@ -110,6 +114,7 @@ mod tests {
         let object = worker_object_path(CheckpointId(7), fence, 2);
         assert_eq!(object.as_str(), "chk-7/e3-a1-worker-2.data");
         assert_eq!(checkpoint_of_object(&object), Some(CheckpointId(7)));
+        assert_eq!(origin_of_object(&object), Some((CheckpointId(7), Epoch(3))));
         assert!(is_object_of(&object, CheckpointId(7), fence));
         assert!(!is_object_of(&object, CheckpointId(7), Fence { attempt: AttemptNumber(0), ..fence }));
     }

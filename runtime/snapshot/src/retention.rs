@@ -6,14 +6,16 @@ mod model_tests;
 mod tests;
 
 use crate::envelope;
-use crate::folder::{JobFolder, PINNED_FOLDER, checkpoint_of_object, log_entry_number, log_entry_path, pinned_path};
+use crate::folder::{
+    JobFolder, PINNED_FOLDER, checkpoint_of_object, log_entry_number, log_entry_path, origin_of_object, pinned_path,
+};
 use crate::log::{CloseReason, CommitLog, JobHistory, LogEntry, LogError, LogRecord, RestorePoint};
 use crate::manifest::CheckpointManifest;
 use crate::storage::{ObjectPath, Operation, StorageError, list_all};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_model::CheckpointId;
+use weir_model::{CheckpointId, Epoch};
 
 /// Age at which an unfinished write is taken for one that a crash left behind.
 const UNFINISHED_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -79,12 +81,15 @@ fn base_of_epoch(history: &JobHistory, protect_from: CheckpointId) -> Option<u64
     }
 }
 
-/// Which of `candidates` (paths in the job's folder) no retained checkpoint needs.
+/// Which of `candidates` (paths in the job's folder) no retained checkpoint needs. `epoch`: the one that has the job.
 ///
 /// Left alone: whatever isn't a checkpoint's object by its name, and objects of checkpoints after the last completed
-/// one, which may be in the making. A checkpoint that is in the making when a later one completes never completes.
+/// one that this epoch, or a later one, has begun: they may be in the making. Any other checkpoint that is not complete
+/// never will be: one that was in the making when a later one completed, and, whatever its number, one of an earlier
+/// epoch. Such an epoch's workers may write long after it was fenced, and nobody's number need ever come to theirs.
 pub fn deletable<'a>(
     retained: impl IntoIterator<Item = &'a CheckpointManifest>,
+    epoch: Epoch,
     candidates: impl IntoIterator<Item = ObjectPath>,
 ) -> Vec<ObjectPath> {
     let (mut needed, mut last) = (BTreeSet::new(), None);
@@ -94,8 +99,8 @@ pub fn deletable<'a>(
     }
     let candidates = candidates.into_iter().collect::<BTreeSet<_>>();
     let dead = candidates.into_iter().filter(|path| {
-        let checkpoint = checkpoint_of_object(path);
-        checkpoint.is_some() && checkpoint <= last && !needed.contains(path.as_str())
+        let is_over = |(checkpoint, began)| Some(checkpoint) <= last || began < epoch;
+        origin_of_object(path).is_some_and(is_over) && !needed.contains(path.as_str())
     });
     dead.collect()
 }
@@ -146,7 +151,9 @@ impl CommitLog {
         let retained = self.history().checkpoints().chain(&self.garbage.pinned);
         let of_trimmed = self.garbage.trimmed.iter().filter_map(|entry| entry.manifest());
         let of_trimmed = of_trimmed.flat_map(|manifest| manifest.objects.iter().map(|object| object.path.clone()));
-        for path in deletable(retained, of_trimmed.chain(listed)) {
+        // What an entry names that cannot be read, nobody knows: of older epochs only what later ones have overtaken goes.
+        let epoch = if self.history().broken.is_empty() { self.epoch() } else { Epoch(0) };
+        for path in deletable(retained, epoch, of_trimmed.chain(listed)) {
             folder.storage().delete(&folder.path(&path)).await?;
             swept.objects += 1;
         }

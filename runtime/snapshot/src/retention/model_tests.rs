@@ -1,5 +1,6 @@
 //! Retention against a model, over whatever a job's life may hold: checkpoints of several workers that share objects,
-//! aborted ones, pins, and coordinators that die at any call to the storage, in the middle of a sweep too.
+//! aborted ones, pins, workers of older epochs that write late, and coordinators that die at any call to the storage, in
+//! the middle of a sweep too.
 
 use super::*;
 use crate::folder::worker_object_path;
@@ -38,6 +39,10 @@ enum Step {
         everything: bool,
     },
     TakeOver,
+    /// A worker of an older epoch, which nobody could tell to end, writes now what it was once asked for.
+    WriteLate {
+        ahead: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -49,6 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..4).prop_map(|nth| Step::Unpin { nth }),
         2 => any::<bool>().prop_map(|everything| Step::Sweep { everything }),
         1 => Just(Step::TakeOver),
+        1 => (0u64..9).prop_map(|ahead| Step::WriteLate { ahead }),
     ]
 }
 
@@ -110,6 +116,10 @@ impl World {
                 self.log.collect_garbage(scope).await.is_ok()
             }
             Step::TakeOver => false,
+            Step::WriteLate { ahead } => {
+                let epoch = Epoch(self.log.epoch().0 - 1);
+                self.write_as(epoch, self.next + ahead, 1).await.is_some()
+            }
         };
         self.calls_left.store(u64::MAX, Ordering::SeqCst);
         if !is_alive {
@@ -119,7 +129,11 @@ impl World {
     }
 
     async fn write(&self, checkpoint: u64, workers: u32) -> Option<Vec<ObjectRef>> {
-        let fence = Fence { epoch: self.log.epoch(), attempt: AttemptNumber(1) };
+        self.write_as(self.log.epoch(), checkpoint, workers).await
+    }
+
+    async fn write_as(&self, epoch: Epoch, checkpoint: u64, workers: u32) -> Option<Vec<ObjectRef>> {
+        let fence = Fence { epoch, attempt: AttemptNumber(1) };
         let mut objects = vec![];
         for worker in 0..workers {
             let content = Bytes::from(format!("checkpoint {checkpoint}, worker {worker}"));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::history::{Restorable, list_checkpoints};
-use crate::log::read_history;
+use crate::log::{LogOptions, Opened, WriterId, read_history};
 use crate::manifest::ObjectRef;
 use crate::storage::{Fault, FaultPlan, FaultyStorage, MemoryStorage, Storage};
 use crate::testing::*;
@@ -102,6 +102,44 @@ async fn a_sweep_takes_what_aborted_attempts_left_and_nothing_else() {
     for name in foreign.into_iter().chain([in_the_making, "another-job/chk-1/e1-a1-worker-0.data"]) {
         assert!(left.iter().any(|path| path == name), "{name} is gone");
     }
+}
+
+#[tokio::test]
+async fn what_a_superseded_epoch_writes_late_goes_whatever_its_number() {
+    let storage = memory();
+    let mut first = open_log(&storage, "a").await.unwrap();
+    complete(&mut first, manifest(Epoch(1), 1, &[]), &keep(1)).await.unwrap();
+    let carried = objects(&first, 1);
+    let mut second = open_log(&storage, "b").await.unwrap();
+    let [late, in_the_making] = ["chk-9/e1-a3-worker-0.data", "chk-9/e2-a1-worker-0.data"];
+    for name in [late, in_the_making] {
+        storage.put(&path(&format!("job-1/{name}")), Bytes::from_static(b"x")).await.unwrap();
+    }
+    complete(&mut second, manifest(Epoch(2), 2, &carried), &keep(1)).await.unwrap();
+    // Who was taken over knows nothing of the second's, and touches it no more than before.
+    assert_eq!(first.collect_garbage(SweepScope::Everything).await.unwrap().objects, 0);
+    assert_eq!(second.collect_garbage(SweepScope::Everything).await.unwrap().objects, 1);
+    let left = stored(&storage).await;
+    assert!(!left.iter().any(|path| path == late) && left.iter().any(|path| path == in_the_making), "{left:?}");
+    assert_eq!(retained(&storage).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn of_a_log_that_cannot_all_be_read_no_older_epochs_object_goes() {
+    let storage = memory();
+    let mut log = open_log(&storage, "a").await.unwrap();
+    for _ in 0..2 {
+        complete_next(&mut log, &keep(2)).await.unwrap();
+    }
+    storage.put(&path("job-1/log/00000000000000000003.json"), Bytes::from_static(b"broken")).await.unwrap();
+    let options = LogOptions { allow_broken: true, backoff_ms: 0, ..LogOptions::default() };
+    let choose = |history: &JobHistory| {
+        Ok::<_, String>(Opened { restored_from: history.restore_point(), job_fingerprint: String::new() })
+    };
+    let opened = CommitLog::open(job_folder(storage.clone()), WriterId::named("b"), options, 0, choose).await;
+    opened.unwrap().collect_garbage(SweepScope::Everything).await.unwrap();
+    let left = stored(&storage).await;
+    assert!(left.iter().any(|path| path == "chk-2/e1-a1-worker-0.data"), "{left:?}");
 }
 
 #[tokio::test]
