@@ -91,9 +91,6 @@ impl Runner {
         let (events, received) = channel();
         let inherited = left_running.map(|left| inherited(&job, left));
         let control = JobControl::new(config, log.epoch(), log.next_checkpoint(), promised_workers, inherited);
-        let manifests = log.history().checkpoints();
-        let known_objects = manifests.flat_map(|manifest| &manifest.objects);
-        let known_objects = known_objects.map(|object| (object.path.clone(), object.clone())).collect();
         let storage_thread = StorageThread {
             job: Arc::clone(&job),
             log,
@@ -101,7 +98,6 @@ impl Runner {
             fall_back,
             runtime: runtime.clone(),
             events: events.clone(),
-            known_objects,
             located: None,
             appended: None,
         };

@@ -59,8 +59,6 @@ pub(crate) struct StorageThread {
     pub(crate) fall_back: FallBack,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) events: Sender<ControlEvent>,
-    /// Objects that retained checkpoints name.
-    pub(crate) known_objects: BTreeMap<ObjectPath, ObjectRef>,
     /// What the attempt that is being started starts from.
     pub(crate) located: Option<Located>,
     /// Since the last attempt was started.
@@ -242,14 +240,12 @@ impl StorageThread {
     fn append(&mut self, manifest: CheckpointManifest, protect_from: Option<CheckpointId>) -> ControlEvent {
         let checkpoint = manifest.checkpoint;
         let CheckpointSizes { new_bytes, full_bytes, in_flight_bytes } = manifest.sizes;
-        let objects = manifest.objects.clone();
+        let objects = manifest.objects.iter().map(|object| object.path.as_str().to_owned()).collect();
         let completion = self.log.complete_for_certain(manifest, &self.retention, protect_from, now_ms());
         match self.runtime.block_on(completion) {
             Completion::Completed(checkpoint) => {
                 self.appended = Some(*checkpoint.get());
-                let names = objects.iter().map(|object| object.path.as_str().to_owned()).collect();
-                self.known_objects.extend(objects.into_iter().map(|object| (object.path.clone(), object)));
-                ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects: names }
+                ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects }
             }
             Completion::Failed { reason } => ControlEvent::AppendFailed { checkpoint, reason },
             Completion::Fenced { by } => ControlEvent::Fenced { by },
@@ -257,12 +253,16 @@ impl StorageThread {
     }
 
     fn manifest(
-        &mut self,
+        &self,
         acknowledged: Acknowledged<TaskSnapshot>,
         written: &[ObjectRef],
     ) -> Result<CheckpointManifest, String> {
         let Acknowledged { fence, checkpoint, kind, is_unaligned, triggered_ms, parts } = acknowledged;
         let new_bytes = written.iter().map(|object| object.length).sum();
+        // What it may name: what was written for it, and what retained checkpoints hold.
+        let retained = self.log.history().checkpoints().chain(self.log.pinned());
+        let known = retained.flat_map(|manifest| &manifest.objects).chain(written);
+        let known: BTreeMap<&ObjectPath, &ObjectRef> = known.map(|object| (&object.path, object)).collect();
         let mut objects: BTreeMap<ObjectPath, ObjectRef> = BTreeMap::new();
         let mut operators: BTreeMap<_, OperatorManifest> = BTreeMap::new();
         let (mut full_bytes, mut in_flight_bytes) = (0, 0);
@@ -280,9 +280,9 @@ impl StorageThread {
                 for segment in node.keyed.iter().flat_map(|keyed| keyed.segments()).chain(in_flight) {
                     full_bytes += segment.length;
                     let path = ObjectPath::parse(&segment.object).map_err(|error| error.to_string())?;
-                    let known = written.iter().find(|object| object.path == path).or(self.known_objects.get(&path));
-                    let known = known.ok_or_else(|| format!("`{path}` is no object of a retained checkpoint"))?;
-                    objects.entry(path).or_insert_with(|| known.clone());
+                    let object = known.get(&path).copied();
+                    let object = object.ok_or_else(|| format!("`{path}` is no object of a retained checkpoint"))?;
+                    objects.entry(path).or_insert_with(|| object.clone());
                 }
                 operator.subtasks.push(subtask_manifest(task.index, node).map_err(|error| error.to_string())?);
             }

@@ -51,8 +51,6 @@ pub(crate) struct Keeping {
 struct Keeper {
     keeping: Keeping,
     log: CommitLog,
-    /// Objects that retained checkpoints name.
-    known_objects: BTreeMap<ObjectPath, ObjectRef>,
     located: Option<Located>,
 }
 
@@ -74,9 +72,7 @@ pub(crate) async fn keep(keeping: Keeping, savepoint: Option<String>, mut reques
     };
     let inherited = inherited(&log, keeping.parallelism);
     say(CoordinatorInput::Opened { epoch: log.epoch(), next_checkpoint: log.next_checkpoint(), inherited });
-    let known = log.history().checkpoints().flat_map(|manifest| &manifest.objects);
-    let known_objects = known.map(|object| (object.path.clone(), object.clone())).collect();
-    let mut keeper = Keeper { keeping: keeping.clone(), log, known_objects, located: None };
+    let mut keeper = Keeper { keeping: keeping.clone(), log, located: None };
     while let Some(request) = requests.next().await {
         match request {
             KeeperRequest::Locate { fence, parallelism } => {
@@ -272,13 +268,10 @@ impl Keeper {
     }
 
     async fn append(&mut self, manifest: CheckpointManifest, protect_from: Option<CheckpointId>) -> CoordinatorInput {
-        let (checkpoint, objects) = (manifest.checkpoint, manifest.objects.clone());
+        let checkpoint = manifest.checkpoint;
         let (retention, now_ms) = (self.keeping.scenario.retention, self.keeping.clock.now_ms());
         match self.log.complete_for_certain(manifest, &retention, protect_from, now_ms).await {
-            Completion::Completed(checkpoint) => {
-                self.known_objects.extend(objects.into_iter().map(|object| (object.path.clone(), object)));
-                CoordinatorInput::Appended { checkpoint }
-            }
+            Completion::Completed(checkpoint) => CoordinatorInput::Appended { checkpoint },
             Completion::Failed { reason } => CoordinatorInput::AppendFailed { checkpoint, reason },
             Completion::Fenced { by } => CoordinatorInput::Fenced { by },
         }
@@ -296,6 +289,9 @@ impl Keeper {
         let mut source = operator(source_uid(), vec![]);
         let mut aggregate = operator(aggregate_uid(), job.state_schemas());
         let mut sink = operator(sink_uid(), vec![]);
+        let retained = self.log.history().checkpoints().flat_map(|manifest| &manifest.objects);
+        let known: BTreeMap<&ObjectPath, &ObjectRef> =
+            retained.chain(written).map(|object| (&object.path, object)).collect();
         let mut objects: BTreeMap<ObjectPath, ObjectRef> = BTreeMap::new();
         for (SubtaskId { index, .. }, snapshot) in parts {
             let TaskSnapshot { splits, watermark, keyed, transactions } = snapshot;
@@ -306,9 +302,9 @@ impl Keeper {
                 let mut own = SubtaskManifest { index, ..SubtaskManifest::default() };
                 for segment in keyed.iter().flat_map(KeyedStateHandle::segments) {
                     let path = ObjectPath::parse(&segment.object).map_err(|error| error.to_string())?;
-                    let known = written.iter().find(|object| object.path == path).or(self.known_objects.get(&path));
-                    let known = known.ok_or_else(|| format!("`{path}` is no object of a retained checkpoint"))?;
-                    objects.entry(path).or_insert_with(|| known.clone());
+                    let object = known.get(&path).copied();
+                    let object = object.ok_or_else(|| format!("`{path}` is no object of a retained checkpoint"))?;
+                    objects.entry(path).or_insert_with(|| object.clone());
                 }
                 own.keyed = keyed.map(serde_json::to_value).transpose().map_err(json)?;
                 aggregate.subtasks.push(own);
@@ -342,7 +338,9 @@ impl Keeper {
     /// Planted: whatever was written for a checkpoint that is not retained.
     async fn delete_older(&mut self) {
         let retained: BTreeSet<u64> = self.log.history().checkpoints().map(|manifest| manifest.checkpoint.0).collect();
-        let named: Vec<ObjectPath> = self.known_objects.keys().cloned().collect();
+        let manifests = self.log.history().checkpoints();
+        let named: BTreeSet<ObjectPath> =
+            manifests.flat_map(|manifest| &manifest.objects).map(|object| object.path.clone()).collect();
         for path in named {
             let folder = path.as_str().strip_prefix("chk-").and_then(|rest| rest.split_once('/'));
             let checkpoint = folder.and_then(|(number, _)| number.parse::<u64>().ok());
