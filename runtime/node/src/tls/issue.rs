@@ -1,15 +1,16 @@
 //! Certificates that a process makes for itself and those that it starts: a CA that lives no longer than they do.
 
 use super::identity::JobIdentity;
+use super::scratch::ScratchFolder;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
 };
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Error, Result, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -21,7 +22,7 @@ const VALID_SINCE: Duration = Duration::from_secs(60 * 60);
 /// A folder with certificates for all processes of a job, readable by this user alone and removed in the end. The CA's
 /// key is never written, and gone once the certificates are signed.
 pub struct OwnCertificates {
-    folder: PathBuf,
+    folder: ScratchFolder,
     identity: JobIdentity,
     issued: SystemTime,
     /// The CA before, which running processes' certificates are signed by until they read the new ones.
@@ -32,15 +33,14 @@ impl OwnCertificates {
     /// # Errors
     /// The scratch folder cannot be written.
     pub fn issue(identity: JobIdentity) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("weir-tls-{}", uuid::Uuid::new_v4()));
-        DirBuilder::new().mode(0o700).create(&folder)?;
+        let folder = ScratchFolder::in_folder(&std::env::temp_dir())?;
         let mut own = OwnCertificates { folder, identity, issued: SystemTime::now(), last_ca: String::new() };
         own.renew()?;
         Ok(own)
     }
 
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
     /// Issues new ones once a day; to be asked now and then.
@@ -71,16 +71,10 @@ impl OwnCertificates {
     }
 
     fn replace(&self, name: &str, text: &str) -> Result<()> {
-        let partial = self.folder.join(format!("{name}.partial"));
+        let partial = self.folder().join(format!("{name}.partial"));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
         file.write_all(text.as_bytes())?;
-        std::fs::rename(partial, self.folder.join(name))
-    }
-}
-
-impl Drop for OwnCertificates {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.folder).ok();
+        std::fs::rename(partial, self.folder().join(name))
     }
 }
 

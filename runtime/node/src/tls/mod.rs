@@ -14,6 +14,7 @@ mod connection;
 mod identity;
 mod issue;
 mod listener;
+mod scratch;
 mod socket;
 mod words;
 
