@@ -108,6 +108,16 @@ fn one_change_one_violation() {
             json!("2026-01-01T00:00:00Z"),
             "error spec.pipeline.sources[0].kafka.startTimestamp: belongs to startFrom: Timestamp",
         ),
+        (
+            source("kafka/startFrom"),
+            json!("Offsets"),
+            "error spec.pipeline.sources[0].kafka.startOffsets: startFrom: Offsets needs them",
+        ),
+        (
+            source("kafka/startOffsets"),
+            json!([{"topic": "flights", "partition": 0, "offset": 7}]),
+            "error spec.pipeline.sources[0].kafka.startOffsets: they belong to startFrom: Offsets",
+        ),
         (source("kafka/topics"), json!(null), "error spec.pipeline.sources[0].kafka: no choice of topics is named"),
         (source("kafka"), json!(null), "error spec.pipeline.sources[0]: no connector is named"),
         (sink("from"), json!("hourli"), "error spec.pipeline.sinks[0].from: there is no source or transform `hourli`"),

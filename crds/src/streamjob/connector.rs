@@ -14,6 +14,9 @@ use crate::{
     rules::{MAX_NAMES, MAX_TEXT_LENGTH, exactly_one},
 };
 
+/// Enough for the partitions of large topics, and still a spec that can be read.
+const MAX_START_OFFSETS: u32 = 1024;
+
 /// Files on a file system or in an object store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
@@ -73,6 +76,8 @@ pub struct SocketSource {
     validation = exactly_one(&["topics", "topicPattern"]),
     validation = Rule::new("has(self.startTimestamp) == (has(self.startFrom) && self.startFrom == 'Timestamp')")
         .message("startTimestamp belongs to startFrom: Timestamp, and is required there"),
+    validation = Rule::new("has(self.startOffsets) == (has(self.startFrom) && self.startFrom == 'Offsets')")
+        .message("startOffsets belong to startFrom: Offsets, and are required there"),
 )]
 pub struct KafkaSource {
     /// `host:port`, several separated by commas.
@@ -97,6 +102,10 @@ pub struct KafkaSource {
     #[schemars(length(min = 1, max = 64))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_timestamp: Option<String>,
+    /// With `startFrom: Offsets`: the first message to read of each partition that is named; others begin with their earliest.
+    #[schemars(length(min = 1, max = MAX_START_OFFSETS))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_offsets: Option<Vec<StartOffset>>,
     /// End at the offsets that were the latest at the start.
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +132,20 @@ pub enum StartFrom {
     /// The consumer group's offsets; the earliest where it has none.
     CommittedOffsets,
     Timestamp,
+    /// Of Kafka alone: those of `startOffsets`.
+    Offsets,
+}
+
+/// Where to begin in one partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct StartOffset {
+    #[schemars(length(min = 1, max = 249))]
+    pub topic: String,
+    #[schemars(range(min = 0))]
+    pub partition: i32,
+    #[schemars(range(min = 0))]
+    pub offset: i64,
 }
 
 /// A Kafka topic to write to. With `delivery: ExactlyOnce` in transactions that commit with the checkpoint.

@@ -45,6 +45,10 @@ fn connector(
         SourceConnector::Socket(socket) => self::socket(spec, socket, path, findings),
         SourceConnector::Kafka(kafka) => self::kafka(kafka, path, findings),
         SourceConnector::Kinesis(kinesis) => {
+            if kinesis.start_from == Some(StartFrom::Offsets) {
+                let at = format!("{path}.kinesis.startFrom");
+                findings.error(at, "Kinesis has no offsets", "use Earliest, Latest or Timestamp");
+            }
             let at = (kinesis.start_from, kinesis.start_timestamp.as_deref());
             start_timestamp(at, &format!("{path}.kinesis"), findings);
         }
@@ -114,6 +118,36 @@ fn kafka(kafka: &KafkaSource, path: &str, findings: &mut Findings) {
         findings.error(format!("{path}.topicPattern"), "not a regular expression", first);
     }
     start_timestamp((kafka.start_from, kafka.start_timestamp.as_deref()), &path, findings);
+    start_offsets(kafka, &format!("{path}.startOffsets"), findings);
+}
+
+fn start_offsets(kafka: &KafkaSource, path: &str, findings: &mut Findings) {
+    let offsets = match (kafka.start_from == Some(StartFrom::Offsets), &kafka.start_offsets) {
+        (true, Some(offsets)) if !offsets.is_empty() => offsets,
+        (true, _) => {
+            let remedy = "add them, such as `[{topic: orders, partition: 0, offset: 42}]`";
+            return findings.error(path, "startFrom: Offsets needs them", remedy);
+        }
+        (false, Some(_)) => {
+            return findings.error(path, "they belong to startFrom: Offsets", "set that, or remove them");
+        }
+        (false, None) => return,
+    };
+    let mut seen = BTreeSet::new();
+    for (index, offset) in offsets.iter().enumerate() {
+        let at = format!("{path}[{index}]");
+        if offset.partition < 0 || offset.offset < 0 {
+            findings.error(at.clone(), "partitions and offsets count from 0", "write a number from 0 on");
+        }
+        if !seen.insert((&offset.topic, offset.partition)) {
+            let reason = format!("{}, partition {}, stands here twice", offset.topic, offset.partition);
+            findings.error(at.clone(), reason, "remove one of them");
+        }
+        if kafka.topics.as_ref().is_some_and(|topics| !topics.contains(&offset.topic)) {
+            let reason = format!("the source does not read the topic `{}`", offset.topic);
+            findings.error(format!("{at}.topic"), reason, "name one of `topics`, or add it there");
+        }
+    }
 }
 
 fn start_timestamp((start_from, timestamp): (Option<StartFrom>, Option<&str>), path: &str, findings: &mut Findings) {

@@ -80,6 +80,8 @@ metrics! {
         "Records dropped because they came after the watermark";
     OPERATOR_BAD_RECORDS = Counter "weir_operator_bad_records" OF_OPERATOR
         "Records that could not be decoded, and were skipped or sent to the dead-letter sink";
+    OPERATOR_PENDING_RECORDS = Gauge "weir_operator_pending_records" OF_OPERATOR
+        "Records that wait outside to be read by a source: the lag of its Kafka partitions; absent where a source can't tell";
     OPERATOR_WATERMARK = Gauge "weir_operator_watermark_timestamp_seconds" OF_OPERATOR
         "Event time of the operator's watermark, since the Unix epoch; absent before the first and after the end of input";
     ROCKSDB_LIVE_FILES = Gauge "weir_rocksdb_live_file_bytes" OF_JOB

@@ -48,6 +48,8 @@ pub struct NodeMetrics {
     pub late_records: Counter,
     /// Could not be decoded, and were skipped or sent to the dead-letter sink.
     pub bad_records: Counter,
+    /// That wait outside to be read by a source; `i64::MIN` where nobody can tell.
+    pub pending_records: Gauge,
     /// Microseconds since the Unix epoch; `i64::MIN` before the first.
     pub watermark_us: Gauge,
     /// What the whole task does; counted at the first node of its chain alone.

@@ -128,6 +128,7 @@ pub(crate) struct SubtaskMetrics {
     pub(crate) records_out: u64,
     pub(crate) late_records: u64,
     pub(crate) bad_records: u64,
+    pub(crate) pending_records: i64,
     pub(crate) watermark_us: i64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
@@ -147,6 +148,7 @@ impl SubtaskMetrics {
             records_out: metrics.records_out.get(),
             late_records: metrics.late_records.get(),
             bad_records: metrics.bad_records.get(),
+            pending_records: metrics.pending_records.get(),
             watermark_us: metrics.watermark_us.get(),
             bytes_in: metrics.task.bytes_in.get(),
             bytes_out: metrics.task.bytes_out.get(),
@@ -164,6 +166,7 @@ impl SubtaskMetrics {
         metrics.records_out.set(self.records_out);
         metrics.late_records.set(self.late_records);
         metrics.bad_records.set(self.bad_records);
+        metrics.pending_records.set(self.pending_records);
         metrics.watermark_us.set(self.watermark_us);
         metrics.task.bytes_in.set(self.bytes_in);
         metrics.task.bytes_out.set(self.bytes_out);

@@ -59,6 +59,9 @@ pub struct OperatorFigures {
     pub late_records: u64,
     /// Could not be decoded.
     pub bad_records: u64,
+    /// Of a source that can tell: records on the other side that it has yet to read, such as the lag of its Kafka partitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_records: Option<u64>,
     /// Event time, microseconds since the Unix epoch. Absent before the first watermark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark_us: Option<i64>,

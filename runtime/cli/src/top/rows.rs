@@ -167,6 +167,8 @@ fn sum(each: &[&OperatorFigures]) -> OperatorFigures {
         total.records_out_per_second += one.records_out_per_second;
         total.late_records += one.late_records;
         total.bad_records += one.bad_records;
+        total.pending_records =
+            [total.pending_records, one.pending_records].into_iter().flatten().reduce(u64::saturating_add);
     }
     let running = each.iter().filter(|one| !one.is_at_end);
     total.watermark_us = running.map(|one| one.watermark_us).min().flatten();
@@ -208,5 +210,7 @@ fn heat(share: f64) -> Color {
 fn notes(figures: &OperatorFigures) -> String {
     let late = (figures.late_records > 0).then(|| format!("{} late", text::count(figures.late_records)));
     let bad = (figures.bad_records > 0).then(|| format!("{} bad", text::count(figures.bad_records)));
-    [late, bad].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let pending = figures.pending_records.filter(|pending| *pending > 0);
+    let pending = pending.map(|pending| format!("{} to read", text::count(pending)));
+    [late, bad, pending].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

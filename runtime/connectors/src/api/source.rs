@@ -62,6 +62,11 @@ pub trait SourceReader: Send {
         true
     }
 
+    /// How many records wait on the other side to be read by this reader, as far as it knows. None: it can't tell.
+    fn pending_records(&self) -> Option<u64> {
+        None
+    }
+
     /// Records that `onBadRecord: Skip` passed over so far.
     fn skipped_records(&self) -> u64 {
         0

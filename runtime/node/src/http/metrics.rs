@@ -107,6 +107,9 @@ impl Samples {
                 self.add(&OPERATOR_RECORDS_OUT, &labels, metrics.records_out.get() as f64);
                 self.add(&OPERATOR_LATE_RECORDS, &labels, metrics.late_records.get() as f64);
                 self.add(&OPERATOR_BAD_RECORDS, &labels, metrics.bad_records.get() as f64);
+                if let Ok(pending) = u64::try_from(metrics.pending_records.get()) {
+                    self.add(&OPERATOR_PENDING_RECORDS, &labels, pending as f64);
+                }
                 let watermark_us = metrics.watermark_us.get();
                 if !matches!(watermark_us, i64::MIN | i64::MAX) {
                     self.add(&OPERATOR_WATERMARK, &labels, watermark_us as f64 / 1e6);

@@ -211,6 +211,7 @@ fn figures(status: &JobStatus, rates: &Rates, node: usize, subtask: usize) -> Op
         records_out_per_second: rate.records_out,
         late_records: metrics.late_records.get(),
         bad_records: metrics.bad_records.get(),
+        pending_records: u64::try_from(metrics.pending_records.get()).ok(),
         watermark_us: (!matches!(watermark_us, i64::MIN | i64::MAX)).then_some(watermark_us),
         is_at_end: watermark_us == i64::MAX,
     })

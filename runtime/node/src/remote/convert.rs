@@ -213,6 +213,7 @@ pub(super) fn event_message(event: WorkerEvent) -> v1::WorkerMessage {
                     records_out: own.records_out,
                     late_records: own.late_records,
                     bad_records: own.bad_records,
+                    pending_records: (own.pending_records != i64::MIN).then_some(own.pending_records as u64),
                     watermark_us: own.watermark_us,
                     bytes_in: own.bytes_in,
                     bytes_out: own.bytes_out,
@@ -304,6 +305,9 @@ pub(super) fn event(message: v1::WorkerMessage) -> Converted<Option<WorkerEvent>
                     records_out: own.records_out,
                     late_records: own.late_records,
                     bad_records: own.bad_records,
+                    pending_records: own
+                        .pending_records
+                        .map_or(i64::MIN, |pending| i64::try_from(pending).unwrap_or(i64::MAX)),
                     watermark_us: own.watermark_us,
                     bytes_in: own.bytes_in,
                     bytes_out: own.bytes_out,

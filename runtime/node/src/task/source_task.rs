@@ -138,6 +138,9 @@ impl SourceTask {
     fn poll(&mut self) -> Result<Phase, OperatorError> {
         let polled = self.reader.poll(self.batch_size.rows()).map_err(|error| self.failed(error))?;
         self.metrics.bad_records.set(self.metrics.bad_records.get().max(self.reader.skipped_records()));
+        if let Some(pending) = self.reader.pending_records() {
+            self.metrics.pending_records.set(i64::try_from(pending).unwrap_or(i64::MAX));
+        }
         match polled {
             Poll::Batch { batch, split, rejected } => {
                 if let Some(rejected) = rejected {

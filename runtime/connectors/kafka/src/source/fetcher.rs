@@ -1,6 +1,6 @@
 //! The thread beside a reader: fetches ahead, looks for new partitions, commits the group's offsets.
 
-use super::partitions::{self, Split, begin, owner, split_name};
+use super::partitions::{self, Position, Split, begin, owner, split_name};
 use super::{KafkaSourceConfig, Start};
 use crate::failure::connector_error;
 use std::collections::HashSet;
@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weir_connectors::api::{ConnectorError, SourceContext};
 use weir_kafka_client::records::{Aborted, end_of};
-use weir_kafka_client::{Cluster, ConsumerOptions, FetchPosition, Fetched, KafkaError, ResponseError};
+use weir_kafka_client::{Cluster, ConsumerOptions, FetchPosition, Fetched, Isolation, KafkaError, ResponseError};
 
 /// Responses of one partition that wait to be decoded: with the largest of them 16 MiB.
 const MAX_CHUNKS: usize = 8;
@@ -42,9 +42,13 @@ pub(super) struct Chunk {
 /// Offsets that the group's coordinator is to be told, the latest only: earlier ones are in it.
 type ToCommit = Arc<Mutex<Option<Vec<(String, i32, i64)>>>>;
 
+/// Where each partition ended when it was last asked, by its number in the reader; None before the first answer.
+type Ends = Arc<Mutex<Vec<Option<i64>>>>;
+
 pub(super) struct Fetcher {
     news: Receiver<News>,
     to_commit: ToCommit,
+    ends: Ends,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -59,6 +63,7 @@ impl Fetcher {
     ) -> Result<Self, ConnectorError> {
         let (to_reader, news) = sync_channel(MAX_CHUNKS);
         let to_commit = ToCommit::default();
+        let ends: Ends = Arc::new(Mutex::new(vec![None; splits.len()]));
         let is_over = Arc::new(AtomicBool::new(false));
         let known = splits.iter().map(|split| split_name(&split.topic, split.partition)).collect();
         let splits = splits.iter().cloned().map(|split| Fetching { next: split.position.offset, split }).collect();
@@ -74,16 +79,31 @@ impl Fetcher {
             discovered: Instant::now(),
             to_reader,
             to_commit: Arc::clone(&to_commit),
+            ends: Arc::clone(&ends),
             is_over: Arc::clone(&is_over),
         };
         let thread = std::thread::Builder::new().name(name).spawn(move || worker.run());
         let thread = thread.map_err(|error| ConnectorError::Transient(format!("cannot start a thread: {error}")))?;
-        Ok(Fetcher { news, to_commit, is_over, thread: Some(thread) })
+        Ok(Fetcher { news, to_commit, ends, is_over, thread: Some(thread) })
     }
 
     /// What there is now, or within `wait`.
     pub(super) fn next(&self, wait: Duration) -> Option<News> {
         self.news.recv_timeout(wait).ok()
+    }
+
+    /// Records between these positions, by number, and where the partitions ended last. None: not all of them are known.
+    pub(super) fn behind(&self, positions: impl Iterator<Item = Position>) -> Option<u64> {
+        let ends = self.ends.lock().expect("nobody panics while holding the ends");
+        let behind = |(number, position): (usize, Position)| {
+            if position.is_at_end() {
+                return Some(0);
+            }
+            let end = ends.get(number).copied().flatten()?;
+            let end = position.end.map_or(end, |own| own.min(end));
+            Some(u64::try_from(end - position.offset).unwrap_or(0))
+        };
+        positions.enumerate().map(behind).sum()
     }
 
     /// Offsets for the group's coordinator; best effort.
@@ -119,6 +139,7 @@ struct Worker {
     discovered: Instant,
     to_reader: SyncSender<News>,
     to_commit: ToCommit,
+    ends: Ends,
     is_over: Arc<AtomicBool>,
 }
 
@@ -179,7 +200,8 @@ impl Worker {
     }
 
     fn take(&mut self, fetched: Fetched) -> Result<(), Failure> {
-        let Fetched { topic, partition, offset, error, records, aborted, log_start_offset, .. } = fetched;
+        let Fetched { topic, partition, offset, error, records, aborted, .. } = fetched;
+        let Fetched { high_watermark, last_stable_offset, log_start_offset, .. } = fetched;
         match error {
             None => {}
             Some(ResponseError::OffsetOutOfRange) => {
@@ -199,13 +221,24 @@ impl Worker {
                 return Err(Failure::Kafka(KafkaError::Broker { code, what }));
             }
         }
-        let Some(end) = end_of(&records) else { return Ok(()) };
         let found = self
             .splits
             .iter_mut()
             .enumerate()
             .find(|(_, fetching)| fetching.split.partition == partition && fetching.split.topic == topic);
         let Some((split, fetching)) = found else { return Ok(()) };
+        // Behind the stable one is what can't be read yet.
+        let readable = match self.options.isolation {
+            Isolation::ReadCommitted => last_stable_offset,
+            Isolation::ReadUncommitted => high_watermark,
+        };
+        let mut ends = self.ends.lock().expect("nobody panics while holding the ends");
+        if ends.len() <= split {
+            ends.resize(split + 1, None);
+        }
+        ends[split] = Some(readable);
+        drop(ends);
+        let Some(end) = end_of(&records) else { return Ok(()) };
         fetching.next = end;
         self.tell(News::Chunk(Chunk { split, records, aborted, offset }))
     }
@@ -228,7 +261,7 @@ impl Worker {
             }
             // From their beginning, whatever `startFrom` says: they hold nothing that was there before the job.
             let isolation = self.options.isolation;
-            for split in begin(&mut self.cluster, &config, isolation, &topic.name, &new, Start::Earliest)? {
+            for split in begin(&mut self.cluster, &config, isolation, &topic.name, &new, &Start::Earliest)? {
                 tracing::info!(
                     source = self.context.name,
                     topic = split.topic,

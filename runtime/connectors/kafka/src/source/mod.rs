@@ -13,6 +13,7 @@ use crate::settings::{KafkaCluster, setting_error};
 use arrow::datatypes::SchemaRef;
 use regex::Regex;
 use rows::RowLayout;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_connectors::api::{ConnectorError, Probe, ProbeContext, Source, SourceContext, SourceReader, SplitState};
@@ -47,7 +48,7 @@ pub enum Topics {
     Pattern(Regex),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     Earliest,
     Latest,
@@ -55,6 +56,8 @@ pub enum Start {
     CommittedOffsets,
     /// The first record of this time (milliseconds since 1970) or later.
     Timestamp(i64),
+    /// By topic and partition; the earliest where none is named.
+    Offsets(BTreeMap<(String, i32), i64>),
 }
 
 /// What a message has beside its value.
@@ -123,6 +126,7 @@ impl Source for KafkaSource {
         if topics.is_empty() {
             probe.found.push("no topic matches the pattern yet".into());
         }
+        probe.problems.extend(partitions::unusable_offsets(&mut cluster, &self.config, &topics).map_err(failed)?);
         if let (Some(group), Some(topic)) = (&self.config.group_id, topics.first()) {
             let numbers: Vec<i32> = topic.partitions.iter().map(|partition| partition.partition).collect();
             cluster.committed_offsets(group, &topic.name, &numbers, crate::settings::PATIENCE).map_err(failed)?;

@@ -81,13 +81,19 @@ pub(super) fn begin(
     isolation: Isolation,
     topic: &str,
     partitions: &[i32],
-    start: Start,
+    start: &Start,
 ) -> Result<Vec<Split>> {
     let mut at = |at| cluster.offsets(topic, partitions, at, isolation, PATIENCE);
     let offsets = match start {
         Start::Earliest => at(StartAt::Earliest)?,
         Start::Latest => at(StartAt::Latest)?,
-        Start::Timestamp(timestamp_ms) => at(StartAt::Timestamp(timestamp_ms))?,
+        Start::Timestamp(timestamp_ms) => at(StartAt::Timestamp(*timestamp_ms))?,
+        Start::Offsets(given) => {
+            let earliest = at(StartAt::Earliest)?;
+            let given_for = |partition: &i32| given.get(&(topic.to_owned(), *partition)).copied();
+            let at = |(partition, earliest): (&i32, i64)| given_for(partition).unwrap_or(earliest);
+            partitions.iter().zip(earliest).map(at).collect()
+        }
         Start::CommittedOffsets => {
             let earliest = at(StartAt::Earliest)?;
             match &config.group_id {
@@ -115,6 +121,38 @@ pub(super) fn begin(
         position: Position { offset, end },
     });
     Ok(splits.collect())
+}
+
+/// What is wrong with the offsets that a spec gives: of partitions that aren't there, or of records that aren't.
+pub(super) fn unusable_offsets(
+    cluster: &mut Cluster,
+    config: &KafkaSourceConfig,
+    topics: &[Topic],
+) -> Result<Vec<String>> {
+    let Start::Offsets(given) = &config.start else { return Ok(vec![]) };
+    let mut unusable = vec![];
+    for ((name, partition), offset) in given {
+        let found = topics.iter().find(|topic| topic.name == *name);
+        if !found.is_some_and(|topic| topic.partitions.iter().any(|found| found.partition == *partition)) {
+            let partitions = found.map_or(0, |topic| topic.partitions.len());
+            unusable.push(match found {
+                None => format!("startOffsets names the topic `{name}`, which this source does not read"),
+                Some(_) => format!(
+                    "startOffsets names {name}, partition {partition}, and the topic has {partitions}, counted from 0"
+                ),
+            });
+            continue;
+        }
+        let mut at = |at| cluster.offsets(name, &[*partition], at, Isolation::ReadUncommitted, PATIENCE);
+        let (earliest, latest) = (at(StartAt::Earliest)?[0], at(StartAt::Latest)?[0]);
+        if !(earliest..=latest).contains(offset) {
+            unusable.push(format!(
+                "startOffsets begins {name}, partition {partition}, at {offset}, and it holds the offsets from {earliest} to \
+                 {latest}: write one of them"
+            ));
+        }
+    }
+    Ok(unusable)
 }
 
 #[cfg(test)]

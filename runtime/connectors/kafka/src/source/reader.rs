@@ -54,9 +54,16 @@ impl KafkaReader {
         let mut cluster = config.cluster.client()?;
         let positions = partitions::restored(restored)?;
         // What a checkpoint doesn't know has come since: it is read from its beginning.
-        let start = if restored.is_empty() { config.start } else { Start::Earliest };
+        let start = if restored.is_empty() { &config.start } else { &Start::Earliest };
         let mut splits = vec![];
-        for topic in partitions::topics_at_start(&mut cluster, &config.topics).map_err(failed)? {
+        let topics = partitions::topics_at_start(&mut cluster, &config.topics).map_err(failed)?;
+        if restored.is_empty()
+            && let Some(unusable) =
+                partitions::unusable_offsets(&mut cluster, config, &topics).map_err(failed)?.into_iter().next()
+        {
+            return Err(ConnectorError::Permanent(format!("source `{}`: {unusable}", context.name)));
+        }
+        for topic in topics {
             let mut new = vec![];
             for partition in topic.partitions.iter().map(|partition| partition.partition) {
                 if owner(&topic.name, partition, context.parallelism) != context.subtask {
@@ -198,6 +205,10 @@ impl SourceReader for KafkaReader {
 
     fn has_splits(&self) -> bool {
         self.splits.iter().any(|read| !read.is_finished)
+    }
+
+    fn pending_records(&self) -> Option<u64> {
+        self.fetcher.behind(self.splits.iter().map(|read| read.split.position))
     }
 
     fn skipped_records(&self) -> u64 {

@@ -99,6 +99,10 @@ fn start(kafka: &crd::KafkaSource) -> Result<Start, Fault> {
             let text = kafka.start_timestamp.as_deref().unwrap_or_default();
             Start::Timestamp(event_time_us(text, "kafka.startTimestamp")?.div_euclid(1000))
         }
+        StartFrom::Offsets => {
+            let given = kafka.start_offsets.iter().flatten();
+            Start::Offsets(given.map(|start| ((start.topic.clone(), start.partition), start.offset)).collect())
+        }
     })
 }
 
