@@ -1,5 +1,6 @@
 //! The broker, through a client of another make; and one of a test's own, which it may kill.
 
+use crate::support::Scratch;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -51,6 +52,22 @@ impl Broker {
 
     pub fn fill(&self, topic: &str, first: i64, count: i64, keys: i64) {
         self.client(&["fill", topic, &first.to_string(), &count.to_string(), &keys.to_string()]);
+    }
+
+    pub fn create_compacted(&self, topic: &str, partitions: u32) {
+        self.client(&["compacted", topic, &partitions.to_string()]);
+    }
+
+    /// Gives a topic so many partitions.
+    pub fn extend(&self, topic: &str, partitions: u32) {
+        self.client(&["extend", topic, &partitions.to_string()]);
+    }
+
+    /// Messages by partition, key and value; `scratch` takes them on their way.
+    pub fn put(&self, scratch: &Scratch, topic: &str, messages: impl Iterator<Item = (i32, Option<String>, String)>) {
+        let lines: String = messages.map(|message| format!("{}\n", serde_json::json!(message))).collect();
+        let file = scratch.write(&format!("{topic}.messages"), lines);
+        self.client(&["put", topic, &file.display().to_string()]);
     }
 
     /// What is committed, in the order of each partition.
@@ -111,6 +128,16 @@ pub struct OwnBroker {
 impl OwnBroker {
     /// With the libraries and settings of the broker of all tests. None: nobody says where they are, and the test says so.
     pub fn start(folder: &Path) -> Option<OwnBroker> {
+        Self::start_with(folder, "", &[], |_| vec![])
+    }
+
+    /// With settings that replace or complete those; `listeners` are named, and put on free ports, which `more` is told.
+    pub fn start_with(
+        folder: &Path,
+        listeners: &str,
+        format: &[&str],
+        more: impl FnOnce(&BTreeMap<String, u16>) -> Vec<(String, String)>,
+    ) -> Option<OwnBroker> {
         let mut broker = Broker::of_tests()?;
         let Ok(properties) = std::env::var("WEIR_TEST_KAFKA_PROPERTIES") else {
             eprintln!(
@@ -119,22 +146,36 @@ impl OwnBroker {
             return None;
         };
         let settings = std::fs::read_to_string(properties).expect("the settings of the tests' broker");
-        let [port, controller] = free_ports();
-        let replaced = |line: &str| {
-            let (name, value) = line.split_once('=').expect("a setting");
-            let value = match name {
-                "listeners" => format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
-                "advertised.listeners" => format!("PLAINTEXT://127.0.0.1:{port}"),
-                "controller.quorum.bootstrap.servers" => format!("127.0.0.1:{controller}"),
-                "log.dirs" => folder.join("broker").display().to_string(),
-                _ => value.to_owned(),
+        let names: Vec<&str> = ["PLAINTEXT", "CONTROLLER"].into_iter().chain(listeners.split_whitespace()).collect();
+        let ports = free_ports(&names);
+        let (port, controller) = (ports["PLAINTEXT"], ports["CONTROLLER"]);
+        let mut settings: BTreeMap<String, String> = settings
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let addresses = |host: &str, names: &[&str]| {
+            let address = |name: &&str| match *name {
+                "PLAINTEXT" | "CONTROLLER" => format!("{name}://127.0.0.1:{}", ports[*name]),
+                _ => format!("{name}://{host}:{}", ports[*name]),
             };
-            format!("{name}={value}\n")
+            names.iter().map(address).collect::<Vec<_>>().join(",")
         };
-        let settings: String = settings.lines().map(replaced).collect();
+        let advertised: Vec<&str> = names.iter().copied().filter(|name| *name != "CONTROLLER").collect();
+        let own = [
+            ("listeners", addresses("127.0.0.1", &names)),
+            // Another name for the same, which certificates may have.
+            ("advertised.listeners", addresses("localhost", &advertised)),
+            ("controller.quorum.bootstrap.servers", format!("127.0.0.1:{controller}")),
+            ("log.dirs", folder.join("broker").display().to_string()),
+        ];
+        settings.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        settings.extend(more(&ports));
+        let settings: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         std::fs::write(folder.join("server.properties"), settings).expect("write the broker's settings");
-        let format = ["kafka.tools.StorageTool", "format", "--standalone", "-t", "d2Vpci10ZXN0LWNsdXN0ZQ", "-c"];
-        let formatted = java(folder, "format", &format).wait().expect("wait for the format");
+        let storage = ["kafka.tools.StorageTool", "format", "--standalone", "-t", "d2Vpci10ZXN0LWNsdXN0ZQ"];
+        let storage: Vec<&str> = storage.into_iter().chain(format.iter().copied()).chain(["-c"]).collect();
+        let formatted = java(folder, "format", &storage).wait().expect("wait for the format");
         assert!(formatted.success(), "the broker's storage cannot be formatted; see {}", folder.display());
         broker.address = format!("127.0.0.1:{port}");
         let child = java(folder, "broker-0", &["kafka.Kafka"]);
@@ -183,7 +224,8 @@ fn java(folder: &Path, log: &str, arguments: &[&str]) -> Child {
 }
 
 /// Free at this moment.
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    listeners.map(|listener| listener.local_addr().expect("a port").port())
+fn free_ports(names: &[&str]) -> BTreeMap<String, u16> {
+    let listeners: Vec<TcpListener> = names.iter().map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let port = |listener: &TcpListener| listener.local_addr().expect("a port").port();
+    names.iter().map(|name| (*name).to_owned()).zip(listeners.iter().map(port)).collect()
 }

@@ -2,6 +2,9 @@
 
     client.py ADDRESS create TOPIC PARTITIONS
     client.py ADDRESS fill TOPIC FIRST COUNT KEYS      records {"id", "k", "amount", "at"}, ids from FIRST on
+    client.py ADDRESS extend TOPIC PARTITIONS          a topic gets more partitions
+    client.py ADDRESS compacted TOPIC PARTITIONS       as create, of a topic that keeps the latest message of a key
+    client.py ADDRESS put TOPIC FILE                   messages, a JSON array [partition, key, value] a line
     client.py ADDRESS read TOPIC                       committed messages, a JSON array [partition, offset, key, value] a line
     client.py ADDRESS group GROUP TOPIC                the sum of the group's committed offsets
 """
@@ -11,15 +14,34 @@ import sys
 import uuid
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 ADDRESS, COMMAND, *ARGUMENTS = sys.argv[1:]
 SECONDS = 60
 
 
-def create(topic, partitions):
+def create(topic, partitions, **config):
     admin = AdminClient({"bootstrap.servers": ADDRESS})
-    admin.create_topics([NewTopic(topic, int(partitions), 1)])[topic].result(SECONDS)
+    admin.create_topics([NewTopic(topic, int(partitions), 1, config=config)])[topic].result(SECONDS)
+
+
+def compacted(topic, partitions):
+    create(topic, partitions, **{"cleanup.policy": "compact"})
+
+
+def extend(topic, partitions):
+    admin = AdminClient({"bootstrap.servers": ADDRESS})
+    admin.create_partitions([NewPartitions(topic, int(partitions))])[topic].result(SECONDS)
+
+
+def put(topic, path):
+    producer = Producer({"bootstrap.servers": ADDRESS})
+    with open(path) as lines:
+        for line in lines:
+            partition, key, value = json.loads(line)
+            producer.produce(topic, value, key=key, partition=partition)
+    if producer.flush(SECONDS):
+        sys.exit("not everything was delivered")
 
 
 def fill(topic, first, count, keys):
@@ -66,4 +88,5 @@ def group(name, topic):
     consumer.close()
 
 
-{"create": create, "fill": fill, "read": read, "group": group}[COMMAND](*ARGUMENTS)
+COMMANDS = {"create": create, "compacted": compacted, "extend": extend, "fill": fill, "put": put, "read": read, "group": group}
+COMMANDS[COMMAND](*ARGUMENTS)

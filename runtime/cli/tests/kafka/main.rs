@@ -7,7 +7,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod breadth;
 mod broker;
+mod secured;
 
 use broker::{Broker, Message, OwnBroker};
 use rand::{Rng, SeedableRng};
@@ -84,7 +86,7 @@ fn each_moment_of_a_commit() {
         let run = Run::new(&broker, &format!("kafka-{name}-{nth}"), &json!({}));
         let dies = Start { parallelism: 3, workers: None, death: Some(Death::Failpoint(name, nth)) };
         // With fewer subtasks than before, whose transactions must not be left behind.
-        let last = Start { parallelism: 1, workers: None, death: None };
+        let last = Start::of(1);
         let deaths = run.through(&[dies, last]).unwrap_or_else(|problem| panic!("{name}: {problem}"));
         assert_eq!(deaths, 1, "{name}: the failpoint was not passed");
         run.verify().unwrap_or_else(|problem| panic!("{name}: {problem}"));
@@ -105,7 +107,7 @@ fn a_pause_longer_than_the_transaction_timeout_stops_loudly() {
     support::await_condition("the broker gives the transactions up", || {
         broker.open_transactions(&format!("weir.{}.", run.name)).is_empty().then_some(())
     });
-    let refused = run.start(&Start { parallelism: 1, workers: None, death: None }).fail();
+    let refused = run.start(&Start::of(1)).fail();
     let said = format!("{}{}", refused.stdout, refused.stderr);
     for part in
         ["was aborted before it could be committed", "transaction `weir.kafka-expired", "offsets ", "partition "]
@@ -121,7 +123,7 @@ fn a_broker_that_is_killed_costs_no_record_and_doubles_none() {
     let Some(mut own) = OwnBroker::start(folder.path()) else { return };
     let restart = json!({"fixedDelay": {"delay": "200ms", "attempts": 100}});
     let run = Run::with_restarts(&own.broker, "kafka-broker-dies", &json!({}), &restart);
-    let running = run.start(&Start { parallelism: 2, workers: None, death: None }).spawn();
+    let running = run.start(&Start::of(2)).spawn();
     support::await_condition("the first commit", || {
         let listed = Weir::new(run.scratch.path(), ["checkpoints".as_ref(), run.job.as_os_str()]);
         let listed = listed.with(["--output", "json"]).run();
@@ -137,11 +139,11 @@ fn a_broker_that_is_killed_costs_no_record_and_doubles_none() {
 fn offsets_are_committed_to_the_group_and_are_where_the_next_job_starts() {
     let Some(broker) = Broker::of_tests() else { return };
     let run = Run::new(&broker, "kafka-group", &json!({}));
-    run.start(&Start { parallelism: 2, workers: None, death: None }).succeed();
+    run.start(&Start::of(2)).succeed();
     run.verify().unwrap();
     assert_eq!(broker.group_position(&run.name, &input(&broker)), RECORDS);
     // A job without a checkpoint begins there, and finds nothing new.
-    run.start(&Start { parallelism: 1, workers: None, death: None }).with(["--from", "none"]).succeed();
+    run.start(&Start::of(1)).with(["--from", "none"]).succeed();
     run.verify().unwrap();
 }
 
@@ -153,7 +155,7 @@ fn a_topic_that_is_not_there_ends_the_job() {
     let runs = ["sources[0].kafka.topics[0]", "sinks[0].kafka.topic"].map(|field| {
         let name = format!("kafka-no-topic-of-{}", field.split_once('[').expect("a list").0);
         let run = Run::with_restarts(&broker, &name, &json!({}), &restart);
-        let start = run.start(&Start { parallelism: 2, workers: None, death: None });
+        let start = run.start(&Start::of(2));
         let running = start.with(["--set", &format!("spec.pipeline.{field}=no-such-topic")]).spawn();
         (run, running)
     });
@@ -186,6 +188,11 @@ fn plan_asks_the_cluster() {
 }
 
 impl Start {
+    /// One process, undisturbed.
+    fn of(parallelism: u32) -> Self {
+        Start { parallelism, workers: None, death: None }
+    }
+
     fn random(rng: &mut ChaCha8Rng) -> Self {
         let death = match rng.random_range(0..3) {
             0 => {

@@ -29,6 +29,9 @@ fn is_of_attempt(error: &KafkaError) -> bool {
 fn remedy(error: &KafkaError) -> &'static str {
     match error.code() {
         Some(ResponseError::UnknownTopicOrPartition) => ". Create the topic, or correct its name",
+        Some(ResponseError::SaslAuthenticationFailed) => {
+            ". Correct sasl.username and sasl.password (or the token), or give this user an account for the mechanism"
+        }
         Some(ResponseError::TopicAuthorizationFailed) => {
             ". Allow this user the topic (READ for a source, WRITE for a sink)"
         }

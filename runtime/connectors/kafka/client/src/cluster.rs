@@ -198,6 +198,9 @@ impl Cluster {
 
     /// Opens it if need be.
     pub(crate) fn connection(&mut self, broker: i32) -> Result<&mut Connection> {
+        if broker != BOOTSTRAP && self.connections.get(&broker).is_some_and(Connection::is_outlived) {
+            self.connections.remove(&broker);
+        }
         if !self.connections.contains_key(&broker) {
             let gone = || KafkaError::Connection(format!("the broker {broker} is not in the cluster's metadata"));
             let address = self.addresses.get(&broker).ok_or_else(gone)?;
@@ -308,6 +311,7 @@ impl Cluster {
 
     /// A connection to any broker: one that is open, else one to a known broker, else to a bootstrap address.
     fn any(&mut self) -> Result<&mut Connection> {
+        self.connections.retain(|_, connection| !connection.is_outlived());
         let open = self.connections.keys().copied().max();
         let broker = match open {
             Some(open) => open,

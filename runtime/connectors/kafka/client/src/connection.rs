@@ -13,9 +13,15 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A response that says it is longer than this is none.
 const MAX_RESPONSE_BYTES: usize = 256 << 20;
+/// What a listener of TLS begins its complaint with when it is not spoken to in TLS.
+const TLS_ALERT: u8 = 21;
+const TLS_MAJOR_VERSION: u8 = 3;
+/// Of the time that a broker accepts an authentication for: with the rest requests under way come to their end.
+const SESSION_SHARE: f64 = 0.8;
 
 pub(crate) struct Connection {
     stream: Stream,
@@ -28,6 +34,8 @@ pub(crate) struct Connection {
     /// Correlation id, API and version of the requests that wait for their responses.
     waiting: VecDeque<(i32, i16, i16)>,
     buffer: BytesMut,
+    /// When the broker will want to know again who we are, by a new connection.
+    session_ends: Option<Instant>,
 }
 
 enum Stream {
@@ -69,12 +77,23 @@ impl Connection {
             correlation: 0,
             waiting: VecDeque::new(),
             buffer: BytesMut::new(),
+            session_ends: None,
         };
         connection.learn_versions()?;
         if let Some(sasl) = &options.security.sasl {
             sasl::authenticate(&mut connection, sasl)?;
         }
         Ok(connection)
+    }
+
+    /// The broker has said for how long it believes the authentication.
+    pub fn session_begins(&mut self, lifetime: Duration) {
+        self.session_ends = Some(Instant::now() + lifetime.mul_f64(SESSION_SHARE));
+    }
+
+    /// Whether another connection had better take its place: brokers close one whose session is over.
+    pub fn is_outlived(&self) -> bool {
+        self.waiting.is_empty() && self.session_ends.is_some_and(|ends| ends <= Instant::now())
     }
 
     pub fn peer(&self) -> &str {
@@ -159,6 +178,10 @@ impl Connection {
     fn frame(&mut self) -> Result<Bytes> {
         let mut length = [0; 4];
         self.read_exact(&mut length)?;
+        if let ([TLS_ALERT, TLS_MAJOR_VERSION, ..], Stream::Plain(_)) = (length, &self.stream) {
+            let what = format!("{} answers with TLS; set security.protocol to SSL or SASL_SSL", self.peer);
+            return Err(KafkaError::Unusable(what));
+        }
         let length = u32::from_be_bytes(length) as usize;
         if length > MAX_RESPONSE_BYTES {
             let what = format!("a response from {} would have {length} bytes: is it a Kafka listener?", self.peer);
@@ -198,9 +221,12 @@ impl Connection {
     }
 
     fn broken(&self, error: &std::io::Error) -> KafkaError {
+        if let Some(of_tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return tls::broken(&self.peer, of_tls);
+        }
         let reason = match error.kind() {
             std::io::ErrorKind::UnexpectedEof => {
-                "it closed the connection (does the listener expect TLS or SASL?)".into()
+                "it closed the connection (is the listener one for this security.protocol?)".into()
             }
             std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => "it does not answer in time".into(),
             _ => error.to_string(),

@@ -12,6 +12,7 @@ use kafka_protocol::protocol::StrBytes;
 use ring::rand::SecureRandom;
 use ring::{digest, hmac, pbkdf2};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 /// More than any broker asks for by default (4,096), and less than what would let a false broker keep us busy for long.
 const MAX_ITERATIONS: u32 = 1_000_000;
@@ -60,7 +61,12 @@ fn exchange(connection: &mut Connection, message: Vec<u8>) -> Result<Bytes> {
     let request = SaslAuthenticateRequest::default().with_auth_bytes(Bytes::from(message));
     let answer = connection.call_at(&request, version)?;
     match ResponseError::try_from_code(answer.error_code) {
-        None => Ok(answer.auth_bytes),
+        None => {
+            if let Ok(lifetime_ms @ 1..) = u64::try_from(answer.session_lifetime_ms) {
+                connection.session_begins(Duration::from_millis(lifetime_ms));
+            }
+            Ok(answer.auth_bytes)
+        }
         Some(code) => {
             let reason = answer.error_message.map(|reason| format!(" ({})", reason.as_str())).unwrap_or_default();
             let what = format!("authentication at {}{reason}", connection.peer());

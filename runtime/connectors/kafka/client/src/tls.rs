@@ -36,6 +36,51 @@ pub(crate) fn connect(config: &Arc<ClientConfig>, host: &str, stream: TcpStream)
     Ok(StreamOwned::new(session, stream))
 }
 
+/// What broke a connection, where TLS did. A certificate that one side doesn't believe will not be believed the next time;
+/// one that has expired may have been replaced by then.
+pub(crate) fn broken(peer: &str, error: &rustls::Error) -> KafkaError {
+    use rustls::AlertDescription as Alert;
+    use rustls::CertificateError as Certificate;
+    use rustls::Error;
+    let (reason, remedy) = match error {
+        Error::InvalidCertificate(Certificate::UnknownIssuer) => (
+            "its certificate is signed by an authority that is not known here".to_owned(),
+            "name that authority's certificate in ssl.ca.location or ssl.ca.pem",
+        ),
+        Error::InvalidCertificate(Certificate::NotValidForName | Certificate::NotValidForNameContext { .. }) => (
+            "its certificate is not for this name".to_owned(),
+            "use names that brokers' certificates have, in bootstrapServers and in the brokers' advertised.listeners",
+        ),
+        Error::InvalidCertificate(
+            Certificate::Expired
+            | Certificate::ExpiredContext { .. }
+            | Certificate::NotValidYet
+            | Certificate::NotValidYetContext { .. },
+        ) => return KafkaError::Connection(format!("{peer}: TLS: {error}")),
+        Error::InvalidCertificate(reason) => (
+            format!("its certificate is not accepted ({reason})"),
+            "have one made that is, or name its authority in ssl.ca.location",
+        ),
+        Error::AlertReceived(
+            alert @ (Alert::BadCertificate
+            | Alert::CertificateRequired
+            | Alert::CertificateUnknown
+            | Alert::CertificateRevoked
+            | Alert::UnsupportedCertificate
+            | Alert::UnknownCA
+            | Alert::AccessDenied),
+        ) => (
+            format!("it refuses this client's certificate, or wants one ({alert:?})"),
+            "set ssl.certificate.location and ssl.key.location to a certificate that the broker believes",
+        ),
+        Error::InvalidMessage(_) => {
+            ("what it answers is not TLS".to_owned(), "name a listener that speaks TLS, or correct security.protocol")
+        }
+        other => return KafkaError::Connection(format!("{peer}: TLS: {other}")),
+    };
+    KafkaError::Unusable(format!("TLS with {peer}: {reason}; {remedy}"))
+}
+
 fn roots(pem: Option<&[u8]>) -> Result<RootCertStore> {
     let mut store = RootCertStore::empty();
     match pem {
