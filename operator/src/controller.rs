@@ -15,6 +15,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use weir_crds::{Savepoint, StreamJob};
 
+use crate::job_metrics::JobMetrics;
 use crate::names::JOB_LABEL;
 use crate::reconcile::{Context, Failures, on_error, reconcile};
 use crate::savepoints::{self, SavepointContext};
@@ -22,7 +23,14 @@ use crate::serve::Metrics;
 use crate::settings::Settings;
 
 /// Looks after all jobs until the watches end, which they do not by themselves.
-pub async fn run(client: Client, settings: Settings, recorder: Recorder, metrics: Metrics, is_ready: Arc<AtomicBool>) {
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    recorder: Recorder,
+    metrics: Metrics,
+    job_metrics: JobMetrics,
+    is_ready: Arc<AtomicBool>,
+) {
     let namespace = settings.namespace.clone();
     let concurrency = settings.concurrency;
     let own = watcher::Config::default().labels(JOB_LABEL);
@@ -34,6 +42,7 @@ pub async fn run(client: Client, settings: Settings, recorder: Recorder, metrics
     let sets_changed = set_events.try_filter_map(|set| async move { Ok(owner(&set)) });
     let queue = stream::select_all([jobs_changed.boxed(), pods_changed.boxed(), sets_changed.boxed()]);
     let (savepoints, savepoint_events) = watch::<Savepoint>(&client, namespace.as_deref(), watcher::Config::default());
+    job_metrics.show(jobs.clone(), savepoints.clone());
     let savepoints_changed = savepoint_events.map_ok(|savepoint| ObjectRef::from_obj(&savepoint));
     let context = Arc::new(Context {
         client,

@@ -11,6 +11,7 @@ pub mod checkpoints;
 pub mod controller;
 pub mod coordinator_api;
 pub mod decide;
+pub mod job_metrics;
 pub mod lease;
 pub mod names;
 pub mod observe;

@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use ring::rand::{SecureRandom, SystemRandom};
 use tracing_subscriber::EnvFilter;
 use weir_crds::HumanDuration;
+use weir_operator::job_metrics::JobMetrics;
 use weir_operator::lease::Election;
 use weir_operator::names::FIELD_MANAGER;
 use weir_operator::serve::{Metrics, Shown, serve};
@@ -55,6 +56,10 @@ struct Arguments {
     /// How long the certificates of jobs' pods are good for. They are replaced when half of it is over.
     #[arg(long, default_value = "14d", value_name = "DURATION")]
     certificate_lifetime: HumanDuration,
+    /// Whoever reaches a job's coordinator may read its metrics, without its token. Of coordinators that start from now
+    /// on.
+    #[arg(long)]
+    open_metrics: bool,
     /// Jobs looked at at the same time.
     #[arg(long, default_value_t = 32)]
     concurrency: u16,
@@ -107,12 +112,15 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         namespace: arguments.namespace,
         poll_interval: arguments.poll_interval.get().max(Duration::from_millis(100)),
         status_interval: arguments.status_interval.get(),
+        open_metrics: arguments.open_metrics,
         concurrency: arguments.concurrency,
         certificate_lifetime: arguments.certificate_lifetime.get().max(SHORTEST_CERTIFICATES),
         token_key,
     };
     let mut registry = Registry::default();
     let metrics = Metrics::new(&mut registry);
+    let job_metrics = JobMetrics::default();
+    registry.register_collector(Box::new(job_metrics.clone()));
     let is_ready = Arc::new(AtomicBool::new(false));
     let shown = Shown { registry: Arc::new(registry), is_ready: Arc::clone(&is_ready) };
     let serving = tokio::spawn(serve(arguments.listen, shown));
@@ -130,7 +138,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     metrics.is_leader.set(1);
     tokio::select! {
         () = election.hold() => bail!("the lease is lost; another replica acts"),
-        () = controller::run(client, settings, recorder, metrics, is_ready) => bail!("the watches have ended"),
+        () = controller::run(client, settings, recorder, metrics, job_metrics, is_ready) => bail!("the watches have ended"),
         () = ended() => {
             election.release().await;
             Ok(())

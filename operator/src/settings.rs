@@ -14,6 +14,8 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// How often progress that changes nothing else is written to a job's status.
     pub status_interval: Duration,
+    /// Whoever reaches a job's pods may read its metrics without its token.
+    pub open_metrics: bool,
     /// Reconciles at the same time.
     pub concurrency: u16,
     /// How long certificates of jobs are good for; they are replaced when half of it is over.

@@ -49,6 +49,7 @@ fn settings() -> Settings {
         namespace: None,
         poll_interval: Duration::from_secs(5),
         status_interval: Duration::from_secs(10),
+        open_metrics: false,
         concurrency: 1,
         certificate_lifetime: Duration::from_secs(14 * 24 * 3600),
         token_key: vec![7; 32],

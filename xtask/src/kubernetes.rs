@@ -68,7 +68,8 @@ pub fn chart(layout: &Layout) -> Result<()> {
     replace(template)
 }
 
-/// What of the chart can be checked here: that it renders, and that Argo CD's scripts do what they say. Says what cannot.
+/// What of the chart can be checked here: that it renders, that Argo CD's scripts do what they say, and that alerts fire
+/// when they should. Says what cannot.
 pub fn check(layout: &Layout) -> Result<()> {
     let helm = cluster::programs(layout).join("helm");
     if helm.exists() {
@@ -76,7 +77,9 @@ pub fn check(layout: &Layout) -> Result<()> {
         run_aside(Command::new(&helm).args(["lint", "--strict", "--quiet"]).arg(&chart))
             .map_err(|_| Failure::new("the chart has mistakes; `cargo xtask chart` shows it rendered"))?;
         let one_namespace = ["--set", "watchNamespace=data"];
-        for values in [&[][..], &one_namespace] {
+        let monitored = "monitoring.serviceMonitor.enabled=true,monitoring.podMonitor.enabled=true,\
+                         monitoring.rules.enabled=true,monitoring.dashboard.enabled=true";
+        for values in [&[][..], &one_namespace, &["--set", monitored]] {
             let mut template = Command::new(&helm);
             template.args(["template", "weir"]).arg(&chart).args(["--namespace", NAMESPACE]).args(values);
             output_of(&mut template).ok_or_else(|| Failure::new("the chart does not render: cargo xtask chart"))?;
@@ -85,11 +88,16 @@ pub fn check(layout: &Layout) -> Result<()> {
         say("the chart is not rendered: helm comes with the local cluster (cargo xtask cluster build)");
     }
     if succeeds(Command::new("go").arg("version")) {
-        let mut go = Command::new("go");
-        run_aside(go.args(["test", "./..."]).current_dir(layout.checkout.join("xtask/argocd")))
-            .map_err(|_| Failure::new("the scripts for Argo CD fail their tests (charts/weir/argocd, xtask/argocd)"))?;
+        for (folder, what) in [
+            ("xtask/argocd", "the scripts for Argo CD fail their tests (charts/weir/argocd, xtask/argocd)"),
+            ("xtask/alerts", "the alerts fail their tests (charts/weir/monitoring/alerts.yaml, xtask/alerts)"),
+        ] {
+            let mut go = Command::new("go");
+            run_aside(go.args(["test", "./..."]).current_dir(layout.checkout.join(folder)))
+                .map_err(|_| Failure::new(what))?;
+        }
     } else {
-        say("the scripts for Argo CD are not tested: that takes Go");
+        say("the scripts for Argo CD and the alerts are not tested: that takes Go");
     }
     Ok(())
 }

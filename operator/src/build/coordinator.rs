@@ -60,7 +60,7 @@ pub(super) fn pod(parts: &Parts<'_>) -> Result<Value, BuildError> {
 }
 
 fn arguments(parts: &Parts<'_>) -> Vec<String> {
-    [
+    let all = [
         "coordinator",
         &format!("{JOB_FOLDER}/{SPEC_KEY}"),
         "--listen",
@@ -76,7 +76,7 @@ fn arguments(parts: &Parts<'_>) -> Vec<String> {
         "--outcome",
         "/dev/termination-log",
         "--quiet",
-    ]
-    .map(str::to_owned)
-    .into()
+    ];
+    let metrics = parts.settings.open_metrics.then_some("--http-open-metrics");
+    all.into_iter().chain(metrics).map(str::to_owned).collect()
 }

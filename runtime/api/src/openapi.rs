@@ -70,7 +70,7 @@ fn describe(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
     match operation.access() {
         Access::Open => {}
         // Reading may be open: on loopback, or where the coordinator was told so.
-        Access::Read => described["security"] = json!([{}, {"token": []}]),
+        Access::Read | Access::Metrics => described["security"] = json!([{}, {"token": []}]),
         Access::Change => described["security"] = json!([{"token": []}]),
     }
     described

@@ -30,6 +30,8 @@ pub enum Access {
     /// Anybody who reaches the port: probes.
     Open,
     Read,
+    /// Reading of names and figures alone, as whoever collects them of many jobs does.
+    Metrics,
     /// It changes the job.
     Change,
 }
@@ -111,8 +113,8 @@ impl Operation {
             | Operation::RestorePoints
             | Operation::Savepoints
             | Operation::Savepoint
-            | Operation::RescaleState
-            | Operation::Metrics => Access::Read,
+            | Operation::RescaleState => Access::Read,
+            Operation::Metrics => Access::Metrics,
         }
     }
 

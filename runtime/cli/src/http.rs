@@ -3,7 +3,7 @@
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use weir_node::http::HttpOptions;
+use weir_node::http::{HttpOptions, OpenReads};
 
 /// Of a coordinator, where nothing else is said: this machine alone reaches it.
 const COORDINATOR: &str = "127.0.0.1:8081";
@@ -21,6 +21,9 @@ pub(crate) struct HttpArguments {
     /// Let everybody who reaches the address read, not only this machine.
     #[arg(long)]
     http_open_reads: bool,
+    /// Let everybody who reaches the address read the metrics.
+    #[arg(long)]
+    http_open_metrics: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -57,7 +60,11 @@ impl HttpArguments {
             },
             is_optional: self.http.is_none(),
             token_file: self.http_token_file.clone(),
-            open_reads: self.http_open_reads,
+            open: match (self.http_open_reads, self.http_open_metrics) {
+                (true, _) => OpenReads::All,
+                (false, true) => OpenReads::Metrics,
+                (false, false) => OpenReads::Nothing,
+            },
         }
     }
 }

@@ -21,8 +21,18 @@ pub(super) enum Entry {
     Owner,
     Network {
         is_loopback: bool,
-        open_reads: bool,
+        open: OpenReads,
     },
+}
+
+/// What may be read without a token by others than this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OpenReads {
+    #[default]
+    Nothing,
+    /// Names and figures, for who collects them of many jobs.
+    Metrics,
+    All,
 }
 
 /// What makes a caller one who may change the job.
@@ -57,16 +67,17 @@ impl Token {
 
     /// Lets the request pass, or says why not and what to do.
     pub(super) fn check(&self, entry: Entry, access: Access, headers: &HeaderMap) -> Answer<()> {
-        let (is_loopback, open_reads) = match entry {
+        let (is_loopback, open) = match entry {
             Entry::Owner => return Ok(()),
-            Entry::Network { is_loopback, open_reads } => (is_loopback, open_reads),
+            Entry::Network { is_loopback, open } => (is_loopback, open),
         };
         match access {
             Access::Open => return Ok(()),
-            Access::Read if open_reads => return Ok(()),
+            Access::Metrics if open != OpenReads::Nothing => return Ok(()),
+            Access::Read if open == OpenReads::All => return Ok(()),
             // A page in a browser may let its own name point to this machine; it cannot say that it is called so.
-            Access::Read if is_loopback && names_this_machine(headers) => return Ok(()),
-            Access::Read | Access::Change => {}
+            Access::Read | Access::Metrics if is_loopback && names_this_machine(headers) => return Ok(()),
+            Access::Read | Access::Metrics | Access::Change => {}
         }
         match self.read() {
             Err(reason) => {
@@ -76,6 +87,10 @@ impl Token {
             Ok(None) => Err(Failure::forbidden(match access {
                 Access::Change => {
                     "nothing that changes a job is open to the network by default: start the coordinator with \
+                     --http-token-file, and send the token in that file as `Authorization: Bearer`"
+                }
+                Access::Metrics => {
+                    "metrics are open on loopback alone: start the coordinator with --http-open-metrics, or with \
                      --http-token-file, and send the token in that file as `Authorization: Bearer`"
                 }
                 Access::Read | Access::Open => {
@@ -127,9 +142,10 @@ mod tests {
     use super::*;
     use weir_api::Problem;
 
-    const LOOPBACK: Entry = Entry::Network { is_loopback: true, open_reads: false };
-    const ANY: Entry = Entry::Network { is_loopback: false, open_reads: false };
-    const OPEN: Entry = Entry::Network { is_loopback: false, open_reads: true };
+    const LOOPBACK: Entry = Entry::Network { is_loopback: true, open: OpenReads::Nothing };
+    const ANY: Entry = Entry::Network { is_loopback: false, open: OpenReads::Nothing };
+    const MEASURED: Entry = Entry::Network { is_loopback: false, open: OpenReads::Metrics };
+    const OPEN: Entry = Entry::Network { is_loopback: false, open: OpenReads::All };
 
     fn status(token: &Token, entry: Entry, access: Access, authorization: &str, host: &str) -> u16 {
         let mut headers = HeaderMap::new();
@@ -146,7 +162,7 @@ mod tests {
     #[test]
     fn nothing_that_changes_a_job_is_open_by_default() {
         let none = Token::of_file(None).unwrap();
-        for entry in [LOOPBACK, ANY, OPEN] {
+        for entry in [LOOPBACK, ANY, MEASURED, OPEN] {
             assert_eq!(status(&none, entry, Access::Change, "", "localhost:1"), 403);
             assert_eq!(status(&none, entry, Access::Change, "Bearer x", "localhost:1"), 403);
             assert_eq!(status(&none, entry, Access::Open, "", "example.org"), 200);
@@ -157,6 +173,10 @@ mod tests {
         assert_eq!(status(&none, LOOPBACK, Access::Read, "", "attacker.example:8081"), 403);
         assert_eq!(status(&none, ANY, Access::Read, "", "localhost"), 403);
         assert_eq!(status(&none, OPEN, Access::Read, "", "job.example"), 200);
+        let metrics = |entry| status(&none, entry, Access::Metrics, "", "job.example");
+        assert_eq!([LOOPBACK, ANY, MEASURED, OPEN].map(metrics), [403, 403, 200, 200]);
+        assert_eq!(status(&none, LOOPBACK, Access::Metrics, "", "localhost:8081"), 200);
+        assert_eq!(status(&none, MEASURED, Access::Read, "", "job.example"), 403);
     }
 
     #[test]

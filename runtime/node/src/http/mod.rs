@@ -18,6 +18,7 @@ mod savepoints;
 mod socket;
 mod view;
 
+pub use access::OpenReads;
 pub use socket::socket_path;
 
 use crate::job::Job;
@@ -52,8 +53,8 @@ pub struct HttpOptions {
     pub is_optional: bool,
     /// Whoever shows its content may change the job. Read again for each request.
     pub token_file: Option<PathBuf>,
-    /// Reading needs no token, although others than this machine reach the port.
-    pub open_reads: bool,
+    /// What needs no token, although others than this machine reach the port.
+    pub open: OpenReads,
 }
 
 /// What every request needs.
@@ -178,7 +179,7 @@ impl HttpServer {
         match bound {
             Ok(Bound { listener, address }) => {
                 self.address = Some(address);
-                let entry = Entry::Network { is_loopback: address.ip().is_loopback(), open_reads: options.open_reads };
+                let entry = Entry::Network { is_loopback: address.ip().is_loopback(), open: options.open };
                 self.listen(listener, entry, over);
                 Ok(())
             }
