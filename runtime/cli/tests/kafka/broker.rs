@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use weir_kafka_client::{Cluster, Options};
+use weir_kafka_client::{Cluster, Options, Transaction};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of a broker's start, on a machine that does other things too.
@@ -102,6 +102,18 @@ impl Broker {
         });
     }
 
+    /// Commits the open transactions whose ids begin so, as the process that has them in a checkpoint would.
+    pub fn commit_open(&self, prefix: &str) {
+        let mut cluster = self.cluster();
+        let version = cluster.version_of_transactions().expect("the broker answers");
+        for transactional_id in self.open_transactions(prefix) {
+            let described = cluster.describe_transaction(&transactional_id, PATIENCE).expect("the broker answers");
+            let (_, identity) = described.expect("it is open");
+            let transaction = Transaction { transactional_id, identity, version, ranges: vec![] };
+            cluster.end_transaction(&transaction, true, PATIENCE).expect("the commit");
+        }
+    }
+
     fn cluster(&self) -> Cluster {
         let options = Options::new(&self.address, &BTreeMap::new()).expect("an address");
         Cluster::new(options).expect("no TLS")
@@ -186,8 +198,38 @@ impl OwnBroker {
 
     /// SIGKILL, and a start on the same data.
     pub fn kill_and_restart(&mut self) {
+        self.kill();
+        self.start_again();
+    }
+
+    /// SIGKILL, and a start with the partitions of this topic as they were when `earlier` was copied, if it was; returns a
+    /// copy of them as they were now.
+    pub fn restart_with(&mut self, topic: &str, earlier: Option<&Path>) -> PathBuf {
+        self.kill();
+        let copy = self.folder.join(format!("copy-{}", self.starts));
+        let logs = self.folder.join("broker");
+        for entry in std::fs::read_dir(&logs).expect("the broker's data") {
+            let entry = entry.expect("the broker's data");
+            let name = entry.file_name().into_string().expect("text");
+            if name.strip_prefix(topic).is_none_or(|rest| !rest.starts_with('-')) {
+                continue;
+            }
+            copy_files(&entry.path(), &copy.join(&name));
+            if let Some(earlier) = earlier {
+                std::fs::remove_dir_all(entry.path()).expect("remove a partition");
+                copy_files(&earlier.join(&name), &entry.path());
+            }
+        }
+        self.start_again();
+        copy
+    }
+
+    fn kill(&mut self) {
         self.child.kill().expect("the broker runs");
         self.child.wait().expect("wait for the broker");
+    }
+
+    fn start_again(&mut self) {
         self.starts += 1;
         self.child = java(&self.folder, &format!("broker-{}", self.starts), &["kafka.Kafka"]);
         self.await_start();
@@ -208,6 +250,14 @@ impl Drop for OwnBroker {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a partition's folder") {
+        let entry = entry.expect("a partition's file");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copy a partition's file");
     }
 }
 

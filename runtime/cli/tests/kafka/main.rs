@@ -135,6 +135,26 @@ fn a_broker_that_is_killed_costs_no_record_and_doubles_none() {
     run.verify().unwrap();
 }
 
+/// A broker that dies between its decision to commit and the markers may leave a partition out: its records, and all after
+/// them, would stay invisible for good.
+#[test]
+fn a_partition_that_never_heard_of_a_commit_is_told() {
+    let folder = Scratch::new("kafka-hanging-broker");
+    let Some(mut own) = OwnBroker::start(folder.path()) else { return };
+    let run = Run::new(&own.broker, "kafka-hanging", &json!({}));
+    let dies = Start { parallelism: 2, workers: None, death: Some(Death::Failpoint("after-manifest", 1)) };
+    assert_eq!(run.through(&[dies]), Ok(1));
+    let (topic, prefix) = (format!("{}-totals", run.name), format!("weir.{}.", run.name));
+    let open = own.restart_with(&topic, None);
+    own.broker.commit_open(&prefix);
+    own.broker.await_ends(&prefix);
+    own.restart_with(&topic, Some(&open));
+    assert!(run.read("totals").is_empty(), "the transactions hang");
+    let finished = run.start(&Start { parallelism: 2, workers: None, death: None }).succeed();
+    assert!(finished.stderr.contains("had not told these partitions"), "{finished}");
+    run.verify().unwrap();
+}
+
 #[test]
 fn offsets_are_committed_to_the_group_and_are_where_the_next_job_starts() {
     let Some(broker) = Broker::of_tests() else { return };

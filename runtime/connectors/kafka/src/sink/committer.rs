@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_connectors::api::{Committable, Committer, CommitterContext, ConnectorError};
-use weir_kafka_client::{Cluster, Outcome, ProducerIdentity, Transaction};
+use weir_kafka_client::{Cluster, Confirmed, Outcome, ProducerIdentity, Transaction};
 use weir_model::{CheckpointId, CommitPermit};
 
 /// Of one try; the caller makes several.
@@ -21,7 +21,16 @@ pub(super) struct KafkaCommitter {
     cluster: Cluster,
     pool: Arc<Pool>,
     /// Committed, with a checkpoint that may still be the one to restore from.
-    held: Vec<(CheckpointId, String, ProducerIdentity)>,
+    held: Vec<Held>,
+    /// The connections that had been opened when all that is held was last known to be visible.
+    seen_at: Option<u64>,
+}
+
+struct Held {
+    checkpoint: CheckpointId,
+    transaction: Transaction,
+    /// Who the producer is from the commit on.
+    next: ProducerIdentity,
 }
 
 /// What a sink keeps in each checkpoint beside its transactions: under which prefix to look for those of this job once the
@@ -39,7 +48,7 @@ impl KafkaCommitter {
         pool: Arc<Pool>,
     ) -> Result<Self, ConnectorError> {
         let cluster = config.cluster.client()?;
-        Ok(KafkaCommitter { config, context, cluster, pool, held: vec![] })
+        Ok(KafkaCommitter { config, context, cluster, pool, held: vec![], seen_at: None })
     }
 
     fn commit_one(&mut self, transaction: &Transaction) -> Result<Option<ProducerIdentity>, ConnectorError> {
@@ -76,25 +85,59 @@ impl KafkaCommitter {
             ))),
         }
     }
+
+    /// A broker that died may have left a partition without the commit that its coordinator had decided.
+    fn confirm_held(&mut self) -> Result<(), ConnectorError> {
+        for held in &self.held {
+            let described = || committable::describe(&held.transaction);
+            match self.cluster.confirm_committed(&held.transaction, TRY_PATIENCE) {
+                Ok(Confirmed::Visible) => {}
+                Ok(Confirmed::Unknown(error)) => tracing::debug!(%error, "whether a commit can be read is not known"),
+                Ok(Confirmed::Mended { partitions }) => tracing::warn!(
+                    transaction = described(),
+                    partitions,
+                    "it was committed, and a broker that died had not told these partitions: done now"
+                ),
+                Err(error) if error.is_retriable() => return Err(connector_error("the end of a transaction", &error)),
+                Err(error) => {
+                    return Err(ConnectorError::Permanent(format!(
+                        "{} is committed, but a broker died before the partition heard of it, and nothing from there on can \
+                         be read by consumers of what is committed. Weir could not write the marker that is missing: \
+                         {error}. Allow the job's principal ALTER on the cluster, and restart the job",
+                        described()
+                    )));
+                }
+            }
+        }
+        self.seen_at = Some(self.cluster.opened());
+        Ok(())
+    }
 }
 
 impl Committer for KafkaCommitter {
     fn commit(&mut self, permit: CommitPermit, committables: &[Committable]) -> Result<(), ConnectorError> {
         let checkpoint = permit.checkpoint();
+        if self.seen_at.is_some_and(|opened| opened != self.cluster.opened()) {
+            self.confirm_held()?;
+        }
         // A later checkpoint is complete: nobody will commit these again.
-        for (_, id, identity) in self.held.extract_if(.., |(of, ..)| *of < checkpoint) {
-            self.pool.release(&id, identity);
+        for held in self.held.extract_if(.., |held| held.checkpoint < checkpoint) {
+            self.pool.release(&held.transaction.transactional_id, held.next);
         }
         for stored in committables {
             let transaction = committable::read(stored)?;
             let id = &transaction.transactional_id;
-            if let Some(identity) = self.commit_one(&transaction)?
-                && !self.held.iter().any(|(_, held, _)| held == id)
+            if let Some(next) = self.commit_one(&transaction)?
+                && !self.held.iter().any(|held| held.transaction.transactional_id == *id)
             {
-                self.held.push((checkpoint, id.clone(), identity));
+                self.held.push(Held { checkpoint, transaction, next });
             }
         }
-        Ok(())
+        // At first it may be another process' commit that is repeated, of before a broker's death.
+        match self.seen_at == Some(self.cluster.opened()) {
+            true => Ok(()),
+            false => self.confirm_held(),
+        }
     }
 
     fn abort_others(&mut self, committed: &[Committable], writers: &[serde_json::Value]) -> Result<(), ConnectorError> {
