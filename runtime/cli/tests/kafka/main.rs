@@ -15,12 +15,13 @@ use broker::{Broker, Message, OwnBroker};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use support::{Finished, Scratch, Weir};
+use support::{Finished, Running, Scratch, Weir};
 
 const DEFAULT_RUNS: u64 = 4;
 const RECORDS: i64 = 60_000;
@@ -43,6 +44,10 @@ struct Start {
     /// None: all in one process.
     workers: Option<u32>,
     death: Option<Death>,
+    /// How long checkpoints stay aligned. None: for good.
+    aligned_ms: Option<u64>,
+    /// When the job is asked for another parallelism, and for which.
+    rescale: Option<(Duration, u32)>,
 }
 
 /// The topics of one run.
@@ -52,6 +57,8 @@ struct Run {
     /// Of both sinks' topics.
     name: String,
     job: PathBuf,
+    /// The rescales that were asked for.
+    asked: RefCell<Vec<Running>>,
 }
 
 #[test]
@@ -68,7 +75,13 @@ fn exactly_once_through_random_kills() {
         let run = Run::new(&broker, &format!("kafka-{seed}"), &json!({}));
         let done = run.through(&starts).and_then(|deaths| run.verify().map(|()| deaths));
         match done {
-            Ok(deaths) => println!("seed {seed}: {starts:?}: died {deaths} times, right after {:.1?}", began.elapsed()),
+            Ok(deaths) => {
+                let rescaled = run.rescaled();
+                let took = began.elapsed();
+                println!(
+                    "seed {seed}: {starts:?}: died {deaths} times, rescaled {rescaled} times, right after {took:.1?}"
+                );
+            }
             Err(problem) => {
                 let kept = run.scratch.keep().display();
                 panic!(
@@ -84,7 +97,7 @@ fn each_moment_of_a_commit() {
     let Some(broker) = Broker::of_tests() else { return };
     for (name, nth) in FAILPOINTS {
         let run = Run::new(&broker, &format!("kafka-{name}-{nth}"), &json!({}));
-        let dies = Start { parallelism: 3, workers: None, death: Some(Death::Failpoint(name, nth)) };
+        let dies = Start { death: Some(Death::Failpoint(name, nth)), ..Start::of(3) };
         // With fewer subtasks than before, whose transactions must not be left behind.
         let last = Start::of(1);
         let deaths = run.through(&[dies, last]).unwrap_or_else(|problem| panic!("{name}: {problem}"));
@@ -102,7 +115,7 @@ fn each_moment_of_a_commit() {
 fn a_pause_longer_than_the_transaction_timeout_stops_loudly() {
     let Some(broker) = Broker::of_tests() else { return };
     let run = Run::new(&broker, "kafka-expired", &json!({"transactionTimeout": "10s"}));
-    let dies = Start { parallelism: 1, workers: None, death: Some(Death::Failpoint("after-manifest", 1)) };
+    let dies = Start { death: Some(Death::Failpoint("after-manifest", 1)), ..Start::of(1) };
     assert_eq!(run.through(&[dies]), Ok(1));
     support::await_condition("the broker gives the transactions up", || {
         broker.open_transactions(&format!("weir.{}.", run.name)).is_empty().then_some(())
@@ -142,7 +155,7 @@ fn a_partition_that_never_heard_of_a_commit_is_told() {
     let folder = Scratch::new("kafka-hanging-broker");
     let Some(mut own) = OwnBroker::start(folder.path()) else { return };
     let run = Run::new(&own.broker, "kafka-hanging", &json!({}));
-    let dies = Start { parallelism: 2, workers: None, death: Some(Death::Failpoint("after-manifest", 1)) };
+    let dies = Start { death: Some(Death::Failpoint("after-manifest", 1)), ..Start::of(2) };
     assert_eq!(run.through(&[dies]), Ok(1));
     let (topic, prefix) = (format!("{}-totals", run.name), format!("weir.{}.", run.name));
     let open = own.restart_with(&topic, None);
@@ -150,7 +163,7 @@ fn a_partition_that_never_heard_of_a_commit_is_told() {
     own.broker.await_ends(&prefix);
     own.restart_with(&topic, Some(&open));
     assert!(run.read("totals").is_empty(), "the transactions hang");
-    let finished = run.start(&Start { parallelism: 2, workers: None, death: None }).succeed();
+    let finished = run.start(&Start::of(2)).succeed();
     assert!(finished.stderr.contains("had not told these partitions"), "{finished}");
     run.verify().unwrap();
 }
@@ -210,7 +223,7 @@ fn plan_asks_the_cluster() {
 impl Start {
     /// One process, undisturbed.
     fn of(parallelism: u32) -> Self {
-        Start { parallelism, workers: None, death: None }
+        Start { parallelism, workers: None, death: None, aligned_ms: None, rescale: None }
     }
 
     fn random(rng: &mut ChaCha8Rng) -> Self {
@@ -222,7 +235,10 @@ impl Start {
             _ => Death::After(Duration::from_millis(rng.random_range(0..3_000))),
         };
         let workers = rng.random_bool(0.3).then_some(2);
-        Start { parallelism: rng.random_range(1..=4), workers, death: Some(death) }
+        let aligned_ms = rng.random_bool(0.5).then(|| [0, 20][rng.random_range(0..2)]);
+        let asked = Duration::from_millis(rng.random_range(300..1_500));
+        let rescale = rng.random_bool(0.5).then(|| (asked, rng.random_range(1..=4)));
+        Start { parallelism: rng.random_range(1..=4), workers, death: Some(death), aligned_ms, rescale }
     }
 }
 
@@ -279,7 +295,7 @@ impl Run {
             "restart": restart,
         });
         let job = scratch.write_job(&name, &spec);
-        Run { broker: broker.clone(), scratch, name, job }
+        Run { broker: broker.clone(), scratch, name, job, asked: RefCell::default() }
     }
 
     fn start(&self, start: &Start) -> Weir {
@@ -288,6 +304,15 @@ impl Run {
             Weir::new(self.scratch.path(), ["run".as_ref(), self.job.as_os_str()]).with(["-p", &parallelism]);
         if let Some(workers) = start.workers {
             weir = weir.with(["--workers", &workers.to_string()]);
+        }
+        if let Some(aligned_ms) = start.aligned_ms {
+            let setting = format!("spec.checkpoint.unaligned={{enabled: true, alignedTimeout: {aligned_ms}ms}}");
+            weir = weir.with(["--set", &setting]);
+        }
+        if start.rescale.is_some() {
+            // So that it is still there to be rescaled.
+            let properties = "{fetch.max.bytes: '4096', max.partition.fetch.bytes: '4096'}";
+            weir = weir.with(["--set", &format!("spec.pipeline.sources[0].kafka.properties={properties}")]);
         }
         match start.death {
             Some(Death::Failpoint(name, nth)) => weir.env("WEIR_FAILPOINT", format!("{name}:{nth}")),
@@ -300,22 +325,52 @@ impl Run {
         let mut deaths = 0;
         for start in starts {
             let mut running = self.start(start).spawn();
-            let finished = match start.death {
-                Some(Death::After(delay)) => {
-                    let began = Instant::now();
-                    while began.elapsed() < delay && !running.has_ended() {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
+            let killed_after = match start.death {
+                Some(Death::After(delay)) => Some(delay),
+                Some(Death::Failpoint(..)) | None => None,
+            };
+            if let Some((asked, parallelism)) = start.rescale
+                && killed_after.is_none_or(|killed| asked < killed)
+            {
+                pass(&mut running, asked);
+                self.rescale(parallelism, &mut running);
+            }
+            let finished = match killed_after {
+                Some(delay) => {
+                    pass(&mut running, delay.saturating_sub(start.rescale.map_or(Duration::ZERO, |(asked, _)| asked)));
                     let workers = running.children();
                     let finished = running.kill();
                     workers.into_iter().for_each(|pid| support::signal(pid, libc::SIGKILL));
                     finished
                 }
-                Some(Death::Failpoint(..)) | None => running.wait(),
+                None => running.wait(),
             };
             deaths += u32::from(died(&finished, start)?);
         }
         Ok(deaths)
+    }
+
+    /// Asks for another parallelism; whether the job hears of it, in which state, and lives to act on it is left to chance.
+    fn rescale(&self, parallelism: u32, running: &mut Running) {
+        if running.has_ended() {
+            return;
+        }
+        let rescale = Weir::new(self.scratch.path(), ["rescale".as_ref(), self.job.as_os_str()]);
+        // Not waited for: what kills the job may come while it is rescaled.
+        let asked = rescale.with(["-p", &parallelism.to_string()]).spawn();
+        self.asked.borrow_mut().push(asked);
+    }
+
+    /// How many rescales were carried out.
+    fn rescaled(&self) -> usize {
+        let asked = self.asked.take().into_iter().map(Running::wait);
+        let is_done = |finished: &Finished| {
+            if !finished.status.success() {
+                println!("not rescaled: {}", finished.stderr.lines().next().unwrap_or_default());
+            }
+            finished.status.success()
+        };
+        asked.filter(is_done).count()
     }
 
     /// What is wrong with what both sinks' topics hold.
@@ -362,6 +417,14 @@ impl Run {
 
     fn read(&self, from: &str) -> Vec<Message> {
         self.broker.read(&format!("{}-{from}", self.name))
+    }
+}
+
+/// Until then, or until the process ends by itself.
+fn pass(running: &mut Running, time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time && !running.has_ended() {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
