@@ -32,7 +32,7 @@ pub struct SourceFormat {
     /// Each line or message is the only column, of type VARCHAR or BYTES.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw: Option<NoOptions>,
-    /// Apache Avro, with a schema registry.
+    /// Apache Avro, with a schema registry or with one schema for all messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub avro: Option<AvroSourceFormat>,
     /// Change events of Debezium, as JSON.
@@ -96,7 +96,7 @@ pub struct CsvSourceFormat {
 pub struct AvroSourceFormat {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<SchemaRegistry>,
-    /// The reader's schema as JSON; made from the columns if nothing is said.
+    /// Without a registry: the schema that all messages are written with, as JSON.
     #[schemars(length(min = 1, max = MAX_SQL_LENGTH))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,

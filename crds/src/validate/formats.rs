@@ -58,6 +58,10 @@ pub(super) fn source_format(source: &Source, connector: &str, path: &str, findin
     if let Some(csv) = &format.csv {
         separators(csv.delimiter.as_deref(), csv.quote.as_deref(), &format!("{path}.format.csv"), findings);
     }
+    if let Some(avro) = &format.avro {
+        let named = standing(&[("registry", avro.registry.is_some()), ("schema", avro.schema.is_some())]);
+        findings.exactly_one(&format!("{path}.format.avro"), "origin of schemas", &named, &["registry", "schema"]);
+    }
     let (field, on_bad_record, dead_letter_sink) = match format.kind() {
         Some(SourceFormatKind::Json(json)) => ("json", json.on_bad_record, &json.dead_letter_sink),
         Some(SourceFormatKind::Csv(csv)) => ("csv", csv.on_bad_record, &csv.dead_letter_sink),

@@ -206,8 +206,7 @@ fn columns(source: &Source, connector: SourceConnector<'_>, path: &str, findings
         | SourceConnector::Kafka(_)
         | SourceConnector::Kinesis(_) => false,
     };
-    let avro_schema = format.and_then(|format| format.avro.as_ref()).is_some();
-    if source.schema.is_none() && !knows_itself && !avro_schema {
+    if source.schema.is_none() && !knows_itself {
         findings.error(path, "the columns are not known", "add `schema` with the name and type of each column");
     }
 }

@@ -70,6 +70,13 @@ impl Broker {
         self.client(&["put", topic, &file.display().to_string()]);
     }
 
+    /// Records by the number and the text of their schema, in Avro by an encoder of another make.
+    pub fn put_avro(&self, scratch: &Scratch, topic: &str, records: &[(Option<u32>, &Value, Value)]) {
+        let lines: String = records.iter().map(|record| format!("{}\n", serde_json::json!(record))).collect();
+        let file = scratch.write(&format!("{topic}.records"), lines);
+        self.client(&["avro", topic, &file.display().to_string()]);
+    }
+
     /// What is committed, in the order of each partition.
     pub fn read(&self, topic: &str) -> Vec<Message> {
         let lines = self.client(&["read", topic]);

@@ -5,13 +5,17 @@
     client.py ADDRESS extend TOPIC PARTITIONS          a topic gets more partitions
     client.py ADDRESS compacted TOPIC PARTITIONS       as create, of a topic that keeps the latest message of a key
     client.py ADDRESS put TOPIC FILE                   messages, a JSON array [partition, key, value] a line
+    client.py ADDRESS avro TOPIC FILE                  Avro messages, a JSON array [number or null, schema, record] a line
     client.py ADDRESS read TOPIC                       committed messages, a JSON array [partition, offset, key, value] a line
     client.py ADDRESS group GROUP TOPIC                the sum of the group's committed offsets
 """
 
+import io
 import json
+import struct
 import sys
 import uuid
+from decimal import Decimal
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
@@ -45,11 +49,30 @@ def put(topic, path):
 
 
 def fill(topic, first, count, keys):
-    producer = Producer({"bootstrap.servers": ADDRESS, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000})
+    producer = Producer({"bootstrap.servers": ADDRESS, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000,
+                         # A fetch gives whole batches: of small ones a job reads for as long as a test needs.
+                         "batch.num.messages": 20})
     for number in range(int(first), int(first) + int(count)):
         key = f"k{number % int(keys)}"
         record = {"id": number, "k": key, "amount": number % 97, "at": 1_700_000_000_000 + number}
         producer.produce(topic, json.dumps(record), key=key)
+    if producer.flush(SECONDS):
+        sys.exit("not everything was delivered")
+
+
+def avro(topic, path):
+    import fastavro
+
+    producer = Producer({"bootstrap.servers": ADDRESS})
+    with open(path) as lines:
+        for line in lines:
+            number, schema, record = json.loads(line, object_hook=lambda o: Decimal(o["decimal"]) if "decimal" in o else o)
+            body = io.BytesIO()
+            # As Confluent's serializers write it.
+            if number is not None:
+                body.write(struct.pack(">bI", 0, number))
+            fastavro.schemaless_writer(body, fastavro.parse_schema(schema), record)
+            producer.produce(topic, body.getvalue())
     if producer.flush(SECONDS):
         sys.exit("not everything was delivered")
 
@@ -88,5 +111,14 @@ def group(name, topic):
     consumer.close()
 
 
-COMMANDS = {"create": create, "compacted": compacted, "extend": extend, "fill": fill, "put": put, "read": read, "group": group}
+COMMANDS = {
+    "avro": avro,
+    "compacted": compacted,
+    "create": create,
+    "extend": extend,
+    "fill": fill,
+    "group": group,
+    "put": put,
+    "read": read,
+}
 COMMANDS[COMMAND](*ARGUMENTS)

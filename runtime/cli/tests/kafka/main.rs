@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod avro;
 mod breadth;
 mod broker;
 mod secured;

@@ -4,10 +4,12 @@
 //! `docs/adr/0016-kafka-transactions.md`.
 
 mod failure;
+mod registry;
 mod settings;
 mod sink;
 mod source;
 
+pub use registry::Registry;
 pub use settings::KafkaCluster;
 pub use sink::{Delivery, KafkaSink, KafkaSinkConfig};
 pub use source::{KafkaSource, KafkaSourceConfig, Metadata, Start, Topics};

@@ -7,6 +7,8 @@ use arrow::datatypes::*;
 use std::sync::Arc;
 use weir_model::types::{TIMESTAMP, sql_type_name};
 
+const DAY_US: i64 = 86_400_000_000;
+
 /// One column of the batch that a decoder is filling.
 pub(crate) struct ColumnBuilder {
     name: String,
@@ -170,6 +172,104 @@ impl ColumnBuilder {
         self.pushed(pushed, || format!("the number {}", shorten(number.text)))
     }
 
+    /// A whole number of a format that knows such. For a timestamp it is milliseconds since 1970.
+    pub fn push_integer(&mut self, value: i64) -> Result<(), BadRecord> {
+        let pushed = match &mut self.values {
+            Values::Text(strings) => {
+                strings.push(value.to_string().as_bytes());
+                Some(())
+            }
+            Values::Int8(values) => narrow(Some(value)).map(|value| values.push(value)),
+            Values::Int16(values) => narrow(Some(value)).map(|value| values.push(value)),
+            Values::Int32(values) => narrow(Some(value)).map(|value| values.push(value)),
+            Values::Int64(values) => {
+                values.push(value);
+                Some(())
+            }
+            Values::Float32(values) => {
+                values.push(value as f32);
+                Some(())
+            }
+            Values::Float64(values) => {
+                values.push(value as f64);
+                Some(())
+            }
+            Values::Decimal { values, precision, scale } => {
+                rescaled(i128::from(value), 0, *precision, *scale).map(|value| values.push(value))
+            }
+            Values::Timestamp(values) => value.checked_mul(1_000).map(|value| values.push(value)),
+            Values::Boolean(_) | Values::Bytes(_) | Values::Date(_) | Values::Time(_) => None,
+        };
+        self.pushed(pushed, || format!("the number {value}"))
+    }
+
+    pub fn push_float(&mut self, value: f64) -> Result<(), BadRecord> {
+        let pushed = match &mut self.values {
+            Values::Text(strings) => {
+                strings.push(value.to_string().as_bytes());
+                Some(())
+            }
+            Values::Float32(values) => {
+                values.push(value as f32);
+                Some(())
+            }
+            Values::Float64(values) => {
+                values.push(value);
+                Some(())
+            }
+            _ => None,
+        };
+        self.pushed(pushed, || format!("the number {value}"))
+    }
+
+    /// Of `unscaled` the last `scale` digits stand behind the point.
+    pub fn push_decimal(&mut self, unscaled: i128, scale: i8) -> Result<(), BadRecord> {
+        let pushed = match &mut self.values {
+            Values::Decimal { values, precision, scale: own } => {
+                rescaled(unscaled, scale, *precision, *own).map(|value| values.push(value))
+            }
+            Values::Float64(values) => {
+                values.push(unscaled as f64 / 10f64.powi(i32::from(scale)));
+                Some(())
+            }
+            _ => None,
+        };
+        self.pushed(pushed, || format!("the decimal {unscaled}e-{scale}"))
+    }
+
+    /// Days since 1970.
+    pub fn push_date(&mut self, days: i64) -> Result<(), BadRecord> {
+        let pushed = match &mut self.values {
+            Values::Date(values) => narrow(Some(days)).map(|days| values.push(days)),
+            _ => None,
+        };
+        self.pushed(pushed, || format!("a date, {days} days since 1970"))
+    }
+
+    /// Microseconds since midnight.
+    pub fn push_time_us(&mut self, time_us: i64) -> Result<(), BadRecord> {
+        let pushed = match &mut self.values {
+            Values::Time(values) if (0..DAY_US).contains(&time_us) => {
+                values.push(time_us);
+                Some(())
+            }
+            _ => None,
+        };
+        self.pushed(pushed, || format!("a time of day, {time_us} microseconds after midnight"))
+    }
+
+    /// Microseconds since 1970.
+    pub fn push_timestamp_us(&mut self, timestamp_us: i64) -> Result<(), BadRecord> {
+        let pushed = match &mut self.values {
+            Values::Timestamp(values) => {
+                values.push(timestamp_us);
+                Some(())
+            }
+            _ => None,
+        };
+        self.pushed(pushed, || format!("a timestamp, {timestamp_us} microseconds since 1970"))
+    }
+
     pub fn push_boolean(&mut self, value: bool) -> Result<(), BadRecord> {
         let pushed = match &mut self.values {
             Values::Boolean(values) => {
@@ -302,6 +402,19 @@ impl Strings {
         let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(capacity));
         (OffsetBuffer::new(offsets.into()), bytes.into())
     }
+}
+
+/// The same number with another count of digits behind the point, if it has so few, and fits.
+fn rescaled(unscaled: i128, from: i8, precision: u8, to: i8) -> Option<i128> {
+    let power = |exponent: i32| u32::try_from(exponent).ok().and_then(|exponent| 10i128.checked_pow(exponent));
+    let more = i32::from(to) - i32::from(from);
+    let value = if more >= 0 {
+        unscaled.checked_mul(power(more)?)?
+    } else {
+        let by = power(-more)?;
+        (unscaled % by == 0).then_some(unscaled / by)?
+    };
+    (value.unsigned_abs() < power(i32::from(precision))?.unsigned_abs()).then_some(value)
 }
 
 fn narrow<T: TryFrom<i64>>(value: Option<i64>) -> Option<T> {

@@ -70,6 +70,16 @@ impl Intake {
         self.decoder.header(header)
     }
 
+    /// As `Decoder::unknown_schema`.
+    #[inline]
+    pub fn unknown_schema(&self, record: &[u8]) -> Option<u32> {
+        self.decoder.unknown_schema(record)
+    }
+
+    pub fn learn_schema(&mut self, number: u32, schema: &str) -> Result<(), BadRecord> {
+        self.decoder.learn_schema(number, schema)
+    }
+
     /// Rows since the last `finish`.
     pub fn rows(&self) -> usize {
         self.decoder.rows()

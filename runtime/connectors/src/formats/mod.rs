@@ -1,5 +1,6 @@
 //! Formats: bytes of a record in, columns out; rows in, bytes out. They know nothing of files or topics.
 
+mod avro;
 mod columns;
 mod csv_decoder;
 mod csv_encoder;
@@ -10,6 +11,7 @@ mod json_encoder;
 mod raw;
 mod text;
 
+pub use avro::AvroSchemas;
 pub use encoder::{Cells, Encoder, Rows, check_encodable};
 pub use intake::{Intake, Place};
 
@@ -32,6 +34,8 @@ pub enum DecoderConfig {
     Csv(CsvFormat),
     /// The record is the schema's only column, of type VARCHAR or BYTES.
     Raw,
+    /// Avro's binary encoding, a value a record.
+    Avro(AvroSchemas),
 }
 
 /// Comma-separated values as RFC 4180 has them: a field in quotes may hold delimiters, line ends and, doubled, quotes.
@@ -84,6 +88,16 @@ pub trait Decoder: Send {
     /// Takes the record that names the columns of all that follow, where the format has one.
     fn header(&mut self, _header: &[u8]) -> Result<(), BadRecord> {
         Ok(())
+    }
+
+    /// The number of the schema that this record was written with, where that has to be learned before it can be decoded.
+    fn unknown_schema(&self, _record: &[u8]) -> Option<u32> {
+        None
+    }
+
+    /// What a schema registry says of the number.
+    fn learn_schema(&mut self, number: u32, _schema: &str) -> Result<(), BadRecord> {
+        Err(BadRecord::new(format!("the format has no schemas, and is told one with the number {number}")))
     }
 
     /// Whether these bytes stand between records and are none.
@@ -147,6 +161,7 @@ pub fn decoder(config: &DecoderConfig, schema: &SchemaRef) -> Result<Box<dyn Dec
         DecoderConfig::Json => Box::new(json_decoder::JsonDecoder::new(schema)?),
         DecoderConfig::Csv(csv) => Box::new(csv_decoder::CsvDecoder::new(csv, schema)?),
         DecoderConfig::Raw => Box::new(raw::RawDecoder::new(schema)?),
+        DecoderConfig::Avro(schemas) => Box::new(avro::AvroDecoder::new(schemas, schema)?),
     })
 }
 

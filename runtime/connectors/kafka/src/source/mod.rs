@@ -9,6 +9,7 @@ mod reader;
 mod rows;
 
 use crate::failure::connector_error;
+use crate::registry::{Registry, RegistryClient};
 use crate::settings::{KafkaCluster, setting_error};
 use arrow::datatypes::SchemaRef;
 use regex::Regex;
@@ -34,6 +35,8 @@ pub struct KafkaSourceConfig {
     /// How often new partitions are looked for. None: never.
     pub discovery_interval: Option<Duration>,
     pub format: DecoderConfig,
+    /// Where the schemas of Avro messages are that have a number each.
+    pub registry: Option<Registry>,
     /// All columns, those of `metadata` among them.
     pub schema: SchemaRef,
     /// Columns that aren't in the message's value.
@@ -130,6 +133,10 @@ impl Source for KafkaSource {
         if let (Some(group), Some(topic)) = (&self.config.group_id, topics.first()) {
             let numbers: Vec<i32> = topic.partitions.iter().map(|partition| partition.partition).collect();
             cluster.committed_offsets(group, &topic.name, &numbers, crate::settings::PATIENCE).map_err(failed)?;
+        }
+        if let Some(registry) = &self.config.registry {
+            RegistryClient::new(registry)?.check()?;
+            probe.found.push(format!("the schema registry {} answers", registry.url));
         }
         Ok(probe)
     }

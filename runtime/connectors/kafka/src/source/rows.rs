@@ -1,6 +1,7 @@
 //! From messages to rows: the value through the format's decoder, the rest into columns of its own.
 
 use super::{KafkaSourceConfig, Metadata};
+use crate::registry::RegistryClient;
 use arrow::array::{ArrayRef, BinaryBuilder, Int32Builder, Int64Builder, StringBuilder, TimestampMicrosecondBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
@@ -23,6 +24,7 @@ pub(super) struct RowLayout {
 pub(super) struct Rows {
     layout: RowLayout,
     intake: Intake,
+    registry: Option<RegistryClient>,
     columns: Vec<Column>,
 }
 
@@ -103,7 +105,8 @@ impl Rows {
             Column { holds: *holds, builder }
         });
         let columns = columns.collect();
-        Ok(Rows { layout, intake: Intake::new(source, decoder, config.on_bad_record), columns })
+        let registry = config.registry.as_ref().map(RegistryClient::new).transpose()?;
+        Ok(Rows { layout, intake: Intake::new(source, decoder, config.on_bad_record), registry, columns })
     }
 
     /// Takes one message. One without a value (a tombstone) has no row.
@@ -122,6 +125,13 @@ impl Rows {
                 let bad = BadRecord { column: None, reason: "the message's key is not UTF-8".into() };
                 return self.intake.reject(value, &bad, place());
             }
+        }
+        if let Some(number) = self.intake.unknown_schema(value)
+            && let Some(registry) = &mut self.registry
+            && let Some(schema) = registry.schema(number)?
+            && let Err(bad) = self.intake.learn_schema(number, &schema)
+        {
+            return self.intake.reject(value, &bad, place());
         }
         let rows = self.intake.rows();
         self.intake.take(value, place)?;

@@ -7,9 +7,10 @@ use regex::Regex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Sink, Source};
-use weir_connectors::formats::EncoderConfig;
+use weir_connectors::formats::{AvroSchemas, DecoderConfig, EncoderConfig};
 use weir_connectors_kafka::{
-    Delivery, KafkaCluster, KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, Metadata, Start, Topics,
+    Delivery, KafkaCluster, KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, Metadata, Registry, Start,
+    Topics,
 };
 use weir_crds::streamjob::{self as crd, MessageMetadata, SecretValue, StartFrom};
 
@@ -25,7 +26,8 @@ pub(super) fn source(
         start: start(kafka)?,
         bounded: kafka.bounded(),
         discovery_interval: Some(kafka.partition_discovery_interval()).filter(|interval| !interval.is_zero()),
-        format: text_format(source, "messages")?,
+        format: message_format(source)?,
+        registry: registry(source),
         schema,
         metadata: metadata(source),
         on_bad_record: on_bad_record(source),
@@ -74,6 +76,27 @@ fn cluster(
         cluster.properties.insert(name.clone(), value);
     }
     cluster
+}
+
+fn message_format(source: &crd::Source) -> Result<DecoderConfig, Fault> {
+    let Some(avro) = source.format.as_ref().and_then(|format| format.avro.as_ref()) else {
+        return text_format(source, "messages");
+    };
+    Ok(DecoderConfig::Avro(match &avro.schema {
+        Some(schema) => AvroSchemas::One(schema.clone()),
+        None => AvroSchemas::ByNumber,
+    }))
+}
+
+fn registry(source: &crd::Source) -> Option<Registry> {
+    let crd::SchemaRegistry { url, basic_auth } = source.format.as_ref()?.avro.as_ref()?.registry.as_ref()?;
+    // As with the cluster's secrets.
+    let login = basic_auth.as_ref().map(secrets::value).transpose();
+    let (basic_auth, missing_secret) = match login {
+        Ok(login) => (login, None),
+        Err(reason) => (None, Some(reason)),
+    };
+    Some(Registry { url: url.clone(), basic_auth, missing_secret })
 }
 
 fn topics(kafka: &crd::KafkaSource) -> Result<Topics, Fault> {
