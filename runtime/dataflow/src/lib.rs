@@ -3,6 +3,7 @@
 pub mod aggregate;
 pub mod alignment;
 pub mod calc;
+pub mod channels;
 pub mod custom;
 pub mod deduplicate;
 pub mod factory;

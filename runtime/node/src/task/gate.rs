@@ -1,23 +1,21 @@
-//! The input of one task: a bounded queue per channel, and the mail from the coordinator.
+//! The input of one task: its channels, with their bounds and the threads on both sides, and the mail from the
+//! coordinator. What is read next is decided by `InputChannels`.
 //!
-//! One lock for all channels of a task: it is taken once per batch, not per record. A channel whose queue is
-//! full makes its writer wait (that is the backpressure), and a blocked channel (its barrier has come, others'
-//! haven't) is simply not read.
-//!
-//! What is *urgent* comes ahead of all that waits: barriers of unaligned checkpoints, and cancellations. The task may
-//! itself be waiting for room in its outputs just then; so an urgent arrival lets its writers pass (`Urgent`).
+//! One lock for all channels of a task: it is taken once per batch, not per record. A channel whose queue is full makes
+//! its writer wait: that is the backpressure. The task may itself be waiting for room in its outputs when something
+//! urgent comes; so an urgent arrival lets its writers pass (`Urgent`).
 
 #[cfg(test)]
 mod tests;
 
-use super::in_flight::InFlightKeeper;
 use super::mail::Mail;
 use super::writer::{ChannelWriter, Urgent};
 use crate::task_clock::{self, Wait, waiting};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
-use weir_model::{Barrier, CheckpointId, CheckpointKind, InFlightElement, StreamElement};
+use weir_dataflow::channels::InputChannels;
+use weir_model::{CheckpointId, InFlightElement, StreamElement};
 
 /// Bytes of batches that one channel holds before its writer waits, where its reader is quick; a slow one says less
 /// (`Gate::limit`). What is in flight at a barrier has to be worked off before the barrier is reached.
@@ -47,28 +45,13 @@ pub(crate) enum ToWriter {
 /// The way to the writer of a channel on another worker.
 pub(crate) type WriterLink = Box<dyn Fn(ToWriter) + Send>;
 
-#[derive(Default)]
-struct Channel {
-    /// An unaligned barrier stands here where it came in, although it has been read already: what is before it is in
-    /// flight.
-    queue: VecDeque<(StreamElement, usize)>,
-    bytes: usize,
-    blocked: bool,
-    writer: Option<WriterLink>,
-}
-
 pub(super) struct State {
-    channels: Vec<Channel>,
+    inputs: InputChannels,
+    /// By channel: the way to its writer, if that is on another worker.
+    writers: Vec<Option<WriterLink>>,
     /// What each channel may hold.
     limit_bytes: usize,
     mail: VecDeque<Mail>,
-    /// Barriers and cancellations that are read ahead of what waits in their channels.
-    urgent: VecDeque<(usize, StreamElement)>,
-    /// Barriers of this checkpoint overtake, however they come.
-    turned: Option<CheckpointId>,
-    in_flight: Option<InFlightKeeper>,
-    /// The channel to look at first, so that each has its turn.
-    next: usize,
     pub(super) cancelled: bool,
 }
 
@@ -84,16 +67,12 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new(channels: usize) -> Arc<Self> {
-        let channels = (0..channels).map(|_| Channel::default()).collect();
         Arc::new(Gate {
             state: Mutex::new(State {
-                channels,
+                inputs: InputChannels::new(channels),
+                writers: (0..channels).map(|_| None).collect(),
                 limit_bytes: CHANNEL_BYTES,
                 mail: VecDeque::new(),
-                urgent: VecDeque::new(),
-                turned: None,
-                in_flight: None,
-                next: 0,
                 cancelled: false,
             }),
             readable: Condvar::new(),
@@ -124,7 +103,7 @@ impl Gate {
                 self.urgent.set(state.has_urgent());
                 return Event::Mail(mail);
             }
-            if let Some((channel, element)) = state.urgent.pop_front() {
+            if let Some((channel, element)) = state.inputs.next_urgent() {
                 self.urgent.set(state.has_urgent());
                 return Event::Element(channel, element, 0);
             }
@@ -150,11 +129,11 @@ impl Gate {
     }
 
     pub(crate) fn block(&self, channel: usize) {
-        self.lock().channels[channel].blocked = true;
+        self.lock().inputs.block(channel);
     }
 
     pub(crate) fn unblock_all(&self) {
-        self.lock().channels.iter_mut().for_each(|channel| channel.blocked = false);
+        self.lock().inputs.unblock_all();
     }
 
     /// From here on, what is taken from the channel is told to its writer, and what it may hold.
@@ -163,7 +142,7 @@ impl Gate {
         if state.limit_bytes < CHANNEL_BYTES {
             writer(ToWriter::Limit(state.limit_bytes));
         }
-        state.channels[channel].writer = Some(writer);
+        state.writers[channel] = Some(writer);
     }
 
     /// What each channel may hold from here on; changes that don't matter are passed over.
@@ -173,7 +152,7 @@ impl Gate {
             return;
         }
         state.limit_bytes = bytes;
-        for writer in state.channels.iter().filter_map(|channel| channel.writer.as_ref()) {
+        for writer in state.writers.iter().flatten() {
             writer(ToWriter::Limit(bytes));
         }
         drop(state);
@@ -205,7 +184,7 @@ impl Gate {
         assert!(state.mail.len() < MAIL_LIMIT, "a task has left {MAIL_LIMIT} messages unread");
         let is_urgent = mail.is_urgent();
         if let Mail::TurnUnaligned(checkpoint) = mail {
-            state.turn(checkpoint);
+            state.inputs.turn_unaligned(checkpoint);
         }
         state.mail.push_back(mail);
         if is_urgent {
@@ -218,40 +197,19 @@ impl Gate {
         }
     }
 
-    /// Keeps what these channels hold and get before the checkpoint's barrier, until `take_in_flight`.
+    /// As `InputChannels::keep_in_flight`.
     pub(crate) fn keep_in_flight(&self, checkpoint: CheckpointId, channels: &[usize]) {
-        let mut state = self.lock();
-        state.turn(checkpoint);
-        let State { channels: all, in_flight, .. } = &mut *state;
-        let mut keeper = InFlightKeeper::new(checkpoint, all.len());
-        for index in channels {
-            let queue = &mut all[*index].queue;
-            let is_barrier = |(element, _): &(StreamElement, usize)| matches!(element, StreamElement::UnalignedBarrier(barrier) if barrier.checkpoint == checkpoint);
-            let barrier = queue.iter().position(is_barrier);
-            keeper.open(*index);
-            for (element, bytes) in queue.iter().take(barrier.unwrap_or(queue.len())) {
-                keeper.passed(*index, element, *bytes);
-            }
-            if let Some(barrier) = barrier {
-                queue.remove(barrier);
-                keeper.close(*index);
-            }
-        }
-        *in_flight = Some(keeper);
+        self.lock().inputs.keep_in_flight(checkpoint, channels);
     }
 
-    /// What was kept for the checkpoint, by channel. None: that was too much.
+    /// As `InputChannels::take_in_flight`.
     pub(crate) fn take_in_flight(&self, checkpoint: CheckpointId) -> Option<Vec<Vec<InFlightElement>>> {
-        let keeper = self.lock().in_flight.take();
-        keeper.filter(|keeper| keeper.checkpoint() == checkpoint).and_then(InFlightKeeper::into_elements)
+        self.lock().inputs.take_in_flight(checkpoint)
     }
 
-    /// Whatever is kept belongs to no checkpoint any more.
+    /// As `InputChannels::drop_in_flight`.
     pub(crate) fn drop_in_flight(&self, checkpoint: CheckpointId) {
-        let mut state = self.lock();
-        if state.in_flight.as_ref().is_some_and(|keeper| keeper.checkpoint() == checkpoint) {
-            state.in_flight = None;
-        }
+        self.lock().inputs.drop_in_flight(checkpoint);
     }
 
     /// The task has to do something else first, for which its writers wait as ever.
@@ -283,81 +241,28 @@ impl Gate {
 impl State {
     /// Bytes of batches that wait in a channel.
     pub(super) fn waiting_bytes(&self, channel: usize) -> usize {
-        self.channels[channel].bytes
+        self.inputs.waiting_bytes(channel)
     }
 
     /// Puts an element in. True: it is urgent.
     pub(super) fn arrive(&mut self, channel: usize, element: StreamElement, bytes: usize) -> bool {
-        let element = match element {
-            StreamElement::CancelBarrier(_) => {
-                self.urgent.push_back((channel, element));
-                return true;
-            }
-            StreamElement::Barrier(barrier) if self.overtakes(barrier) => StreamElement::UnalignedBarrier(barrier),
-            element => element,
-        };
-        let is_urgent = matches!(element, StreamElement::UnalignedBarrier(_));
-        if is_urgent {
-            self.urgent.push_back((channel, element.clone()));
-        }
-        if let Some(keeper) = &mut self.in_flight {
-            keeper.passed(channel, &element, bytes);
-        }
-        self.channels[channel].bytes += bytes;
-        self.channels[channel].queue.push_back((element, bytes));
-        is_urgent
+        self.inputs.arrive(channel, element, bytes)
     }
 
     pub(super) fn limit_bytes(&self) -> usize {
         self.limit_bytes
     }
 
-    fn overtakes(&self, barrier: Barrier) -> bool {
-        barrier.kind == CheckpointKind::Checkpoint && self.turned == Some(barrier.checkpoint)
-    }
-
-    /// From here on the checkpoint's barriers overtake, those that wait already too.
-    fn turn(&mut self, checkpoint: CheckpointId) {
-        self.turned = self.turned.max(Some(checkpoint));
-        for (index, channel) in self.channels.iter_mut().enumerate() {
-            for (element, _) in &mut channel.queue {
-                if let StreamElement::Barrier(barrier) = *element
-                    && barrier.checkpoint == checkpoint
-                    && barrier.kind == CheckpointKind::Checkpoint
-                {
-                    *element = StreamElement::UnalignedBarrier(barrier);
-                    self.urgent.push_back((index, element.clone()));
-                }
-            }
-        }
-    }
-
     fn has_urgent(&self) -> bool {
-        !self.urgent.is_empty() || self.mail.iter().any(Mail::is_urgent)
+        self.inputs.has_urgent() || self.mail.iter().any(Mail::is_urgent)
     }
 
     fn take(&mut self) -> Option<(usize, StreamElement, usize)> {
-        let count = self.channels.len();
-        for step in 0..count {
-            let index = (self.next + step) % count;
-            let channel = &mut self.channels[index];
-            if channel.blocked {
-                continue;
-            }
-            while let Some((element, bytes)) = channel.queue.pop_front() {
-                if matches!(element, StreamElement::UnalignedBarrier(_)) {
-                    // It was read when it came.
-                    continue;
-                }
-                channel.bytes -= bytes;
-                task_clock::received(bytes);
-                if let Some(writer) = channel.writer.as_ref().filter(|_| bytes > 0) {
-                    writer(ToWriter::Credit(bytes));
-                }
-                self.next = (index + 1) % count;
-                return Some((index, element, bytes));
-            }
+        let (channel, element, bytes) = self.inputs.next_waiting()?;
+        task_clock::received(bytes);
+        if let Some(writer) = self.writers[channel].as_ref().filter(|_| bytes > 0) {
+            writer(ToWriter::Credit(bytes));
         }
-        None
+        Some((channel, element, bytes))
     }
 }

@@ -4,7 +4,6 @@ mod arrivals;
 mod chain;
 mod commit;
 mod gate;
-mod in_flight;
 mod leash;
 mod mail;
 mod operator_task;

@@ -1,6 +1,5 @@
 //! The thread of a task that reads channels: alignment, watermarks, and the chain behind them.
 
-use super::in_flight::IN_FLIGHT_LIMIT;
 use super::*;
 use crate::kept::Handover;
 use crate::metrics::NodeMetrics;
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 use weir_connectors::api::{Committable, ConnectorError};
 use weir_dataflow::PendingCommits;
 use weir_dataflow::alignment::{Action, Aligner, CancelCause};
+use weir_dataflow::channels::IN_FLIGHT_LIMIT_BYTES;
 use weir_dataflow::in_flight::{Replay, ReplayStep};
 use weir_dataflow::operator::OperatorError;
 use weir_dataflow::watermark::{Progress, WatermarkMerger};
@@ -382,7 +382,7 @@ impl OperatorTask {
         let Some(cut) = self.in_flight.take_if(|cut| cut.checkpoint == checkpoint) else { return };
         let CutInFlight { checkpoint, mut nodes, figures, progress, watermark } = cut;
         let Some(elements) = self.core.gate.take_in_flight(checkpoint) else {
-            let reason = format!("more than {} MiB are in flight before it", IN_FLIGHT_LIMIT >> 20);
+            let reason = format!("more than {} MiB are in flight before it", IN_FLIGHT_LIMIT_BYTES >> 20);
             return self.core.reporter.report(TaskEventKind::Declined { checkpoint, reason });
         };
         let channels = elements.into_iter().zip(progress).zip(&self.channels);

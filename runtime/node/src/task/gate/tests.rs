@@ -2,7 +2,7 @@ use super::*;
 use crate::task::ChannelWriter;
 use arrow::array::Int64Array;
 use arrow::record_batch::RecordBatch;
-use weir_model::Watermark;
+use weir_model::{Barrier, CheckpointKind, Watermark};
 
 fn batch(rows: usize) -> StreamElement {
     let column = Arc::new(Int64Array::from(vec![0; rows])) as _;
@@ -56,55 +56,6 @@ fn a_full_channel_makes_its_writer_wait_and_no_other() {
 
 fn barrier(checkpoint: u64) -> Barrier {
     Barrier { checkpoint: CheckpointId(checkpoint), kind: CheckpointKind::Checkpoint }
-}
-
-fn rows_of(elements: &[InFlightElement]) -> Vec<usize> {
-    let rows = elements.iter().map(|element| match element {
-        InFlightElement::Batch(batch) => batch.num_rows(),
-        other => panic!("{other:?} is no batch"),
-    });
-    rows.collect()
-}
-
-#[test]
-fn what_an_unaligned_barrier_overtakes_is_kept_and_read_all_the_same() {
-    let gate = Gate::new(3);
-    let writers: Vec<_> = (0..3).map(|channel| ChannelWriter::local(gate.clone(), channel, Arc::default())).collect();
-    writers[0].push(batch(1)).unwrap();
-    writers[0].push(StreamElement::UnalignedBarrier(barrier(4))).unwrap();
-    writers[0].push(batch(2)).unwrap();
-    writers[1].push(batch(3)).unwrap();
-    writers[2].push(batch(4)).unwrap();
-    let first = gate.next(None);
-    assert!(matches!(first, Event::Element(0, StreamElement::UnalignedBarrier(_), 0)));
-    // Channel 2 had delivered in order. The barrier of channel 1 is aligned, and overtakes all the same.
-    gate.keep_in_flight(CheckpointId(4), &[0, 1]);
-    writers[1].push(batch(5)).unwrap();
-    writers[1].push(StreamElement::Barrier(barrier(4))).unwrap();
-    writers[1].push(batch(6)).unwrap();
-    assert!(matches!(gate.next(None), Event::Element(1, StreamElement::UnalignedBarrier(_), 0)));
-    let kept = gate.take_in_flight(CheckpointId(4)).expect("not too much");
-    assert_eq!(kept.iter().map(|elements| rows_of(elements)).collect::<Vec<_>>(), [vec![1], vec![3, 5], vec![]]);
-    let mut read: Vec<usize> = vec![];
-    while let Event::Element(_, StreamElement::Batch(batch), _) = gate.next(Some(Instant::now())) {
-        read.push(batch.num_rows());
-    }
-    read.sort_unstable();
-    assert_eq!(read, [1, 2, 3, 4, 5, 6]);
-}
-
-#[test]
-fn barriers_that_wait_are_turned() {
-    let gate = Gate::new(1);
-    let writer = ChannelWriter::local(gate.clone(), 0, Arc::default());
-    writer.push(batch(1)).unwrap();
-    writer.push(StreamElement::Barrier(barrier(3))).unwrap();
-    writer.push(StreamElement::Barrier(Barrier { kind: CheckpointKind::Savepoint, ..barrier(4) })).unwrap();
-    gate.send(Mail::TurnUnaligned(CheckpointId(3)));
-    assert!(matches!(gate.next(None), Event::Mail(Mail::TurnUnaligned(CheckpointId(3)))));
-    assert!(matches!(gate.next(None), Event::Element(0, StreamElement::UnalignedBarrier(_), 0)));
-    assert!(matches!(gate.next(None), Event::Element(0, StreamElement::Batch(_), _)));
-    assert!(matches!(gate.next(None), Event::Element(0, StreamElement::Barrier(_), 0)), "a savepoint's");
 }
 
 #[test]

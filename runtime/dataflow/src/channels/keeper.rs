@@ -4,16 +4,17 @@ use weir_model::{CheckpointId, InFlightElement, StreamElement};
 
 /// Bytes that one task keeps for a checkpoint; with more in flight it declines. Far above what full channels hold:
 /// only a channel whose barrier stays away comes to it.
-pub(super) const IN_FLIGHT_LIMIT: usize = 256 << 20;
+pub const IN_FLIGHT_LIMIT_BYTES: usize = 256 << 20;
 
 /// Batches are shared with the queues, not copied.
+#[derive(Debug)]
 pub(super) struct InFlightKeeper {
     checkpoint: CheckpointId,
     channels: Vec<Kept>,
     bytes: usize,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Kept {
     /// Its barrier is yet to come.
     is_open: bool,
@@ -58,7 +59,7 @@ impl InFlightKeeper {
             }
         };
         self.bytes += bytes;
-        match self.bytes > IN_FLIGHT_LIMIT {
+        match self.bytes > IN_FLIGHT_LIMIT_BYTES {
             true => self.channels.iter_mut().for_each(|kept| kept.elements = vec![]),
             false => kept.elements.push(element),
         }
@@ -67,6 +68,6 @@ impl InFlightKeeper {
     /// None: it was too much.
     pub(super) fn into_elements(self) -> Option<Vec<Vec<InFlightElement>>> {
         let elements = self.channels.into_iter().map(|kept| kept.elements).collect();
-        (self.bytes <= IN_FLIGHT_LIMIT).then_some(elements)
+        (self.bytes <= IN_FLIGHT_LIMIT_BYTES).then_some(elements)
     }
 }
