@@ -32,10 +32,12 @@ pub enum Bug {
     StoreWithoutPutIfAbsent,
     /// A coordinator that has lost the job removes what its successor's sinks have prepared.
     AbortsNewerEpochs,
+    /// What an unaligned barrier overtook is not in the snapshot.
+    ForgetsInFlight,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 13] = [
+    pub const ALL: [Bug; 14] = [
         Bug::CommitBeforeDurable,
         Bug::StaleAcknowledgement,
         Bug::BarrierLetsOneBy,
@@ -49,6 +51,7 @@ impl Bug {
         Bug::DeletesWhatIsShared,
         Bug::StoreWithoutPutIfAbsent,
         Bug::AbortsNewerEpochs,
+        Bug::ForgetsInFlight,
     ];
 }
 

@@ -7,6 +7,7 @@ use arrow::record_batch::RecordBatch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_coordinator::AttemptShape;
+use weir_dataflow::alignment::AlignmentMode;
 use weir_dataflow::{NoCustomOperators, Operator, OperatorError, factory};
 use weir_model::change::change_kind_field;
 use weir_model::graph::{
@@ -40,6 +41,9 @@ pub(crate) struct Job {
     pub(crate) records_per_split: u64,
     pub(crate) keys: u64,
     pub(crate) max_parallelism: u32,
+    pub(crate) alignment: AlignmentMode,
+    /// Checkpoints may be unaligned: where event time is becomes part of them.
+    pub(crate) is_unaligned: bool,
 }
 
 /// One row that the sink was given.
@@ -175,6 +179,15 @@ impl Job {
             },
         };
         (0..batch.num_rows()).map(row).collect()
+    }
+
+    /// Whether the sink may hold this when everything is read, where the oracle says `expected`. Without alignment some
+    /// records count more than once.
+    pub(crate) fn accepts(&self, found: (i64, i64), expected: (i64, i64)) -> bool {
+        match self.alignment {
+            AlignmentMode::ExactlyOnce => found == expected,
+            AlignmentMode::AtLeastOnce => found.0 >= expected.0 && found.1 >= expected.1,
+        }
     }
 
     /// What the sink must hold when everything is read.

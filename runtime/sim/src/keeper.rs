@@ -26,7 +26,7 @@ use weir_snapshot::{
     CheckpointManifest, CheckpointSizes, CommitLog, JobFolder, JobHistory, LogError, LogOptions, ObjectPath, ObjectRef,
     OpenError, OperatorManifest, Storage, SubtaskManifest, WriterId, read_history,
 };
-use weir_state::{KeyedStateHandle, MemorySegments, StateError};
+use weir_state::{KeyedStateHandle, MemorySegments, SegmentRef, StateError};
 
 pub(crate) enum KeeperRequest {
     Locate { fence: Fence, parallelism: u32 },
@@ -294,19 +294,21 @@ impl Keeper {
             retained.chain(written).map(|object| (&object.path, object)).collect();
         let mut objects: BTreeMap<ObjectPath, ObjectRef> = BTreeMap::new();
         for (SubtaskId { index, .. }, snapshot) in parts {
-            let TaskSnapshot { splits, watermark, keyed, transactions } = snapshot;
+            let TaskSnapshot { splits, watermark, keyed, in_flight, transactions } = snapshot;
             let json = |error: serde_json::Error| error.to_string();
             if let Some(transactions) = transactions {
                 let own = Some(serde_json::to_value(transactions).map_err(json)?);
                 sink.subtasks.push(SubtaskManifest { index, sink: own, ..SubtaskManifest::default() });
                 let mut own = SubtaskManifest { index, ..SubtaskManifest::default() };
-                for segment in keyed.iter().flat_map(KeyedStateHandle::segments) {
+                for segment in keyed.iter().flat_map(KeyedStateHandle::segments).chain(&in_flight) {
                     let path = ObjectPath::parse(&segment.object).map_err(|error| error.to_string())?;
                     let object = known.get(&path).copied();
                     let object = object.ok_or_else(|| format!("`{path}` is no object of a retained checkpoint"))?;
                     objects.entry(path).or_insert_with(|| object.clone());
                 }
                 own.keyed = keyed.map(serde_json::to_value).transpose().map_err(json)?;
+                own.in_flight = in_flight.map(serde_json::to_value).transpose().map_err(json)?;
+                own.operator = watermark.map(serde_json::to_value).transpose().map_err(json)?;
                 aggregate.subtasks.push(own);
             } else {
                 let splits = splits.into_iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(json)?;
@@ -422,8 +424,15 @@ pub(crate) async fn fetch(
     folder: &JobFolder,
     handles: impl IntoIterator<Item = &KeyedStateHandle>,
 ) -> Result<MemorySegments, FetchError> {
-    let names: BTreeSet<&str> =
-        handles.into_iter().flat_map(KeyedStateHandle::segments).map(|segment| segment.object.as_str()).collect();
+    fetch_objects(folder, handles.into_iter().flat_map(KeyedStateHandle::segments)).await
+}
+
+/// The objects in which these segments stand.
+pub(crate) async fn fetch_objects(
+    folder: &JobFolder,
+    segments: impl IntoIterator<Item = &SegmentRef>,
+) -> Result<MemorySegments, FetchError> {
+    let names: BTreeSet<&str> = segments.into_iter().map(|segment| segment.object.as_str()).collect();
     let segments = MemorySegments::default();
     for name in names {
         let path =

@@ -1,10 +1,10 @@
 //! Deterministic simulation of whole jobs: a coordinator, workers, network, storage and the sink's outside in one thread and
 //! in virtual time, under one seed.
 //!
-//! What runs is the product's own code: coordinator, rollout and placement; the commit log, its retention and savepoints
-//! over a storage that fails; alignment, watermarks and operators; keyed state with its cuts and restores. The
-//! simulator drives them where the node has threads, sockets and clocks. What joins them is its own: `JobControl` in
-//! the runner's place, and loops for worker, task and storage. A mistake in the node's own is not found here.
+//! What runs is the product's own code: `JobControl` with coordinator, rollout and placement; the commit log, its
+//! retention and savepoints over a storage that fails; channels, alignment, rows in flight, watermarks and operators;
+//! keyed state with its cuts and restores. The simulator drives them where the node has threads, sockets and clocks.
+//! The loops around them (runner, worker, task, storage) are its own: a mistake in the node's is not found here.
 //! Checkers look from outside: the output is the oracle's, the log is one history, nothing that is needed is deleted
 //! and nothing that isn't is left, and once faults stop the job comes to its end.
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use weir_coordinator::{Adopted, DeployFailure, RunningAttempt, WorkerOrder};
 use weir_model::{CheckpointId, Fence, SubtaskId, Watermark, WorkerId};
 use weir_snapshot::{CheckpointManifest, ObjectRef};
-use weir_state::KeyedStateHandle;
+use weir_state::{KeyedStateHandle, SegmentRef};
 
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
@@ -90,6 +90,8 @@ pub(crate) struct TaskSnapshot {
     pub(crate) splits: Vec<SplitPosition>,
     pub(crate) watermark: Option<Watermark>,
     pub(crate) keyed: Option<KeyedStateHandle>,
+    /// What an unaligned barrier overtook, as `weir_snapshot::in_flight` writes it.
+    pub(crate) in_flight: Option<SegmentRef>,
     /// Transactions that the checkpoint makes visible.
     pub(crate) transactions: Option<Vec<String>>,
 }

@@ -4,6 +4,7 @@ use crate::job::{Job, Kind};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use weir_coordinator::{CheckpointConfig, CheckpointMode, Config, RestartStrategy};
+use weir_dataflow::alignment::AlignmentMode;
 use weir_snapshot::Retention;
 
 /// From the last fault on, everything works; so long may the job take to its end. Waiting for slots that are there is
@@ -47,15 +48,17 @@ impl Scenario {
         let workers = random.random_range(1..=3);
         let slots_per_worker = random.random_range(1..=2);
         let parallelism = random.random_range(1..=(workers * slots_per_worker).min(4));
-        let job = Job {
+        let mut job = Job {
             kind: if random.random_bool(0.6) { Kind::Totals } else { Kind::Windows },
             seed,
             splits: random.random_range(1..=4),
             records_per_split: random.random_range(20..80),
             keys: random.random_range(1..12),
             max_parallelism: [4, 7, 8, 16][random.random_range(0..4)],
+            alignment: AlignmentMode::ExactlyOnce,
+            is_unaligned: false,
         };
-        let config = Config {
+        let mut config = Config {
             checkpoints: Some(CheckpointConfig {
                 interval_ms: random.random_range(200..2_000),
                 min_pause_ms: random.random_range(0..500),
@@ -79,6 +82,30 @@ impl Scenario {
         let (kills, pauses, cuts, slow_network) = (often(0.8), often(0.4), often(0.4), often(0.3));
         let (has_duplicates, storage_fails, clock_skew) = (often(0.3), often(0.5), often(0.3));
         let (second_coordinators, savepoints, stops, rescales) = (often(0.3), often(0.3), often(0.3), often(0.4));
+        let retention =
+            Retention { count: random.random_range(1..=3), max_age_ms: random.random_bool(0.2).then_some(3_000) };
+        let source_pause_us = random.random_range(100_000..600_000);
+        let faults_until_us = random.random_range(4_000_000..20_000_000);
+        let fault_gap_us = random.random_range(500_000..4_000_000);
+        let duplicates = if has_duplicates { random.random_range(0.0..0.1) } else { 0.0 };
+        // Last, so that whatever else a seed stands for stays as it was.
+        let aligned_timeout_ms = match random.random_range(0..10) {
+            0..5 => None,
+            5..7 => Some(0),
+            _ => Some(random.random_range(1..1_000)),
+        };
+        let is_at_least_once = random.random_bool(0.15);
+        (job.alignment, job.is_unaligned) = match is_at_least_once {
+            true => (AlignmentMode::AtLeastOnce, false),
+            false => (AlignmentMode::ExactlyOnce, aligned_timeout_ms.is_some()),
+        };
+        if let Some(checkpoints) = &mut config.checkpoints {
+            if is_at_least_once {
+                checkpoints.mode = CheckpointMode::AtLeastOnce;
+            } else {
+                checkpoints.aligned_timeout_ms = aligned_timeout_ms;
+            }
+        }
         Scenario {
             seed,
             job,
@@ -86,18 +113,15 @@ impl Scenario {
             workers,
             slots_per_worker,
             config,
-            retention: Retention {
-                count: random.random_range(1..=3),
-                max_age_ms: random.random_bool(0.2).then_some(3_000),
-            },
-            source_pause_us: random.random_range(100_000..600_000),
-            faults_until_us: random.random_range(4_000_000..20_000_000),
-            fault_gap_us: random.random_range(500_000..4_000_000),
+            retention,
+            source_pause_us,
+            faults_until_us,
+            fault_gap_us,
             kills,
             pauses,
             cuts,
             slow_network,
-            duplicates: if has_duplicates { random.random_range(0.0..0.1) } else { 0.0 },
+            duplicates,
             storage_fails,
             clock_skew,
             second_coordinators,

@@ -8,9 +8,14 @@ use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
 use std::collections::VecDeque;
 use weir_dataflow::alignment::{Action, Aligner, AlignmentMode, CancelCause};
+use weir_dataflow::channels::InputChannels;
+use weir_dataflow::in_flight::{Replay, ReplayStep};
 use weir_dataflow::watermark::{Progress, WatermarkGenerator, WatermarkMerger, WatermarkStrategy};
 use weir_dataflow::{Operator, OperatorContext, OperatorError, OperatorMetrics, PendingCommits};
-use weir_model::{Barrier, CheckpointId, CommitPermit, KeyGroup, StreamElement, SubtaskId, Watermark, hash};
+use weir_model::{
+    Barrier, ChannelInFlight, ChannelProgress, CheckpointId, CheckpointKind, CommitPermit, KeyGroup, StreamElement,
+    SubtaskId, SubtaskInFlight, Watermark, hash,
+};
 use weir_state::{KeyedState, StateCut};
 
 /// Batches on the way from one subtask to another before its writer waits.
@@ -18,7 +23,8 @@ pub(crate) const IN_FLIGHT: u32 = 3;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Mail {
-    Trigger { barrier: Barrier, hold: bool },
+    Trigger { barrier: Barrier, is_unaligned: bool, hold: bool },
+    TurnUnaligned(CheckpointId),
     Resume,
     CancelCheckpoint(CheckpointId),
     Commit(CommitPermit),
@@ -40,6 +46,7 @@ pub(crate) enum Output {
         barrier: Barrier,
         snapshot: TaskSnapshot,
         keyed: Option<StateCut>,
+        in_flight: Option<SubtaskInFlight>,
     },
     /// To be made visible, in order; then the checkpoint counts as committed here.
     Commit {
@@ -91,9 +98,10 @@ pub(crate) struct AggregateTask {
     metrics: OperatorMetrics,
     aligner: Aligner,
     watermarks: WatermarkMerger,
-    queues: Vec<VecDeque<StreamElement>>,
-    next_channel: usize,
-    blocked: Vec<bool>,
+    inputs: InputChannels,
+    /// What the restored checkpoint had in flight here; worked off before anything else.
+    replay: Option<Replay>,
+    cut_in_flight: Option<CutInFlight>,
     mail: VecDeque<Mail>,
     pending: PendingCommits<String>,
     /// Rows that the sink's writer was given since the last barrier.
@@ -103,6 +111,15 @@ pub(crate) struct AggregateTask {
     transactions: u64,
     bug: Option<Bug>,
     lets_one_by: Option<usize>,
+}
+
+/// A cut of which some channels' barriers are yet to come.
+struct CutInFlight {
+    barrier: Barrier,
+    snapshot: TaskSnapshot,
+    keyed: StateCut,
+    progress: Vec<ChannelProgress>,
+    watermark: Watermark,
 }
 
 impl Task {
@@ -116,7 +133,12 @@ impl Task {
     pub(crate) fn mail(&mut self, mail: Mail) {
         match self {
             Task::Source(task) => task.mail.push_back(mail),
-            Task::Aggregate(task) => task.mail.push_back(mail),
+            Task::Aggregate(task) => {
+                if let Mail::TurnUnaligned(checkpoint) = mail {
+                    task.inputs.turn_unaligned(checkpoint);
+                }
+                task.mail.push_back(mail);
+            }
         }
     }
 }
@@ -170,8 +192,8 @@ impl SourceTask {
             self.forward(progress, &mut out);
         }
         match self.mail.pop_front() {
-            Some(Mail::Trigger { barrier, hold }) => {
-                self.cut(barrier, &mut out);
+            Some(Mail::Trigger { barrier, is_unaligned, hold }) => {
+                self.cut(barrier, is_unaligned, &mut out);
                 if hold {
                     let at_end = matches!(self.phase, Phase::AtEnd | Phase::Held { at_end: true });
                     self.phase = Phase::Held { at_end };
@@ -186,6 +208,8 @@ impl SourceTask {
                 self.broadcast(&StreamElement::CancelBarrier(checkpoint), &mut out);
             }
             Some(Mail::Commit(permit)) => out.push(Output::Commit { permit, transactions: vec![] }),
+            // It has sent its barrier.
+            Some(Mail::TurnUnaligned(_)) => {}
             None if may_read && self.phase == Phase::Reading => self.read(records, &mut out)?,
             None => {}
         }
@@ -239,7 +263,7 @@ impl SourceTask {
         Ok(())
     }
 
-    fn cut(&mut self, barrier: Barrier, out: &mut Vec<Output>) {
+    fn cut(&mut self, barrier: Barrier, is_unaligned: bool, out: &mut Vec<Output>) {
         let mut splits = self.splits.clone();
         if self.bug == Some(Bug::PositionOneTooHigh)
             && let Some(first) = splits.iter_mut().find(|split| split.position < self.job.records_per_split)
@@ -249,9 +273,11 @@ impl SourceTask {
         let is_at_end = matches!(self.phase, Phase::AtEnd | Phase::Held { at_end: true });
         let is_active = !splits.is_empty() && !is_at_end;
         let watermark = is_active.then(|| self.generator.current());
-        self.broadcast(&StreamElement::Barrier(barrier), out);
+        let element =
+            if is_unaligned { StreamElement::UnalignedBarrier(barrier) } else { StreamElement::Barrier(barrier) };
+        self.broadcast(&element, out);
         let snapshot = TaskSnapshot { splits, watermark, ..TaskSnapshot::default() };
-        out.push(Output::Cut { barrier, snapshot, keyed: None });
+        out.push(Output::Cut { barrier, snapshot, keyed: None, in_flight: None });
     }
 
     fn forward(&self, progress: Progress, out: &mut Vec<Output>) {
@@ -274,6 +300,7 @@ impl AggregateTask {
         parallelism: u32,
         job: &Job,
         mut state: KeyedState,
+        in_flight: Vec<SubtaskInFlight>,
         attempt: String,
         bug: Option<Bug>,
     ) -> Result<Self, OperatorError> {
@@ -285,11 +312,11 @@ impl AggregateTask {
             operator,
             state,
             metrics: OperatorMetrics::default(),
-            aligner: Aligner::new(channels, AlignmentMode::ExactlyOnce),
+            aligner: Aligner::new(channels, job.alignment),
             watermarks: WatermarkMerger::new(channels),
-            queues: vec![VecDeque::new(); channels],
-            next_channel: 0,
-            blocked: vec![false; channels],
+            inputs: InputChannels::new(channels),
+            replay: Some(Replay::new(in_flight)),
+            cut_in_flight: None,
             mail: VecDeque::new(),
             pending: PendingCommits::default(),
             rows: vec![],
@@ -301,17 +328,20 @@ impl AggregateTask {
     }
 
     pub(crate) fn push(&mut self, channel: u32, element: StreamElement) {
-        self.queues[channel as usize].push_back(element);
+        self.inputs.arrive(channel as usize, element, 0);
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        let readable = |(queue, blocked): (&VecDeque<_>, &bool)| !queue.is_empty() && !*blocked;
-        !self.mail.is_empty() || self.queues.iter().zip(&self.blocked).any(readable)
+        self.replay.is_some() || !self.mail.is_empty() || self.inputs.is_readable()
     }
 
-    /// Takes one message or one element.
+    /// Works off what was in flight; or takes one message or one element.
     pub(crate) fn step(&mut self) -> Result<Vec<Output>, OperatorError> {
         let mut out = vec![];
+        if let Some(replay) = self.replay.take() {
+            self.replay(replay)?;
+            return Ok(out);
+        }
         match self.mail.pop_front() {
             Some(Mail::Commit(permit)) => {
                 self.state.confirm(permit.checkpoint());
@@ -323,6 +353,10 @@ impl AggregateTask {
             }
             Some(Mail::CancelCheckpoint(checkpoint)) => {
                 let actions = self.aligner.cancel(checkpoint);
+                self.align(actions, &mut out)?;
+            }
+            Some(Mail::TurnUnaligned(checkpoint)) => {
+                let actions = self.aligner.turn_unaligned(checkpoint);
                 self.align(actions, &mut out)?;
             }
             Some(Mail::Trigger { .. } | Mail::Resume) => {}
@@ -338,36 +372,34 @@ impl AggregateTask {
         Ok(out)
     }
 
+    fn replay(&mut self, mut replay: Replay) -> Result<(), OperatorError> {
+        while let Some(step) = replay.next_step() {
+            match step {
+                ReplayStep::Batch { input: _, batch } => self.process(batch)?,
+                ReplayStep::Watermark(watermark) => self.advance(watermark)?,
+            }
+        }
+        if replay.watermark() > Watermark::MIN {
+            self.watermarks.resume_from(replay.watermark());
+        }
+        Ok(())
+    }
+
     fn take(&mut self) -> Option<(usize, StreamElement)> {
-        let count = self.queues.len();
-        if let Some(channel) = self.lets_one_by
-            && let Some(StreamElement::Batch(_)) = self.queues[channel].front()
-        {
+        if let Some(urgent) = self.inputs.next_urgent() {
+            return Some(urgent);
+        }
+        let (channel, element, _) = self.inputs.next_waiting()?;
+        if self.lets_one_by == Some(channel) {
+            self.inputs.block(channel);
             self.lets_one_by = None;
-            return self.queues[channel].pop_front().map(|element| (channel, element));
         }
-        for step in 0..count {
-            let channel = (self.next_channel + step) % count;
-            if self.blocked[channel] {
-                continue;
-            }
-            if let Some(element) = self.queues[channel].pop_front() {
-                self.next_channel = (channel + 1) % count;
-                return Some((channel, element));
-            }
-        }
-        None
+        Some((channel, element))
     }
 
     fn element(&mut self, channel: usize, element: StreamElement, out: &mut Vec<Output>) -> Result<(), OperatorError> {
         match element {
-            StreamElement::Batch(batch) => {
-                let mut emitted: Vec<RecordBatch> = vec![];
-                let mut context =
-                    OperatorContext { state: &mut self.state, processing_time_us: 0, metrics: &mut self.metrics };
-                self.operator.process(0, batch, &mut context, &mut emitted)?;
-                self.write(&emitted)
-            }
+            StreamElement::Batch(batch) => self.process(batch),
             StreamElement::Watermark(watermark) => {
                 let progress = self.watermarks.on_watermark(channel, watermark);
                 self.progress(progress)
@@ -380,7 +412,10 @@ impl AggregateTask {
                 let actions = self.aligner.on_barrier(channel, barrier);
                 self.align(actions, out)
             }
-            StreamElement::UnalignedBarrier(_) => unreachable!("the simulated jobs take aligned checkpoints"),
+            StreamElement::UnalignedBarrier(barrier) => {
+                let actions = self.aligner.on_unaligned_barrier(channel, barrier);
+                self.align(actions, out)
+            }
             StreamElement::CancelBarrier(checkpoint) => {
                 let actions = self.aligner.on_cancel(channel, checkpoint);
                 self.align(actions, out)
@@ -394,8 +429,18 @@ impl AggregateTask {
         }
     }
 
+    fn process(&mut self, batch: RecordBatch) -> Result<(), OperatorError> {
+        let mut emitted: Vec<RecordBatch> = vec![];
+        let mut context = OperatorContext { state: &mut self.state, processing_time_us: 0, metrics: &mut self.metrics };
+        self.operator.process(0, batch, &mut context, &mut emitted)?;
+        self.write(&emitted)
+    }
+
     fn progress(&mut self, progress: Progress) -> Result<(), OperatorError> {
-        let Some(watermark) = progress.watermark else { return Ok(()) };
+        progress.watermark.map_or(Ok(()), |watermark| self.advance(watermark))
+    }
+
+    fn advance(&mut self, watermark: Watermark) -> Result<(), OperatorError> {
         let mut emitted: Vec<RecordBatch> = vec![];
         let mut context = OperatorContext { state: &mut self.state, processing_time_us: 0, metrics: &mut self.metrics };
         self.operator.on_watermark(watermark, &mut context, &mut emitted)?;
@@ -406,7 +451,8 @@ impl AggregateTask {
     }
 
     fn write(&mut self, emitted: &[RecordBatch]) -> Result<(), OperatorError> {
-        if self.metrics.late_records_dropped > 0 {
+        // Without alignment a record may come again when its window has passed.
+        if self.metrics.late_records_dropped > 0 && self.job.alignment == AlignmentMode::ExactlyOnce {
             return Err(OperatorError::Failed("a record came late, and none can be".to_owned()));
         }
         self.rows.extend(emitted.iter().flat_map(|batch| self.job.rows(batch)));
@@ -416,18 +462,18 @@ impl AggregateTask {
     fn align(&mut self, actions: Vec<Action>, out: &mut Vec<Output>) -> Result<(), OperatorError> {
         for action in actions {
             match action {
-                Action::Block(channel) => {
-                    self.blocked[channel] = true;
-                    if self.bug == Some(Bug::BarrierLetsOneBy) {
-                        self.lets_one_by = Some(channel);
-                    }
+                Action::Block(channel) if self.bug == Some(Bug::BarrierLetsOneBy) => self.lets_one_by = Some(channel),
+                Action::Block(channel) => self.inputs.block(channel),
+                Action::UnblockAll => {
+                    self.inputs.unblock_all();
+                    self.lets_one_by = None;
                 }
-                Action::UnblockAll => self.blocked.iter_mut().for_each(|blocked| *blocked = false),
                 Action::Snapshot(barrier) => self.cut(barrier, out)?,
-                Action::SnapshotInFlight { .. } | Action::InFlightComplete(_) => {
-                    unreachable!("the simulated jobs take aligned checkpoints")
-                }
+                Action::SnapshotInFlight { barrier, channels } => self.cut_in_flight(barrier, &channels, out)?,
+                Action::InFlightComplete(checkpoint) => self.in_flight_complete(checkpoint, out),
                 Action::ForwardCancel { checkpoint, cause } => {
+                    self.inputs.drop_in_flight(checkpoint);
+                    self.cut_in_flight.take_if(|cut| cut.barrier.checkpoint == checkpoint);
                     let reason = match cause {
                         CancelCause::Cancelled => continue,
                         CancelCause::Overtaken { channel } => format!("input channel {channel} skipped its barrier"),
@@ -442,6 +488,47 @@ impl AggregateTask {
     }
 
     fn cut(&mut self, barrier: Barrier, out: &mut Vec<Output>) -> Result<(), OperatorError> {
+        let (mut snapshot, keyed) = self.cut_parts(barrier, out)?;
+        if self.job.is_unaligned && barrier.kind == CheckpointKind::Checkpoint {
+            snapshot.watermark = event_time(self.watermarks.current());
+        }
+        out.push(Output::Cut { barrier, snapshot, keyed: Some(keyed), in_flight: None });
+        Ok(())
+    }
+
+    fn cut_in_flight(
+        &mut self,
+        barrier: Barrier,
+        channels: &[usize],
+        out: &mut Vec<Output>,
+    ) -> Result<(), OperatorError> {
+        self.inputs.keep_in_flight(barrier.checkpoint, channels);
+        let (snapshot, keyed) = self.cut_parts(barrier, out)?;
+        let (progress, watermark) = (self.watermarks.channels().to_vec(), self.watermarks.current());
+        self.cut_in_flight = Some(CutInFlight { barrier, snapshot, keyed, progress, watermark });
+        Ok(())
+    }
+
+    fn in_flight_complete(&mut self, checkpoint: CheckpointId, out: &mut Vec<Output>) {
+        let Some(cut) = self.cut_in_flight.take_if(|cut| cut.barrier.checkpoint == checkpoint) else { return };
+        let CutInFlight { barrier, mut snapshot, keyed, progress, watermark } = cut;
+        let Some(elements) = self.inputs.take_in_flight(checkpoint) else {
+            return out.push(Output::Declined { checkpoint, reason: "too much is in flight".to_owned() });
+        };
+        let channels = elements.into_iter().zip(progress).zip(0u32..);
+        let channels =
+            channels.map(|((elements, progress), from)| ChannelInFlight { input: 0, from, progress, elements });
+        let in_flight = SubtaskInFlight { watermark, channels: channels.collect() };
+        snapshot.watermark = event_time(watermark);
+        let is_kept = in_flight.rows() > 0 && self.bug != Some(Bug::ForgetsInFlight);
+        out.push(Output::Cut { barrier, snapshot, keyed: Some(keyed), in_flight: is_kept.then_some(in_flight) });
+    }
+
+    fn cut_parts(
+        &mut self,
+        barrier: Barrier,
+        out: &mut Vec<Output>,
+    ) -> Result<(TaskSnapshot, StateCut), OperatorError> {
         let keyed = self.state.cut(barrier.checkpoint)?;
         let mut prepared = vec![];
         if !self.rows.is_empty() {
@@ -452,13 +539,16 @@ impl AggregateTask {
         }
         let all = self.pending.prepared(barrier.checkpoint, prepared.clone());
         let transactions = Some(if self.bug == Some(Bug::ForgetsAborted) { prepared } else { all });
-        let snapshot = TaskSnapshot { transactions, ..TaskSnapshot::default() };
-        out.push(Output::Cut { barrier, snapshot, keyed: Some(keyed) });
-        Ok(())
+        Ok((TaskSnapshot { transactions, ..TaskSnapshot::default() }, keyed))
     }
 
     /// The commit thread has come so far.
     pub(crate) fn committed(&mut self, checkpoint: CheckpointId) {
         self.pending.committed(checkpoint);
     }
+}
+
+/// What a checkpoint says of event time.
+fn event_time(watermark: Watermark) -> Option<Watermark> {
+    (watermark > Watermark::MIN).then_some(watermark)
 }

@@ -15,9 +15,9 @@ use standing::Standing;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use weir_coordinator::{Adopted, DeployFailure, WorkerOrder};
-use weir_model::{CheckpointId, CommitPermit, Fence, StreamElement, SubtaskId, WorkerId};
+use weir_model::{CheckpointId, CommitPermit, Fence, StreamElement, SubtaskId, SubtaskInFlight, WorkerId};
 use weir_snapshot::folder::worker_object_path;
-use weir_snapshot::{JobFolder, ObjectRef, ObjectWriter};
+use weir_snapshot::{JobFolder, ObjectRef, ObjectWriter, in_flight};
 use weir_state::{SegmentRef, SegmentSink, StateCut, StateError};
 
 pub(crate) enum WorkerInput {
@@ -57,6 +57,7 @@ pub(crate) enum WorkerInput {
         task: usize,
         snapshot: Box<TaskSnapshot>,
         keyed: Option<StateCut>,
+        in_flight: Option<SubtaskInFlight>,
     },
     Uploaded {
         fence: Fence,
@@ -162,8 +163,8 @@ impl WorkerProcess {
                 }
             }
             WorkerInput::Step { fence, task } => self.step(fence, task, world),
-            WorkerInput::WriteCut { fence, checkpoint, task, snapshot, keyed } => {
-                self.write_cut(fence, checkpoint, task, *snapshot, keyed, world);
+            WorkerInput::WriteCut { fence, checkpoint, task, snapshot, keyed, in_flight } => {
+                self.write_cut(fence, checkpoint, task, (*snapshot, keyed, in_flight), world);
             }
             WorkerInput::Uploaded { fence, checkpoint, result } => self.uploaded(fence, checkpoint, result, world),
             WorkerInput::CommitNext { fence, task } => self.commit_next(fence, task, world),
@@ -228,14 +229,15 @@ impl WorkerProcess {
                 }
             }
             WorkerOrder::Adopt { from, fence, opening } => self.adopt(from, fence, opening, world),
-            WorkerOrder::Trigger { fence, barrier, is_unaligned: false, hold } => {
+            WorkerOrder::Trigger { fence, barrier, is_unaligned, hold } => {
                 let Some((fence, attempt)) = self.ordered(fence) else { return };
                 attempt.standing.under_way.insert(barrier.checkpoint);
                 attempt.standing.highest = attempt.standing.highest.max(Some(barrier.checkpoint));
-                self.mail(fence, true, &Mail::Trigger { barrier, hold }, world);
+                self.mail(fence, true, &Mail::Trigger { barrier, is_unaligned, hold }, world);
             }
-            WorkerOrder::Trigger { is_unaligned: true, .. } | WorkerOrder::TurnUnaligned { .. } => {
-                unreachable!("the simulated jobs take aligned checkpoints")
+            WorkerOrder::TurnUnaligned { fence, checkpoint } => {
+                let Some((fence, _)) = self.ordered(fence) else { return };
+                self.mail(fence, false, &Mail::TurnUnaligned(checkpoint), world);
             }
             WorkerOrder::CancelCheckpoint { fence, checkpoint } => {
                 let Some((fence, attempt)) = self.ordered(fence) else { return };
@@ -454,11 +456,11 @@ impl WorkerProcess {
                     *count -= 1;
                 }
             }
-            Output::Cut { barrier, snapshot, keyed } => {
+            Output::Cut { barrier, snapshot, keyed, in_flight } => {
                 let delay_us = world.random.random_range(50..30_000);
                 let checkpoint = barrier.checkpoint;
                 let snapshot = Box::new(snapshot);
-                let input = WorkerInput::WriteCut { fence, checkpoint, task: number, snapshot, keyed };
+                let input = WorkerInput::WriteCut { fence, checkpoint, task: number, snapshot, keyed, in_flight };
                 world.send_to_worker(self.pid, delay_us, input);
             }
             Output::Prepared { transaction, rows } => {
@@ -494,8 +496,7 @@ impl WorkerProcess {
         fence: Fence,
         checkpoint: CheckpointId,
         number: usize,
-        mut snapshot: TaskSnapshot,
-        keyed: Option<StateCut>,
+        (mut snapshot, keyed, in_flight): (TaskSnapshot, Option<StateCut>, Option<SubtaskInFlight>),
         world: &mut World,
     ) {
         let pid = self.pid;
@@ -511,14 +512,15 @@ impl WorkerProcess {
             let (writer, upload) = ObjectWriter::new(folder(&storage), path);
             OpenObject { writer, upload, snapshots: vec![] }
         });
-        if let Some(cut) = keyed {
-            match cut.write(&mut ObjectSegments(object.writer.clone())) {
-                Ok(handle) => snapshot.keyed = Some(handle),
-                Err(error) => {
-                    let reason = error.to_string();
-                    return self.say(WorkerWord::Declined { fence, checkpoint, task, reason }, world);
-                }
-            }
+        let mut segments = ObjectSegments(object.writer.clone());
+        let written = keyed.map(|cut| cut.write(&mut segments)).transpose().map_err(|error| error.to_string());
+        let in_flight = in_flight.map(|in_flight| {
+            let encoded = in_flight::encode(&in_flight).map_err(|error| error.to_string())?;
+            segments.append(&encoded).map_err(|error| error.to_string())
+        });
+        match written.and_then(|keyed| Ok((keyed, in_flight.transpose()?))) {
+            Ok((keyed, in_flight)) => (snapshot.keyed, snapshot.in_flight) = (keyed, in_flight),
+            Err(reason) => return self.say(WorkerWord::Declined { fence, checkpoint, task, reason }, world),
         }
         object.snapshots.push((task, snapshot));
         let is_last = object.snapshots.len() == attempt.tasks.len();

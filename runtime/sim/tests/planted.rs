@@ -17,6 +17,7 @@ const FOUND_WITHIN: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::DeletesWhatIsShared, 10),
     (Bug::StoreWithoutPutIfAbsent, 100),
     (Bug::AbortsNewerEpochs, 500),
+    (Bug::ForgetsInFlight, 500),
 ];
 
 #[test]

@@ -3,15 +3,16 @@
 use super::folder;
 use crate::bugs::Bug;
 use crate::job::{aggregate_uid, source_uid};
-use crate::keeper::fetch;
+use crate::keeper::{FetchError, fetch, fetch_objects};
 use crate::messages::{Deployment, RestoreFrom, SplitPosition, fence_name};
 use crate::task::{AggregateTask, SourceTask, Task};
 use std::sync::Arc;
 use weir_coordinator::DeployFailure;
-use weir_model::{KeyGroupRange, Watermark, WorkerId};
+use weir_dataflow::in_flight::{InputDivision, Taker, share};
+use weir_model::{KeyGroupRange, SubtaskInFlight, Watermark, WorkerId};
 use weir_snapshot::savepoint::SavepointReader;
-use weir_snapshot::{ObjectPath, OperatorManifest, SubtaskManifest};
-use weir_state::{KeyedState, KeyedStateHandle, StateConfig, StateError};
+use weir_snapshot::{ObjectPath, OperatorManifest, SubtaskManifest, in_flight};
+use weir_state::{KeyedState, KeyedStateHandle, SegmentRef, SegmentSource, StateConfig, StateError};
 
 /// Makes the tasks that are placed on a worker.
 pub(super) struct Making<'a> {
@@ -73,11 +74,39 @@ impl Making<'_> {
         }
         for index in &own {
             let state = self.state(*index, &handles, savepoint.as_ref()).await?;
+            let in_flight = self.in_flight(*index, &subtasks(aggregate_uid())).await?;
             let attempt = fence_name(*fence);
-            let task = AggregateTask::new(*index, *parallelism, self.job, state, attempt, self.bug);
+            let task = AggregateTask::new(*index, *parallelism, self.job, state, in_flight, attempt, self.bug);
             tasks.push(Task::Aggregate(Box::new(task.map_err(|error| fatal(error.to_string()))?)));
         }
         Ok(tasks)
+    }
+
+    /// What of the restored checkpoint's rows in flight the subtask takes.
+    async fn in_flight(&self, index: u32, old: &[SubtaskManifest]) -> Result<Vec<SubtaskInFlight>, DeployFailure> {
+        let fatal = |reason: String| DeployFailure { reason, is_fatal: true };
+        let json = |error: serde_json::Error| fatal(error.to_string());
+        let (parallelism, max_parallelism) = (self.deployment.parallelism, self.job.max_parallelism);
+        let taker = Taker { subtask: index, parallelism, max_parallelism };
+        let division = [InputDivision::Keyed { key_columns: vec![0] }];
+        let stays = old.len() as u64 == u64::from(parallelism);
+        let mut own = vec![];
+        for subtask in old.iter().filter(|subtask| !stays || subtask.index == index) {
+            let watermark = subtask.operator.clone().map(serde_json::from_value).transpose().map_err(json)?;
+            let segment: Option<SegmentRef> =
+                subtask.in_flight.clone().map(serde_json::from_value).transpose().map_err(json)?;
+            let Some(segment) = segment else {
+                let watermark = watermark.unwrap_or(Watermark::MIN);
+                own.push(SubtaskInFlight { watermark, channels: vec![] });
+                continue;
+            };
+            let segments = fetch_objects(&folder(self.storage), [&segment]).await.map_err(failed)?;
+            let bytes = segments.read(&segment).map_err(|error| fatal(error.to_string()))?;
+            let all = in_flight::decode(&bytes).map_err(|error| fatal(error.to_string()))?;
+            let shared = share(&all, subtask.index, old.len() as u32, taker, &division);
+            own.push(shared.map_err(|error| fatal(error.to_string()))?);
+        }
+        Ok(own)
     }
 
     async fn state(
@@ -103,8 +132,6 @@ impl Making<'_> {
             }
         }
         let fatal = |error: StateError| DeployFailure { reason: error.to_string(), is_fatal: true };
-        let failed =
-            |error: crate::keeper::FetchError| DeployFailure { is_fatal: !error.is_transient, reason: error.reason };
         let segments = fetch(&folder(self.storage), &meeting).await.map_err(failed)?;
         let mut state =
             KeyedState::open(StateConfig { key_groups, max_parallelism }, &meeting, &segments).map_err(fatal)?;
@@ -122,4 +149,8 @@ impl Making<'_> {
         }
         Ok(state)
     }
+}
+
+fn failed(FetchError { reason, is_transient }: FetchError) -> DeployFailure {
+    DeployFailure { reason, is_fatal: !is_transient }
 }
