@@ -129,9 +129,10 @@ async fn open(keeping: &Keeping, savepoint: Option<String>) -> Result<CommitLog,
         if history.closed().is_some_and(|closed| closed.reason == CloseReason::Finished) {
             return Err(AtItsEnd);
         }
-        // A start from a savepoint is asked for once: what was started from it goes on from what came after.
+        // A start from a savepoint is asked for once, where the job was stopped with it: what was started from it goes on
+        // from what came after.
         let restored_from = match &savepoint {
-            Some(uri) if history.closed().is_some_and(|closed| closed.reason == CloseReason::Stopped) => {
+            Some(uri) if history.closed().is_some_and(|closed| closed.message == *uri) => {
                 Some(RestorePoint::Location { uri: uri.clone() })
             }
             _ => history.restore_point(),
