@@ -44,7 +44,7 @@ pub(crate) enum Output {
     /// The task has cut its part; what is keyed is still to be written.
     Cut {
         barrier: Barrier,
-        snapshot: TaskSnapshot,
+        snapshot: Box<TaskSnapshot>,
         keyed: Option<StateCut>,
         in_flight: Option<SubtaskInFlight>,
     },
@@ -276,7 +276,7 @@ impl SourceTask {
         let element =
             if is_unaligned { StreamElement::UnalignedBarrier(barrier) } else { StreamElement::Barrier(barrier) };
         self.broadcast(&element, out);
-        let snapshot = TaskSnapshot { splits, watermark, ..TaskSnapshot::default() };
+        let snapshot = Box::new(TaskSnapshot { splits, watermark, ..TaskSnapshot::default() });
         out.push(Output::Cut { barrier, snapshot, keyed: None, in_flight: None });
     }
 
@@ -492,7 +492,7 @@ impl AggregateTask {
         if self.job.is_unaligned && barrier.kind == CheckpointKind::Checkpoint {
             snapshot.watermark = event_time(self.watermarks.current());
         }
-        out.push(Output::Cut { barrier, snapshot, keyed: Some(keyed), in_flight: None });
+        out.push(Output::Cut { barrier, snapshot: Box::new(snapshot), keyed: Some(keyed), in_flight: None });
         Ok(())
     }
 
@@ -521,7 +521,8 @@ impl AggregateTask {
         let in_flight = SubtaskInFlight { watermark, channels: channels.collect() };
         snapshot.watermark = event_time(watermark);
         let is_kept = in_flight.rows() > 0 && self.bug != Some(Bug::ForgetsInFlight);
-        out.push(Output::Cut { barrier, snapshot, keyed: Some(keyed), in_flight: is_kept.then_some(in_flight) });
+        let in_flight = is_kept.then_some(in_flight);
+        out.push(Output::Cut { barrier, snapshot: Box::new(snapshot), keyed: Some(keyed), in_flight });
     }
 
     fn cut_parts(

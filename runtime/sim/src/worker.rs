@@ -459,7 +459,6 @@ impl WorkerProcess {
             Output::Cut { barrier, snapshot, keyed, in_flight } => {
                 let delay_us = world.random.random_range(50..30_000);
                 let checkpoint = barrier.checkpoint;
-                let snapshot = Box::new(snapshot);
                 let input = WorkerInput::WriteCut { fence, checkpoint, task: number, snapshot, keyed, in_flight };
                 world.send_to_worker(self.pid, delay_us, input);
             }
