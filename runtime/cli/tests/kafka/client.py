@@ -49,9 +49,7 @@ def put(topic, path):
 
 
 def fill(topic, first, count, keys):
-    producer = Producer({"bootstrap.servers": ADDRESS, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000,
-                         # A fetch gives whole batches: of small ones a job reads for as long as a test needs.
-                         "batch.num.messages": 20})
+    producer = Producer({"bootstrap.servers": ADDRESS, "linger.ms": 20, "queue.buffering.max.messages": 2_000_000})
     for number in range(int(first), int(first) + int(count)):
         key = f"k{number % int(keys)}"
         record = {"id": number, "k": key, "amount": number % 97, "at": 1_700_000_000_000 + number}
