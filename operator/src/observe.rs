@@ -93,6 +93,7 @@ pub fn world(seen: Seen<'_>, now: Timestamp) -> World {
         run_parallelism: parallelism,
         can_preflight,
         restore: resolve(spec, savepoints.iter().map(Arc::as_ref)),
+        restore_nonce: spec.restore.as_ref().and_then(|restore| restore.nonce),
         savepoints: complete.collect(),
         scheduled,
         surplus_savepoints,

@@ -256,7 +256,8 @@ fn degraded(world: &World) -> Saying {
     if let Some(refused) = world.preflight_refused() {
         return yes("PreflightRefused", refused.to_owned());
     }
-    if let (None, Restore::Missing { reason }) = (world.run(), &world.restore) {
+    let is_awaited = world.run().is_none() || world.is_set_back();
+    if let (true, Restore::Missing { reason }) = (is_awaited, &world.restore) {
         return yes("RestorePointMissing", reason.clone());
     }
     if let Some(pod) = world.coordinator_pod() {

@@ -44,6 +44,8 @@ pub struct World {
     /// The running coordinator can judge the current spec: it runs the same image.
     pub can_preflight: bool,
     pub restore: Restore,
+    /// The spec's: another one than the run's sets the job back to the restore point.
+    pub restore_nonce: Option<u32>,
     /// Savepoints of this job that are complete, by where they stand: their resources' names.
     pub savepoints: BTreeMap<String, String>,
     /// The schedule asks for a savepoint.
@@ -207,6 +209,11 @@ pub enum SavepointState {
 impl World {
     pub fn run(&self) -> Option<&RunStatus> {
         self.status.run.as_ref()
+    }
+
+    /// The spec asks for another start from its restore point.
+    pub fn is_set_back(&self) -> bool {
+        self.restore_nonce.is_some() && self.run().is_some_and(|run| run.restore_nonce != self.restore_nonce)
     }
 
     /// The upgrade that is under way.

@@ -58,6 +58,7 @@ fn settings() -> Settings {
 
 fn run() -> RunStatus {
     RunStatus {
+        restore_nonce: None,
         number: 4,
         generation: 3,
         hash: String::new(),

@@ -108,6 +108,9 @@ pub struct RunStatus {
     #[schemars(length(max = 512))]
     pub storage_id: String,
     pub since: Time,
+    /// The last `restore.nonce` that was acted upon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore_nonce: Option<u32>,
     /// It has completed a checkpoint (or, without checkpoints, has run).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub verified: bool,

@@ -107,7 +107,7 @@ pub struct SavepointRetention {
     pub max_age: Option<HumanDuration>,
 }
 
-/// What the job starts from when it first starts. Later starts go on from its own latest checkpoint.
+/// What the job starts from when it first starts, or is set back. Other starts go on from its own latest checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct RestorePolicy {
@@ -117,6 +117,11 @@ pub struct RestorePolicy {
     #[schemars(extend("default" = defaults::RESTORE_IF_MISSING))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub if_missing: Option<IfMissing>,
+    /// A job of a cluster that has begun goes back to `from` when this number changes, and when it is first given. What the
+    /// job has done since stays on the storage, in a folder that nothing goes on from.
+    #[schemars(range(min = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<u32>,
     #[schemars(extend("default" = defaults::RESTORE_IF_BROKEN))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub if_broken: Option<IfBroken>,

@@ -8,7 +8,7 @@ use super::{Findings, human, standing};
 use crate::{
     ByteSize,
     cron::Schedule,
-    streamjob::{EffectiveRestart, PodPolicy, Resources, RestartStrategy, StreamJobSpec, UpgradeMode},
+    streamjob::{EffectiveRestart, PodPolicy, Resources, RestartStrategy, RestoreOrigin, StreamJobSpec, UpgradeMode},
     suggest::nearest,
 };
 
@@ -134,7 +134,16 @@ fn savepoints(spec: &StreamJobSpec, findings: &mut Findings) {
 }
 
 fn restore(spec: &StreamJobSpec, findings: &mut Findings) {
-    let Some(from) = spec.restore.as_ref().and_then(|restore| restore.from.as_ref()) else { return };
+    let Some(restore) = &spec.restore else { return };
+    if restore.nonce.is_some() && matches!(spec.restore_from(), RestoreOrigin::Latest | RestoreOrigin::Checkpoint(_)) {
+        findings.error(
+            "spec.restore.nonce",
+            "it says when to go back to `from`, which names nothing that a job could be set back to",
+            "name a savepoint in `from`: {savepoint: NAME}, {path: URI} or {latest: {of: JOB}}; to only start it again use \
+             `kubectl weir restart`",
+        );
+    }
+    let Some(from) = &restore.from else { return };
     let named = standing(&[
         ("latest", from.latest.is_some()),
         ("checkpoint", from.checkpoint.is_some()),

@@ -69,6 +69,13 @@ enum Command {
     Approve(Job),
     /// Go back to the spec that was good before the one that runs.
     Rollback(Job),
+    /// Set a job back to a savepoint. What it has done since stays on the storage, and is not gone on with.
+    Restore {
+        #[command(flatten)]
+        job: Job,
+        /// A Savepoint of this namespace, or the URI of one.
+        savepoint: String,
+    },
     /// Show what another spec would mean for the running job. Nothing is changed.
     Plan {
         /// The StreamJob (YAML).
@@ -115,6 +122,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Restart(Job { job }) => command::change::restart(&cluster, &job).await?,
         Command::Approve(Job { job }) => command::change::approve(&cluster, &job).await?,
         Command::Rollback(Job { job }) => command::change::rollback(&cluster, &job).await?,
+        Command::Restore { job: Job { job }, savepoint } => {
+            command::change::restore(&cluster, &job, &savepoint).await?;
+        }
         Command::Plan { filename } => return command::plan::plan(&cluster, &filename).await,
         Command::Report { job: Job { job }, output } => command::report::report(&cluster, &job, output).await?,
     }

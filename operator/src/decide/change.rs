@@ -52,7 +52,8 @@ fn preflight(world: &World, run: &RunStatus) -> Option<Decision> {
     let asks = world.can_preflight && world.policy.checkpointing && world.policy.mode != UpgradeMode::Stateless;
     let runs = world.runtime.as_ref().is_some_and(|runtime| runtime.is_running && !runtime.is_ending);
     let answer = world.status.preflight.as_ref().filter(|answer| answer.generation == world.generation);
-    if !asks || !run.verified || world.upgrade().is_some() {
+    // What runs knows nothing of the state to which it is set back.
+    if !asks || !run.verified || world.upgrade().is_some() || world.is_set_back() {
         return None;
     }
     match answer {
@@ -135,6 +136,10 @@ fn mode(world: &World, run: &RunStatus) -> Option<(UpgradeMode, &'static str)> {
         return None;
     }
     let last = |why| Some((UpgradeMode::LastCheckpoint, why));
+    if world.is_set_back() {
+        let why = "it is set back to the spec's restore point; what it did since stays where it is";
+        return Some((UpgradeMode::Stateless, why));
+    }
     if policy.mode == UpgradeMode::Stateless {
         return Some((UpgradeMode::Stateless, "the spec says so; the state of the version before stays where it is"));
     }

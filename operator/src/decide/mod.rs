@@ -107,14 +107,21 @@ pub fn decide(world: &World) -> Decision {
     if world.is_suspended {
         return ending::suspend(world, run);
     }
-    let is_new = world.target.run != run.hash;
+    let is_set_back = world.is_set_back();
+    let is_new = world.target.run != run.hash || is_set_back;
     if let Some(upgrade) = world.upgrade().filter(|upgrade| !is_new && upgrade.generation != run.generation) {
         let old = ended(world, upgrade, UpgradeResult::Superseded, Some("the spec is the one that runs again".into()));
         let change = Change { upgrade: Some(old), intention: Some(None), ..Change::default() };
         return act(record(change), "UpgradeSuperseded", "the spec is the one that runs again");
     }
     let may_change = is_new && world.invalid.is_none();
-    if may_change && rescale::is_possible(world, run) {
+    if let (true, Restore::Missing { reason }) = (is_set_back, &world.restore) {
+        return match steady::keep(world, run) {
+            Decision { action: Action::Wait, .. } => wait("RestorePointMissing", reason),
+            other => other,
+        };
+    }
+    if may_change && !is_set_back && rescale::is_possible(world, run) {
         return rescale::adopt(world, run);
     }
     if may_change && world.gave_up_on_current().is_none_or(|upgrade| change::may_be_tried_again(world, run, upgrade)) {
@@ -154,6 +161,7 @@ fn new_run(world: &World, number: u64, storage_id: String) -> RunStatus {
         rescale_hash: world.target.rescale.clone(),
         storage_id,
         since: Time(world.now),
+        restore_nonce: world.restore_nonce,
         verified: false,
         stopped: false,
         fallback: fallback(world.run()),

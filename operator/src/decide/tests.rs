@@ -67,6 +67,7 @@ fn applied() -> World {
         run_parallelism: 0,
         can_preflight: false,
         restore: Restore::AsWritten,
+        restore_nonce: None,
         savepoints: BTreeMap::new(),
         scheduled: None,
         surplus_savepoints: Vec::new(),
@@ -85,6 +86,7 @@ fn running() -> World {
         rescale_hash: "a".to_owned(),
         storage_id: "ns.job".to_owned(),
         since: Time(at(-100)),
+        restore_nonce: None,
         verified: true,
         stopped: false,
         fallback: None,
@@ -357,6 +359,35 @@ fn a_start_without_state_leaves_the_old_state_where_it_is() {
     world.policy.mode = UpgradeMode::Stateless;
     world = written(World { coordinator: Coordinator::Absent, ..written(world) });
     assert_eq!(world.status.run.unwrap().storage_id, "ns.job.g2");
+}
+
+#[test]
+fn set_back_to_a_savepoint() {
+    let there = || Restore::At { path: "s3://b/monday".to_owned() };
+    let asked = || World { generation: 2, restore_nonce: Some(1), restore: there(), ..running() };
+    assert_eq!(says(&asked()), "UpgradeStarted: Record(upgrade 2 Stateless InProgress)");
+    let begun = written(asked());
+    assert_eq!(begun.status.upgrades[0].mode, UpgradeMode::Stateless, "in a folder of its own");
+    assert_eq!(says(&begun), "Stopping: DeleteCoordinator");
+    let started = written(World { coordinator: Coordinator::Absent, ..begun });
+    let run = started.status.run.clone().unwrap();
+    assert_eq!((run.storage_id.as_str(), run.restore_nonce, run.number), ("ns.job.g2", Some(1), 2));
+    assert!(!started.is_set_back(), "once");
+    // A new spec without a new number goes on from where the job is.
+    let later = World { generation: 3, target: hashes("b1"), ..asked() };
+    let later =
+        World { status: StreamJobStatus { run: Some(RunStatus { verified: true, ..run }), ..later.status }, ..later };
+    let later = World { coordinator: pod(2, PodState::Running), ..later };
+    assert_eq!(written(later).status.upgrades[0].mode, UpgradeMode::Savepoint);
+    // Nothing is stopped for what is not there.
+    let missing = Restore::Missing { reason: "there is no Savepoint `monday`".to_owned() };
+    assert_eq!(says(&World { restore: missing, ..asked() }), "RestorePointMissing: Wait");
+    // Another parallelism along with it is no rescale.
+    let rescaled = World { target: hashes("a8"), run_parallelism: 1, ..asked() };
+    assert_eq!(written(rescaled).status.upgrades[0].mode, UpgradeMode::Stateless);
+    let failed = pod(1, PodState::Ended(Outcome::Failed { reason: "x".into() }));
+    let failed = written(World { coordinator: failed, runtime: None, ..asked() });
+    assert_eq!(says(&failed), "Stopping: DeleteCoordinator");
 }
 
 #[test]

@@ -75,6 +75,28 @@ pub async fn approve(cluster: &Cluster, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// `savepoint`: a resource's name or an address.
+pub async fn restore(cluster: &Cluster, name: &str, savepoint: &str) -> Result<()> {
+    let job = cluster.job(name).await?;
+    let field = match savepoint.contains("://") {
+        true => "path",
+        false => {
+            let found = cluster.api::<Savepoint>().get(savepoint).await;
+            let status = found.with_context(|| format!("savepoint/{savepoint}"))?.status.unwrap_or_default();
+            if status.phase != Some(SavepointPhase::Completed) {
+                bail!("savepoint/{savepoint} is not complete: {}", status.message.unwrap_or_default());
+            }
+            "savepoint"
+        }
+    };
+    let mut from = json!({"latest": null, "checkpoint": null, "savepoint": null, "path": null});
+    from[field] = json!(savepoint);
+    let nonce = job.spec.restore.and_then(|restore| restore.nonce).unwrap_or_default() + 1;
+    patch(cluster, name, json!({"spec": {"restore": {"from": from, "nonce": nonce}}})).await?;
+    println!("streamjob/{name} is to be set back to {savepoint}");
+    Ok(())
+}
+
 /// The spec that was verified before the one that runs becomes the spec again; the operator upgrades to it.
 pub async fn rollback(cluster: &Cluster, name: &str) -> Result<()> {
     let job = cluster.job(name).await?;
