@@ -61,7 +61,10 @@ pub(crate) enum CoordinatorInput {
         request: RequestId,
         result: Result<String, String>,
     },
-    Closed,
+    Closed {
+        /// The job goes on elsewhere.
+        fenced_by: Option<String>,
+    },
     Savepoint {
         stop: bool,
     },
@@ -177,7 +180,10 @@ impl CoordinatorProcess {
                 shortage.is_none().then_some(JobEvent::Job(Event::RescaleRequested { request, parallelism }))
             }
             CoordinatorInput::Drain => Some(JobEvent::Job(Event::StopRequested { mode: StopMode::Drain })),
-            CoordinatorInput::Closed => {
+            CoordinatorInput::Closed { fenced_by: Some(by) } => {
+                return world.coordinator_ended(self.pid, Ok(Outcome::Fenced { by }));
+            }
+            CoordinatorInput::Closed { fenced_by: None } => {
                 for connection in self.links.values() {
                     world.send(*connection, self.pid, Message::Goodbye);
                 }

@@ -98,8 +98,8 @@ pub(crate) async fn keep(keeping: Keeping, savepoint: Option<String>, mut reques
                 }
             }
             KeeperRequest::Close { outcome } => {
-                keeper.close(&outcome).await;
-                return say(CoordinatorInput::Closed);
+                let fenced_by = keeper.close(&outcome).await;
+                return say(CoordinatorInput::Closed { fenced_by });
             }
         }
     }
@@ -353,16 +353,21 @@ impl Keeper {
         }
     }
 
-    async fn close(&mut self, outcome: &Outcome) {
+    /// Returns what fences this coordinator, where that is found out only now.
+    async fn close(&mut self, outcome: &Outcome) -> Option<String> {
         let (reason, message) = match outcome {
             Outcome::Finished => (CloseReason::Finished, String::new()),
             Outcome::Stopped { savepoint } => (CloseReason::Stopped, savepoint.clone().unwrap_or_default()),
             Outcome::Cancelled => (CloseReason::Cancelled, String::new()),
             Outcome::Failed { reason } => (CloseReason::Failed, reason.clone()),
-            Outcome::Fenced { .. } => return,
+            Outcome::Fenced { .. } => return None,
         };
-        // As in the node: without the entry the next start finds everything committed, and takes up from there.
-        self.log.close(reason, message, self.keeping.clock.now_ms()).await.ok();
+        match self.log.close(reason, message, self.keeping.clock.now_ms()).await {
+            // As in the node: whatever came to an end here, the job goes on elsewhere.
+            Err(LogError::Fenced { reason, .. }) => Some(reason),
+            // Without the entry the next start finds everything committed, and takes up from there.
+            Ok(_) | Err(_) => None,
+        }
     }
 }
 
