@@ -109,14 +109,17 @@ impl Broker {
         });
     }
 
-    /// Commits the open transactions whose ids begin so, as the process that has them in a checkpoint would.
-    pub fn commit_open(&self, prefix: &str) {
+    /// Commits the transactions that are open with these ids, as the process that has them in a checkpoint would. A broker
+    /// that has just started knows of them one after the other.
+    pub fn commit_open(&self, ids: &[String]) {
         let mut cluster = self.cluster();
         let version = cluster.version_of_transactions().expect("the broker answers");
-        for transactional_id in self.open_transactions(prefix) {
-            let described = cluster.describe_transaction(&transactional_id, PATIENCE).expect("the broker answers");
-            let (_, identity) = described.expect("it is open");
-            let transaction = Transaction { transactional_id, identity, version, ranges: vec![] };
+        for id in ids {
+            let identity = crate::support::await_condition("the broker knows of the open transaction", || {
+                let described = cluster.describe_transaction(id, PATIENCE).expect("the broker answers")?;
+                (described.0 == "Ongoing").then_some(described.1)
+            });
+            let transaction = Transaction { transactional_id: id.clone(), identity, version, ranges: vec![] };
             cluster.end_transaction(&transaction, true, PATIENCE).expect("the commit");
         }
     }

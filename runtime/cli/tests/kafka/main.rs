@@ -159,8 +159,10 @@ fn a_partition_that_never_heard_of_a_commit_is_told() {
     let dies = Start { death: Some(Death::Failpoint("after-manifest", 1)), ..Start::of(2) };
     assert_eq!(run.through(&[dies]), Ok(1));
     let (topic, prefix) = (format!("{}-totals", run.name), format!("weir.{}.", run.name));
+    // The first of each subtask, which the checkpoint holds; the next may have begun behind it.
+    let held = own.broker.open_transactions(&prefix).into_iter().filter(|id| id.ends_with(".0")).collect::<Vec<_>>();
     let open = own.restart_with(&topic, None);
-    own.broker.commit_open(&prefix);
+    own.broker.commit_open(&held);
     own.broker.await_ends(&prefix);
     own.restart_with(&topic, Some(&open));
     assert!(run.read("totals").is_empty(), "the transactions hang");
