@@ -252,6 +252,29 @@ fn one_change_one_violation() {
 }
 
 #[test]
+fn where_files_may_be_written() {
+    let found = |path: &str, storage: Value| {
+        let mut sink = json!({"name": "out", "from": "hourly", "files": {"path": path}, "format": {"json": {}}});
+        if !storage.is_null() {
+            sink["files"]["storage"] = storage;
+        }
+        found(&[("/spec/pipeline/sinks/-", sink)])
+    };
+    let minio = json!({"endpoint": "http://minio:9000"});
+    assert_eq!(found("s3://bucket/out", minio.clone()), Vec::<String>::new());
+    assert_eq!(found("s3://bucket/out", json!(null)), Vec::<String>::new());
+    assert_eq!(found("file:///out", json!(null)), Vec::<String>::new());
+    assert_eq!(
+        found("out", minio),
+        ["error spec.pipeline.sinks[2].files.storage: a directory needs no storage settings"]
+    );
+    assert_eq!(
+        found("gs://bucket/out", json!(null)),
+        ["error spec.pipeline.sinks[2].files.path: files are not written to gs:// yet"]
+    );
+}
+
+#[test]
 fn a_job_without_checkpoints_is_warned_of_what_it_gives_up() {
     let found = found(&[("/spec/checkpoint", json!(null))]);
     let warned: Vec<&str> = found

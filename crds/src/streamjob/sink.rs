@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Compression, CustomConnector, KafkaSink, PostgresSink, SinkFormat, only};
+use super::{Compression, CustomConnector, KafkaSink, PostgresSink, SinkFormat, StorageCredentials, only};
 use crate::{
     defaults,
     duration::HumanDuration,
@@ -83,9 +83,12 @@ pub enum Delivery {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct FilesSink {
-    /// The directory.
+    /// The directory, or `s3://bucket/prefix`.
     #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
     pub path: String,
+    /// With `s3://`: how to reach it. What is left out comes from the environment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<ObjectStorage>,
     /// When a file is closed and the next begun between two checkpoints. Each checkpoint closes every file, whatever is
     /// said here: its records become visible with that checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,6 +101,26 @@ pub struct FilesSink {
     #[schemars(extend("default" = defaults::SINK_COMPRESSION))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
+}
+
+/// How a store of objects is reached.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectStorage {
+    /// Another service address, for S3-compatible services: `http://minio:9000`.
+    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH), regex(pattern = "^https?://.+$"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The region, where the service has any.
+    #[schemars(length(min = 1, max = 64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The bucket stands in the path instead of the host name. With an endpoint `true` if nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path_style: Option<bool>,
+    /// Of the service account and the environment if nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<StorageCredentials>,
 }
 
 /// When a file is closed: at whichever comes first, looked at with each batch of records and at each checkpoint.
@@ -201,6 +224,12 @@ impl Sink {
 }
 
 impl FilesSink {
+    /// Of a store of objects; None for a directory.
+    pub fn scheme(&self) -> Option<&str> {
+        let (scheme, _) = self.path.split_once("://")?;
+        Some(scheme).filter(|scheme| *scheme != "file")
+    }
+
     pub fn compression(&self) -> Compression {
         self.compression.unwrap_or(defaults::SINK_COMPRESSION)
     }

@@ -72,6 +72,19 @@ fn delivery(spec: &StreamJobSpec, sink: &Sink, connector: SinkConnector<'_>, pat
 }
 
 fn files(files: &FilesSink, sink: &Sink, path: &str, findings: &mut Findings) {
+    match (files.scheme(), &files.storage) {
+        (None, Some(_)) => findings.error(
+            format!("{path}.files.storage"),
+            "a directory needs no storage settings",
+            "remove it, or write to `s3://bucket/prefix`",
+        ),
+        (Some(scheme), _) if scheme != "s3" => findings.error(
+            format!("{path}.files.path"),
+            format!("files are not written to {scheme}:// yet"),
+            "use a directory or `s3://bucket/prefix`",
+        ),
+        (None, None) | (Some(_), _) => {}
+    }
     let parquet = sink.format.as_ref().and_then(|format| format.parquet.as_ref());
     let compression_path = format!("{path}.files.compression");
     match files.compression {
@@ -144,12 +157,13 @@ fn transaction_timeout(spec: &StreamJobSpec, sink: &Sink, kafka: &KafkaSink, pat
 
 /// Two sinks in one place would take each other's files or transactions for their own.
 fn shared_targets(sinks: &[Sink], findings: &mut Findings) {
-    let mut folders: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut folders: BTreeMap<(&str, Option<&str>), &str> = BTreeMap::new();
     let mut prefixes: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     for (index, sink) in sinks.iter().enumerate() {
         let path = format!("spec.pipeline.sinks[{index}]");
         if let Some(files) = &sink.files
-            && let Some(first) = folders.insert(files.path.trim_end_matches('/'), &sink.name)
+            && let endpoint = files.storage.as_ref().and_then(|storage| storage.endpoint.as_deref())
+            && let Some(first) = folders.insert((files.path.trim_end_matches('/'), endpoint), &sink.name)
         {
             findings.error(
                 format!("{path}.files.path"),

@@ -73,6 +73,7 @@ pub fn main(mut registry: Registry) -> ExitCode {
         return ExitCode::FAILURE;
     }
     registry.storages = storages(registry.storages);
+    registry.object_stores.entry("s3".to_owned()).or_insert_with(|| Arc::new(weir_connectors_s3::connect));
     let registry = Arc::new(registry);
     let result = match command {
         Command::Run(arguments) => command::run::run(&arguments, registry),

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Sink, Source};
+use weir_connectors::files::MultipartStore;
 use weir_dataflow::custom::{CustomRegistry, NoCustomOperators};
 use weir_dataflow::operator::{Operator, OperatorError};
 use weir_model::StateSchema;
 use weir_model::graph::{CustomSpec, StreamSchema};
-use weir_snapshot::storage::StorageProviders;
+use weir_snapshot::storage::{StorageOptions, StorageProviders};
 use weir_sql::CustomOperators;
 use weir_state::KeyedState;
 
@@ -16,12 +17,17 @@ pub type SourceFactory = dyn Fn(&str, &serde_json::Value) -> Result<Arc<dyn Sour
 /// Makes a sink of one's own from its step's name and config.
 pub type SinkFactory = dyn Fn(&str, &serde_json::Value) -> Result<Arc<dyn Sink>, ConnectorError> + Send + Sync;
 
+/// Connects to a store for files that a sink writes.
+pub type ObjectStoreFactory = dyn Fn(&StorageOptions) -> Result<Arc<dyn MultipartStore>, ConnectorError> + Send + Sync;
+
 /// Without operators and connectors for the plain `weir` binary.
 pub struct Registry {
     pub operators: Arc<dyn CustomRegistry>,
     pub sources: BTreeMap<String, Arc<SourceFactory>>,
     pub sinks: BTreeMap<String, Arc<SinkFactory>>,
     pub storages: StorageProviders,
+    /// By the scheme of its addresses.
+    pub object_stores: BTreeMap<String, Arc<ObjectStoreFactory>>,
 }
 
 impl Default for Registry {
@@ -31,6 +37,7 @@ impl Default for Registry {
             sources: BTreeMap::new(),
             sinks: BTreeMap::new(),
             storages: StorageProviders::default(),
+            object_stores: BTreeMap::new(),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::secrets::SECRETS_FOLDER;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use weir_crds::streamjob::{CheckpointStorage, StorageCredentials};
+use weir_crds::streamjob::{CheckpointStorage, ObjectStorage, StorageCredentials};
 use weir_snapshot::storage::{Credentials, Storage, StorageError, StorageOptions};
 
 /// Keys of credentials, and the ends of the environment variables that hold them.
@@ -36,6 +36,15 @@ fn scheme(uri: &str) -> &str {
 
 fn options(storage: &CheckpointStorage) -> Result<StorageOptions, String> {
     let CheckpointStorage { uri: _, endpoint, region, path_style, credentials } = storage;
+    let credentials = credentials.as_ref().map(read_credentials).transpose()?;
+    Ok(StorageOptions { endpoint: endpoint.clone(), region: region.clone(), path_style: *path_style, credentials })
+}
+
+/// Of files in an object store.
+pub(super) fn object_options(storage: Option<&ObjectStorage>) -> Result<StorageOptions, String> {
+    let Some(ObjectStorage { endpoint, region, path_style, credentials }) = storage else {
+        return Ok(StorageOptions::default());
+    };
     let credentials = credentials.as_ref().map(read_credentials).transpose()?;
     Ok(StorageOptions { endpoint: endpoint.clone(), region: region.clone(), path_style: *path_style, credentials })
 }

@@ -48,7 +48,7 @@ pub(crate) async fn connect(options: &StorageOptions) -> Result<Client, String> 
     match loaded.region() {
         Some(_) => {}
         None if is_custom => config = config.region(Region::from_static(ANY_REGION)),
-        None => return Err("its region isn't known: write checkpoint.storage.region, or set AWS_REGION".to_owned()),
+        None => return Err("its region isn't known: write `storage.region`, or set AWS_REGION".to_owned()),
     }
     Ok(Client::from_conf(config.build()))
 }

@@ -21,12 +21,12 @@ const TRANSIENT_CODES: [&str; 9] = [
 
 /// What a failed call was about.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) kind: StorageErrorKind,
-    pub(crate) message: String,
+pub struct Failure {
+    pub kind: StorageErrorKind,
+    pub message: String,
     /// Of the answer, where there was one.
-    pub(crate) status: Option<u16>,
-    pub(crate) code: Option<String>,
+    pub status: Option<u16>,
+    pub code: Option<String>,
 }
 
 impl Failure {
@@ -82,7 +82,7 @@ fn unanswered(message: String) -> (StorageErrorKind, String) {
     }
 }
 
-const CREDENTIALS_HINT: &str = "name them in checkpoint.storage.credentials, set AWS_ACCESS_KEY_ID and \
+const CREDENTIALS_HINT: &str = "name them in `storage.credentials`, set AWS_ACCESS_KEY_ID and \
     AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give the pod's service account a role";
 
 fn kind_of(status: Option<u16>, code: Option<&str>) -> StorageErrorKind {
@@ -109,13 +109,13 @@ fn described(status: Option<u16>, code: Option<&str>, message: Option<&str>, req
     match (status, code) {
         (_, Some("NoSuchBucket")) => text.push_str("; create the bucket, or correct its name"),
         (Some(301), _) | (_, Some("AuthorizationHeaderMalformed")) => {
-            text.push_str("; the bucket is in another region: correct checkpoint.storage.region");
+            text.push_str("; the bucket is in another region: correct `storage.region`");
         }
         (Some(403), _) => text.push_str(
             "; needed on the prefix: s3:GetObject, s3:PutObject, s3:DeleteObject, s3:AbortMultipartUpload, and on the \
              bucket: s3:ListBucket, s3:ListBucketMultipartUploads",
         ),
-        (Some(501), _) => text.push_str("; the store lacks something that checkpoints need"),
+        (Some(501), _) => text.push_str("; the store lacks something that is needed here"),
         _ => {}
     }
     text

@@ -8,9 +8,11 @@ mod error;
 mod storage;
 mod upload;
 
+pub use error::Failure;
 pub use storage::S3Storage;
 
 use async_trait::async_trait;
+use aws_sdk_s3::Client;
 use std::sync::Arc;
 use weir_snapshot::storage::{KeyPrefix, Storage, StorageAddress, StorageError, StorageOptions, StorageProvider};
 
@@ -27,6 +29,14 @@ impl StorageProvider for S3Provider {
     async fn open(&self, address: &StorageAddress, options: &StorageOptions) -> Result<Arc<dyn Storage>, StorageError> {
         Ok(Arc::new(open(address, options).await?))
     }
+}
+
+/// A client, for what is no storage of checkpoints.
+///
+/// # Errors
+/// What is missing: a region, a key.
+pub async fn client(options: &StorageOptions) -> Result<Client, String> {
+    client::connect(options).await
 }
 
 /// Opens a bucket. No request is sent to it yet.

@@ -3,11 +3,16 @@
 //! A file is written under a hidden name (in progress), sealed at a checkpoint (pending: complete, on disk, still
 //! hidden) and renamed by the commit (finished). Readers that pass over hidden files see committed records only.
 
+mod body;
 mod committer;
+mod folders;
 mod layout;
 mod names;
+mod objects;
 mod part;
 mod writer;
+
+pub use objects::*;
 
 use crate::api::{Committer, CommitterContext, ConnectorError, Guarantee, Sink, SinkContext, SinkWriter};
 use crate::files::io_error;
@@ -116,12 +121,7 @@ pub struct FilesSink {
 
 impl FilesSink {
     pub fn new(config: FilesSinkConfig) -> Result<Self, ConnectorError> {
-        if matches!(config.format, SinkFileFormat::Parquet(_)) && config.compression != SinkCompression::None {
-            return Err(ConnectorError::Permanent(
-                "compression cannot be set beside Parquet, which compresses by itself: set format.parquet.compression"
-                    .into(),
-            ));
-        }
+        check_compression(&config)?;
         // Paths stand in checkpoints, which outlive the working directory.
         let path = std::path::absolute(&config.path).map_err(|error| io_error("find", &config.path, &error))?;
         if path.to_str().is_none() {
@@ -151,6 +151,16 @@ impl Sink for FilesSink {
     fn committer(&self, context: CommitterContext) -> Result<Option<Box<dyn Committer>>, ConnectorError> {
         Ok(Some(Box::new(committer::FilesCommitter::new(self.config.path.clone(), &context))))
     }
+}
+
+fn check_compression(config: &FilesSinkConfig) -> Result<(), ConnectorError> {
+    if matches!(config.format, SinkFileFormat::Parquet(_)) && config.compression != SinkCompression::None {
+        return Err(ConnectorError::Permanent(
+            "compression cannot be set beside Parquet, which compresses by itself: set format.parquet.compression"
+                .into(),
+        ));
+    }
+    Ok(())
 }
 
 /// Makes what was done to a directory's entries durable.

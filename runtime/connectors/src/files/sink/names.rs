@@ -33,7 +33,7 @@ pub(super) fn finished(subtask: u32, attempt: &str, counter: u64, extension: &st
 }
 
 /// Letters, digits, `-`, `_` and `.` as they are, all else as `%XX`.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {

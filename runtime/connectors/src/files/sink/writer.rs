@@ -1,39 +1,40 @@
 //! The writer of one subtask: a file per folder, sealed and handed to the committer.
 
-use super::layout::Layout;
-use super::part::{InProgress, Part, Sealed};
-use super::{FilesSinkConfig, SinkCompression, SinkFileFormat, names, sync_directory};
+use super::folders::{Folders, Target};
+use super::part::{HiddenFile, InProgress, Sealed};
+use super::{FilesSinkConfig, names, sync_directory};
 use crate::api::{Committable, CommitterContext, ConnectorError, SinkContext, SinkSnapshot, SinkWriter};
 use crate::files::io_error;
-use crate::formats::{EncoderConfig, Rows};
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 use weir_model::CheckpointId;
 
 pub(super) struct FilesWriter {
     config: Arc<FilesSinkConfig>,
-    context: SinkContext,
-    layout: Layout,
-    hidden_prefix: String,
-    /// Open files by folder, relative to the sink's directory.
-    open: HashMap<String, Part>,
-    /// Sealed since the last checkpoint.
-    sealed: Vec<Sealed>,
+    folders: Folders<Directory>,
     /// Files of an earlier attempt, whose valid part lives on in a copy.
     replaced: Vec<PathBuf>,
     /// What the restored checkpoint left in progress; taken over when the first record or barrier comes, by which
     /// time the committer has removed what doesn't belong to that checkpoint.
     restored: Vec<InProgress>,
+    /// No record follows, so that no file goes on.
+    input_ended: bool,
+}
+
+/// The sink's directory.
+struct Directory {
+    path: PathBuf,
+    context: SinkContext,
+    hidden_prefix: String,
+    /// Sealed since the last checkpoint.
+    sealed: Vec<Sealed>,
     /// Directories with entries that aren't known to be on disk.
     unsynced: BTreeSet<PathBuf>,
     counter: u64,
-    /// No record follows, so that no file goes on.
-    input_ended: bool,
 }
 
 /// The writer's own state in a checkpoint.
@@ -71,42 +72,45 @@ impl FilesWriter {
         }
         let owner =
             CommitterContext { name: context.name.clone(), job_uid: context.job_uid.clone(), epoch: context.epoch };
-        Ok(FilesWriter {
-            layout: Layout::of(&config, &context.input)?,
-            hidden_prefix: names::hidden_prefix(&owner),
-            config,
+        let input = context.input.clone();
+        let directory = Directory {
+            path: config.path.clone(),
             context,
-            open: HashMap::new(),
+            hidden_prefix: names::hidden_prefix(&owner),
             sealed: Vec::new(),
-            replaced: Vec::new(),
-            restored: in_progress,
             unsynced: BTreeSet::new(),
             counter: 0,
-            input_ended: false,
-        })
+        };
+        let folders = Folders::new(config.clone(), &input, directory)?;
+        Ok(FilesWriter { config, folders, replaced: Vec::new(), restored: in_progress, input_ended: false })
     }
 
     fn take_over_restored(&mut self) -> Result<(), ConnectorError> {
         for earlier in std::mem::take(&mut self.restored) {
-            let part = self.create(&earlier.folder, Some(&earlier))?;
+            let file = self.folders.target.create(&earlier.folder, self.config.extension(), Some(&earlier))?;
             // Fewer subtasks than before can leave two files for a folder: the first is complete then.
-            if let Some(other) = self.open.insert(earlier.folder, part) {
-                self.sealed.push(other.seal()?);
-            }
+            self.folders.continue_with(earlier.folder, file)?;
             self.replaced.push(earlier.hidden);
         }
         Ok(())
     }
+}
 
-    fn create(&mut self, folder: &str, continues: Option<&InProgress>) -> Result<Part, ConnectorError> {
-        let directory = self.config.path.join(folder);
+impl Directory {
+    fn create(
+        &mut self,
+        folder: &str,
+        extension: &str,
+        continues: Option<&InProgress>,
+    ) -> Result<HiddenFile, ConnectorError> {
+        let directory = self.path.join(folder);
         self.create_directory(&directory)?;
-        let name = names::finished(self.context.subtask, &self.context.attempt, self.counter, self.extension());
+        let name = names::finished(self.context.subtask, &self.context.attempt, self.counter, extension);
         self.counter += 1;
         let hidden = directory.join(names::hidden(&self.hidden_prefix, self.context.epoch, &name));
-        let part = Part::create(&self.config, &self.layout.schema, hidden, directory.join(name), continues)?;
+        let file = HiddenFile::create(hidden, directory.join(name), continues)?;
         self.unsynced.insert(directory);
-        Ok(part)
+        Ok(file)
     }
 
     fn create_directory(&mut self, directory: &Path) -> Result<(), ConnectorError> {
@@ -115,91 +119,44 @@ impl FilesWriter {
         self.unsynced.extend(missing.iter().filter_map(|created| created.parent()).map(Path::to_owned));
         Ok(())
     }
+}
 
-    fn extension(&self) -> &'static str {
-        match (&self.config.format, self.config.compression) {
-            (SinkFileFormat::Parquet(_), _) => "parquet",
-            (SinkFileFormat::Text(EncoderConfig::Json { .. }), SinkCompression::None) => "jsonl",
-            (SinkFileFormat::Text(EncoderConfig::Json { .. }), SinkCompression::Gzip) => "jsonl.gz",
-            (SinkFileFormat::Text(EncoderConfig::Json { .. }), SinkCompression::Zstd) => "jsonl.zst",
-            (SinkFileFormat::Text(EncoderConfig::Csv(_)), SinkCompression::None) => "csv",
-            (SinkFileFormat::Text(EncoderConfig::Csv(_)), SinkCompression::Gzip) => "csv.gz",
-            (SinkFileFormat::Text(EncoderConfig::Csv(_)), SinkCompression::Zstd) => "csv.zst",
-            (SinkFileFormat::Text(EncoderConfig::Raw), SinkCompression::None) => "txt",
-            (SinkFileFormat::Text(EncoderConfig::Raw), SinkCompression::Gzip) => "txt.gz",
-            (SinkFileFormat::Text(EncoderConfig::Raw), SinkCompression::Zstd) => "txt.zst",
-        }
+impl Target for Directory {
+    type Out = HiddenFile;
+
+    fn create(&mut self, folder: &str, extension: &str) -> Result<HiddenFile, ConnectorError> {
+        Directory::create(self, folder, extension, None)
     }
 
-    fn write_folder(&mut self, folder: &str, batch: &RecordBatch, rows: Rows<'_>) -> Result<(), ConnectorError> {
-        if !self.open.contains_key(folder) {
-            if self.open.len() >= self.config.max_open_files.max(1) {
-                self.seal_longest_unwritten()?;
-            }
-            let part = self.create(folder, None)?;
-            self.open.insert(folder.into(), part);
-        }
-        let part = self.open.get_mut(folder).expect("opened above");
-        part.write(batch, rows)?;
-        if part.size_bytes() >= self.config.rolling.max_size_bytes {
-            self.seal(folder)?;
-        }
+    fn seal(&mut self, file: HiddenFile) -> Result<(), ConnectorError> {
+        self.sealed.push(file.seal()?);
         Ok(())
-    }
-
-    fn seal(&mut self, folder: &str) -> Result<(), ConnectorError> {
-        if let Some(part) = self.open.remove(folder) {
-            self.sealed.push(part.seal()?);
-        }
-        Ok(())
-    }
-
-    fn seal_longest_unwritten(&mut self) -> Result<(), ConnectorError> {
-        let longest = self.open.iter().min_by_key(|(_, part)| part.written_at).map(|(folder, _)| folder.clone());
-        longest.map_or(Ok(()), |folder| self.seal(&folder))
-    }
-
-    fn seal_due(&mut self) -> Result<(), ConnectorError> {
-        let (now, rolling) = (Instant::now(), self.config.rolling);
-        let is_due = |part: &Part| {
-            now.duration_since(part.opened_at) >= rolling.max_age
-                || rolling.inactivity.is_some_and(|limit| now.duration_since(part.written_at) >= limit)
-        };
-        let due: Vec<_> = self.open.iter().filter(|(_, part)| is_due(part)).map(|(folder, _)| folder.clone()).collect();
-        due.iter().try_for_each(|folder| self.seal(folder))
     }
 }
 
 impl SinkWriter for FilesWriter {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), ConnectorError> {
         self.take_over_restored()?;
-        self.seal_due()?;
-        let laid_out = self.layout.apply(batch);
-        match self.layout.partitions(batch) {
-            None => self.write_folder("", &laid_out, Rows::All),
-            Some(partitions) => {
-                partitions.iter().try_for_each(|(folder, rows)| self.write_folder(folder, &laid_out, Rows::These(rows)))
-            }
-        }
+        self.folders.write(batch)
     }
 
     fn pre_commit(&mut self, _checkpoint: CheckpointId) -> Result<SinkSnapshot, ConnectorError> {
         self.take_over_restored()?;
-        self.seal_due()?;
+        self.folders.seal_due()?;
         let mut state = WriterState::default();
-        let mut folders: Vec<_> = self.open.keys().cloned().collect();
-        folders.sort();
-        for folder in folders {
-            if self.config.continues_over_checkpoints() && !self.input_ended {
-                let part = self.open.get_mut(&folder).expect("one of the open folders");
-                let valid_length = part.sync()?;
-                state.in_progress.push(InProgress { hidden: part.hidden.clone(), folder, valid_length });
-            } else {
-                self.seal(&folder)?;
+        if self.config.continues_over_checkpoints() && !self.input_ended {
+            for folder in self.folders.folders() {
+                if let Some(file) = self.folders.flush(&folder)? {
+                    let (hidden, valid_length) = (file.hidden.clone(), file.sync()?);
+                    state.in_progress.push(InProgress { hidden, folder, valid_length });
+                }
             }
+        } else {
+            self.folders.seal_all()?;
         }
-        std::mem::take(&mut self.unsynced).iter().try_for_each(|directory| sync_directory(directory))?;
-        let finish = std::mem::take(&mut self.sealed).into_iter().map(Commit::Finish);
+        let Directory { sealed, unsynced, .. } = &mut self.folders.target;
+        std::mem::take(unsynced).iter().try_for_each(|directory| sync_directory(directory))?;
+        let finish = std::mem::take(sealed).into_iter().map(Commit::Finish);
         let remove = std::mem::take(&mut self.replaced).into_iter().map(|replaced| Commit::Remove { replaced });
         Ok(SinkSnapshot {
             committables: finish.chain(remove).map(|commit| Committable(to_json(&commit))).collect(),
@@ -214,9 +171,9 @@ impl SinkWriter for FilesWriter {
     /// Removes what no checkpoint can hold yet. Best effort: the committer of the next attempt removes the rest.
     fn abort(&mut self) {
         if !self.config.continues_over_checkpoints() {
-            let open = self.open.drain().map(|(_, part)| part.hidden);
-            let sealed = self.sealed.drain(..).map(|file| file.pending);
-            for path in open.chain(sealed) {
+            let open = self.folders.abandon(|file| file.hidden.clone());
+            let sealed = self.folders.target.sealed.drain(..).map(|file| file.pending);
+            for path in open.into_iter().chain(sealed) {
                 if let Err(error) = fs::remove_file(&path) {
                     tracing::debug!(file = %path.display(), %error, "unfinished output stays until the next attempt");
                 }

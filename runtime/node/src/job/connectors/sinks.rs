@@ -1,12 +1,15 @@
 //! Sinks.
 
 use super::{Fault, known, postgres_url, resolve};
+use crate::job::storage::object_options;
 use crate::registry::Registry;
+use std::path::PathBuf;
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Sink};
 use weir_connectors::blackhole::BlackholeSink;
 use weir_connectors::files::{
-    FilesSink, FilesSinkConfig, ParquetCompression, ParquetFormat, Rolling, SinkCompression, SinkFileFormat,
+    FilesSink, FilesSinkConfig, ObjectFilesSink, ParquetCompression, ParquetFormat, Rolling, SinkCompression,
+    SinkFileFormat,
 };
 use weir_connectors::formats::{CsvFormat, EncoderConfig};
 use weir_connectors::print::PrintSink;
@@ -16,22 +19,7 @@ use weir_crds::streamjob::{self as crd, Compression, Delivery, SinkConnector, Si
 pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Sink>, Fault> {
     let made: Result<Arc<dyn Sink>, ConnectorError> = match sink.connector() {
         None => return Err(Fault::new("", "a sink has exactly one connector", "name one")),
-        Some(SinkConnector::Files(files)) => {
-            let config = FilesSinkConfig {
-                path: resolve(&files.path),
-                format: file_format(sink)?,
-                compression: sink_compression(files.compression())?,
-                partition_by: files.partition_by.clone(),
-                change_kind_column: sink.change_kind_column.clone(),
-                rolling: Rolling {
-                    max_size_bytes: files.rolling_max_size().bytes(),
-                    max_age: files.rolling_max_age(),
-                    inactivity: files.rolling_inactivity(),
-                },
-                ..FilesSinkConfig::json(resolve(&files.path))
-            };
-            FilesSink::new(config).map(|sink| Arc::new(sink) as _)
-        }
+        Some(SinkConnector::Files(files)) => self::files(sink, files, registry)?,
         Some(SinkConnector::Kafka(kafka)) => super::kafka::sink(sink, kafka, text_format(sink, "messages")?),
         Some(SinkConnector::Print(print)) => Ok(Arc::new(PrintSink::new(print.prefix.clone()))),
         Some(SinkConnector::Blackhole(blackhole)) => {
@@ -51,6 +39,40 @@ pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Si
     };
     let field = sink.connector().map_or("", |connector| connector.field());
     made.map_err(|error| Fault::of_connector(field, &error))
+}
+
+/// In a directory, or in a store of objects.
+fn files(
+    sink: &crd::Sink,
+    files: &crd::FilesSink,
+    registry: &Registry,
+) -> Result<Result<Arc<dyn Sink>, ConnectorError>, Fault> {
+    let scheme = files.scheme();
+    let path = if scheme.is_some() { PathBuf::from(&files.path) } else { resolve(&files.path) };
+    let config = FilesSinkConfig {
+        format: file_format(sink)?,
+        compression: sink_compression(files.compression())?,
+        partition_by: files.partition_by.clone(),
+        change_kind_column: sink.change_kind_column.clone(),
+        rolling: Rolling {
+            max_size_bytes: files.rolling_max_size().bytes(),
+            max_age: files.rolling_max_age(),
+            inactivity: files.rolling_inactivity(),
+        },
+        ..FilesSinkConfig::json(path)
+    };
+    let Some(scheme) = scheme else { return Ok(FilesSink::new(config).map(|sink| Arc::new(sink) as _)) };
+    let Some(factory) = registry.object_stores.get(scheme).cloned() else {
+        let reason = format!("this binary writes no files to {scheme}://");
+        return Err(Fault::new("files.path", reason, known(registry.object_stores.keys())));
+    };
+    let storage = files.storage.clone();
+    // A job is checked where its secrets need not be.
+    let connect = move || {
+        let options = object_options(storage.as_ref()).map_err(ConnectorError::Permanent)?;
+        factory(&options)
+    };
+    Ok(ObjectFilesSink::new(config, Arc::new(connect)).map(|sink| Arc::new(sink) as _))
 }
 
 fn postgres(sink: &crd::Sink, postgres: &crd::PostgresSink) -> Result<Result<Arc<dyn Sink>, ConnectorError>, Fault> {

@@ -1,0 +1,285 @@
+//! The files sink on S3: real processes, killed at random and at chosen moments, against a real server, whose address
+//! WEIR_TEST_S3 holds. What boto3 finds at the end must be what a run would have written that nobody disturbed, and nothing
+//! may be left of uploads. `cargo xtask test` brings the server.
+//!
+//! `WEIR_S3_FILES_RUNS` says how many random runs there are and `WEIR_S3_FILES_SEED` what the first one's seed is.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::traffic::{self, Checkpoints, Guarantee};
+use support::{Check, Finished, Mode, Oracle, Rows, Run, Scratch, Weir};
+
+const VARIABLE: &str = "WEIR_TEST_S3";
+const BUCKET: &str = "weir-test";
+const DEFAULT_RUNS: u64 = 4;
+/// The uploads of four sinks are a hundred requests.
+const INTERVAL: &str = "300ms";
+/// After the pre-commit and before the manifest; between the manifest and the first commit; between commits; while a
+/// restore commits and aborts.
+const FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "mid-commit", "before-settle"];
+/// Makes a run last a minute, where it is to die at a certain point long before.
+const SLOWLY: [&str; 2] = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=3000"];
+
+/// The server's address. `None`: there is none, and the test says so.
+fn server() -> Option<String> {
+    let server = std::env::var(VARIABLE).ok();
+    if server.is_none() {
+        eprintln!("skipped: {VARIABLE} names no S3 server; `cargo xtask test` starts one");
+    }
+    server
+}
+
+/// A job that writes to S3.
+struct Session {
+    scratch: Scratch,
+    job: PathBuf,
+    server: String,
+    /// In the bucket; nobody else uses it.
+    prefix: String,
+}
+
+enum Death {
+    After(Duration),
+    Failpoint(&'static str, u32),
+}
+
+impl Session {
+    /// The job of the other kill tests, with its files on S3.
+    fn new(name: &str, server: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+        let session = Session::of(scratch, job, name, server);
+        session.change(|spec| {
+            spec["checkpoint"]["interval"] = json!(INTERVAL);
+            for sink in spec["pipeline"]["sinks"].as_array_mut().expect("sinks") {
+                let folder = sink["files"]["path"].as_str().expect("a path").rsplit('/').next().expect("a name");
+                sink["files"] = session.files(folder);
+            }
+        });
+        session
+    }
+
+    fn of(scratch: Scratch, job: PathBuf, name: &str, server: &str) -> Self {
+        let prefix = format!("files/{name}-{}", std::process::id());
+        Session { scratch, job, server: server.to_owned(), prefix }
+    }
+
+    fn files(&self, folder: &str) -> Value {
+        json!({
+            "path": format!("s3://{BUCKET}/{}/{folder}", self.prefix),
+            "storage": {"endpoint": self.server, "region": "us-east-1", "credentials": {"env": "WEIR_TEST"}},
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        let text = std::fs::read_to_string(&self.job).expect("read the job");
+        let mut job: Value = serde_json::from_str(&text).expect("the job is JSON");
+        change(&mut job["spec"]);
+        std::fs::write(&self.job, serde_json::to_string_pretty(&job).expect("JSON is written to memory"))
+            .expect("write");
+    }
+
+    fn weir(&self, command: &str, options: &[&str]) -> Weir {
+        let weir = Weir::new(self.scratch.path(), [Path::new(command).as_os_str(), self.job.as_os_str()]);
+        let weir = weir.with(options).env("WEIR_TEST_ACCESS_KEY_ID", "testkey");
+        weir.env("WEIR_TEST_SECRET_ACCESS_KEY", "testsecret")
+    }
+
+    /// Starts the job and lets it die; whether it did, rather than finish.
+    fn start(&self, parallelism: u32, death: &Death) -> Result<bool, String> {
+        let weir = self.weir("run", &["-p", &parallelism.to_string()]);
+        died(&match *death {
+            Death::Failpoint(name, nth) => weir.with(SLOWLY).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run(),
+            Death::After(delay) => {
+                let mut running = weir.spawn();
+                let began = Instant::now();
+                while began.elapsed() < delay && !running.has_ended() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                running.kill()
+            }
+        })
+    }
+
+    /// Brings the objects into the scratch folder; the uploads that are under way.
+    fn fetch(&self) -> Result<Vec<String>, String> {
+        let python = std::env::var("WEIR_ORACLE_PYTHON").expect("WEIR_ORACLE_PYTHON is set where the server is");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/s3.py");
+        let mut command = Command::new(python);
+        command.arg("-B").arg(script).args([&self.server, BUCKET, &self.prefix]).arg(self.scratch.join("out"));
+        let output = command.output().expect("start Python");
+        if !output.status.success() {
+            return Err(format!("boto3: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    }
+
+    /// Lets the job run to its end, and compares.
+    fn finish(&self, parallelism: u32) -> Result<(), String> {
+        let finished = self.weir("run", &["-p", &parallelism.to_string()]).run();
+        if died(&finished)? {
+            return Err(format!("the last start was ended by a signal: {finished}"));
+        }
+        let uploads = self.fetch()?;
+        if !uploads.is_empty() {
+            return Err(format!("uploads were left behind: {uploads:?}\n{finished}"));
+        }
+        traffic::verify(&self.scratch, Guarantee::ExactlyOnce).map_err(|problem| format!("{problem}\n{finished}"))
+    }
+}
+
+/// Whether the process died, rather than finish. That it gave up by itself is an error.
+fn died(finished: &Finished) -> Result<bool, String> {
+    match (finished.status.signal(), finished.status.success()) {
+        (Some(_), _) => Ok(true),
+        (None, true) => Ok(false),
+        (None, false) => Err(format!("a start failed by itself: {finished}")),
+    }
+}
+
+#[test]
+fn killed_at_random_the_objects_are_those_of_an_undisturbed_run() {
+    let Some(server) = server() else { return };
+    let runs = number("WEIR_S3_FILES_RUNS").unwrap_or(DEFAULT_RUNS);
+    let first = number("WEIR_S3_FILES_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
+    println!("S3 files: {runs} runs, the first with seed {first}");
+    for seed in (0..runs).map(|run| first.wrapping_add(run)) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let session = Session::new(&format!("s3-files-{seed}"), &server);
+        let run = || -> Result<u32, String> {
+            let mut deaths = 0;
+            for _ in 0..rng.random_range(1..=3) {
+                let death = match rng.random_range(0..4) {
+                    0 => Death::Failpoint(FAILPOINTS[rng.random_range(0..FAILPOINTS.len())], rng.random_range(1..=6)),
+                    _ => Death::After(Duration::from_millis(rng.random_range(0..3_000))),
+                };
+                // A restore that is passed once is passed once.
+                let death = match death {
+                    Death::Failpoint("before-settle", _) => Death::Failpoint("before-settle", 1),
+                    other => other,
+                };
+                deaths += u32::from(session.start(rng.random_range(1..=3), &death)?);
+            }
+            session.finish(rng.random_range(1..=3)).map(|()| deaths)
+        };
+        let mut run = run;
+        match run() {
+            Ok(deaths) => println!("seed {seed}: died {deaths} times, correct"),
+            Err(problem) => panic!(
+                "seed {seed}: {problem}\nrepeat with: WEIR_S3_FILES_RUNS=1 WEIR_S3_FILES_SEED={seed} cargo xtask test \
+                 --workspace --test object_files killed_at_random"
+            ),
+        }
+    }
+}
+
+#[test]
+fn killed_at_each_moment_of_a_checkpoint() {
+    let Some(server) = server() else { return };
+    // Of the commits of eight sink subtasks in a checkpoint, one that others precede and others follow.
+    for (name, nth) in [("before-manifest", 2), ("after-manifest", 2), ("mid-commit", 5)] {
+        let session = Session::new(&format!("s3-files-{name}"), &server);
+        let died = session.start(2, &Death::Failpoint(name, nth)).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+        assert!(died, "{name} was not passed");
+        let before = session.fetch().unwrap_or_else(|problem| panic!("{problem}"));
+        assert!(!before.is_empty(), "{name}: no upload was under way, so that nothing is shown");
+        session.finish(3).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+    }
+}
+
+/// Folders, Parquet, parts of more than one upload's part, and a plan that says that it can be done.
+#[test]
+fn large_partitioned_files_of_every_format() {
+    let Some(server) = server() else { return };
+    for (format, compression, read) in [
+        (json!({"parquet": {}}), None, "read_parquet('{}/*/*.parquet', hive_partitioning = true)"),
+        (json!({"csv": {}}), Some("Gzip"), "read_csv('{}/*/*.csv.gz', hive_partitioning = true)"),
+        (json!({"json": {}}), None, "read_json('{}/*/*.jsonl', hive_partitioning = true)"),
+    ] {
+        let name = format!("s3-files-{}", format.as_object().and_then(|one| one.keys().next()).expect("one format"));
+        let scratch = Scratch::new(&name);
+        let job = scratch.write_job("copy", &json!({}));
+        let session = Session::of(scratch, job, &name, &server);
+        let mut files = session.files("out");
+        files["partitionBy"] = json!(["part"]);
+        if let Some(compression) = compression {
+            files["compression"] = json!(compression);
+        }
+        session.change(|spec| {
+            *spec = json!({
+                "pipeline": {
+                    "sources": [{
+                        "name": "rows",
+                        "generator": {"count": 120_000, "columns": [
+                            {"name": "id", "sequence": {}},
+                            {"name": "part", "sequence": {"cardinality": 2}},
+                            {"name": "text", "random": {"length": 100}},
+                        ]},
+                        "schema": [
+                            {"name": "id", "type": "BIGINT"},
+                            {"name": "part", "type": "BIGINT"},
+                            {"name": "text", "type": "VARCHAR"},
+                        ],
+                    }],
+                    "sinks": [{"name": "out", "from": "rows", "delivery": "ExactlyOnce", "files": files, "format": format}],
+                },
+                "checkpoint": {"storage": {"uri": session.scratch.storage_uri("checkpoints")}},
+            });
+        });
+        let plan = session.weir("plan", &[]).succeed();
+        assert!(plan.stdout.contains("objects can be written below"), "{plan}");
+        let finished = session.weir("run", &["-p", "1"]).succeed();
+        assert_eq!(session.fetch(), Ok(vec![]), "uploads were left behind: {finished}");
+        let folder = session.scratch.join("out/out").display().to_string();
+        let oracle = Oracle {
+            tables: vec![],
+            checks: vec![Check {
+                name: name.clone(),
+                sql: "SELECT range AS id, range % 2 AS part, 100 AS length FROM range(120000)".into(),
+                change_column: None,
+                mode: Mode::Exact,
+                may_be_empty: false,
+                runs: vec![Run {
+                    label: "S3".into(),
+                    rows: Rows::Sql(format!("SELECT id, part, length(text) FROM {}", read.replace("{}", &folder))),
+                }],
+            }],
+        };
+        oracle.compare(&session.scratch.join("compare.json")).unwrap_or_else(|problem| panic!("{problem}\n{finished}"));
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let Some(server) = server() else { return };
+    let session = Session::new("s3-files-wrong", &server);
+    for (field, value, parts) in [
+        ("path", "s3://no-such-bucket/x", ["NoSuchBucket", "s3://no-such-bucket/x"]),
+        ("storage.credentials.env", "NOTHING", ["NOTHING_ACCESS_KEY_ID", "environment"]),
+        ("path", "gs://bucket/x", ["gs://", "s3://bucket/prefix"]),
+        ("path", "s3://", ["names no bucket", "s3://bucket/prefix"]),
+        ("path", "out", ["storage settings", "s3://bucket/prefix"]),
+    ] {
+        let set = format!("spec.pipeline.sinks[0].files.{field}={value}");
+        for command in ["plan", "run"] {
+            let refused = session.weir(command, &["--set", &set]).fail();
+            for part in parts {
+                let said = refused.stderr.contains(part) || refused.stdout.contains(part);
+                assert!(said, "{command}: no word of {part}: {refused}");
+            }
+        }
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
