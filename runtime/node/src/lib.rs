@@ -48,4 +48,5 @@ pub use run::RequestSender;
 pub use start::{StartError, StartFrom, job_folder};
 pub use status::{CheckpointLine, JobStatus, NodeStatus, StatusHandle};
 pub use weir_coordinator::{Outcome, RescaleAnswer, StopMode};
+pub use weir_snapshot::log::Mark;
 pub use weir_state_rocksdb::Figures as RocksDbFigures;

@@ -15,7 +15,7 @@ use weir_crds::streamjob::{
 };
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{CheckpointId, Durable};
-use weir_snapshot::log::{Began, CloseReason, Opened as OpenedRecord, RestorePoint};
+use weir_snapshot::log::{Began, CloseReason, Mark, Opened as OpenedRecord, RestorePoint};
 use weir_snapshot::storage::require_put_if_absent;
 use weir_snapshot::{
     CommitLog, JobFolder, JobHistory, LogError, LogOptions, OpenError, Retention, WriterId, read_history,
@@ -36,6 +36,23 @@ pub enum StartFrom {
     Checkpoint(CheckpointId),
     /// A savepoint's address.
     Savepoint(String),
+    /// There, whatever the job has of its own: unless the log says that it was begun so under this mark, from which on it
+    /// goes on with its latest checkpoint. So whoever starts coordinators anew may always say the same.
+    Once {
+        mark: Mark,
+        from: Box<StartFrom>,
+    },
+}
+
+impl StartFrom {
+    /// The spec says where, and not who starts the job.
+    fn goes_by_spec(&self) -> bool {
+        match self {
+            StartFrom::Spec => true,
+            StartFrom::Once { from, .. } => **from == StartFrom::Spec,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -117,10 +134,17 @@ pub(crate) async fn own_folder(job: &Job) -> Result<JobFolder, StartError> {
 pub(crate) fn open(job: &Job, from: &StartFrom, folder: JobFolder, runtime: &Handle) -> Result<Opened, StartError> {
     let before = runtime.block_on(read_history(&folder)).map_err(StartError::storage)?;
     let is_finished = before.closed().is_some_and(|closed| closed.reason == CloseReason::Finished);
-    if is_finished && matches!(from, StartFrom::Latest | StartFrom::Spec) {
+    let resolved = resolve(job, &before, from)?;
+    let goes_on = match from {
+        StartFrom::Latest | StartFrom::Spec => true,
+        StartFrom::Once { mark, .. } => before.has(mark),
+        StartFrom::Nothing | StartFrom::Checkpoint(_) | StartFrom::Savepoint(_) => false,
+    };
+    if is_finished && goes_on {
         return Err(StartError::AlreadyFinished);
     }
-    let from = &checked(job, resolve(job, &before, from)?, from, runtime)?;
+    let mark = if let StartFrom::Once { mark, .. } = from { Some(mark.clone()) } else { None };
+    let from = &checked(job, resolved, from.goes_by_spec(), runtime)?;
     // Before the log is opened: a job that does not fit leaves everything as it is.
     let point = restore_point(&before, from)?;
     if let [reason, ..] = &preflight::of_restore_point(job, &before, point.as_ref(), runtime)?.refusals[..] {
@@ -134,11 +158,15 @@ pub(crate) fn open(job: &Job, from: &StartFrom, folder: JobFolder, runtime: &Han
     let fingerprint = fingerprint(spec);
     let choose = |history: &JobHistory| {
         Ok::<_, StartError>(OpenedRecord {
-            restored_from: restore_point(history, from)?,
+            // Another coordinator may have begun so since it was looked.
+            restored_from: match mark.as_ref().is_some_and(|mark| history.has(mark)) {
+                true => restore_point(history, &StartFrom::Latest)?,
+                false => restore_point(history, from)?,
+            },
             job_fingerprint: fingerprint.clone(),
         })
     };
-    let options = LogOptions { allow_broken, ..LogOptions::default() };
+    let options = LogOptions { allow_broken, mark: mark.clone(), ..LogOptions::default() };
     let opened = CommitLog::open(folder.clone(), WriterId::random(), options, now_ms(), choose);
     let log = runtime.block_on(opened).map_err(|error| match error {
         OpenError::Log(error @ LogError::Broken(_)) => StartError::Storage(format!(
@@ -176,9 +204,18 @@ fn left_running(log: &CommitLog) -> Option<LeftRunning> {
 pub(crate) fn resolve(job: &Job, history: &JobHistory, from: &StartFrom) -> Result<StartFrom, StartError> {
     let has_begun =
         history.checkpoints().next().is_some() || history.restore_point().is_some() || !history.broken.is_empty();
-    if *from != StartFrom::Spec || has_begun {
-        return Ok(if *from == StartFrom::Spec { StartFrom::Latest } else { from.clone() });
+    match from {
+        StartFrom::Once { mark, .. } if history.has(mark) => Ok(StartFrom::Latest),
+        StartFrom::Once { from, .. } if **from == StartFrom::Spec => by_spec(job),
+        StartFrom::Once { from, .. } => Ok((**from).clone()),
+        StartFrom::Spec if has_begun => Ok(StartFrom::Latest),
+        StartFrom::Spec => by_spec(job),
+        StartFrom::Latest | StartFrom::Nothing | StartFrom::Checkpoint(_) | StartFrom::Savepoint(_) => Ok(from.clone()),
     }
+}
+
+/// What `spec.restore` names.
+fn by_spec(job: &Job) -> Result<StartFrom, StartError> {
     Ok(match job.resource.spec.restore_from() {
         RestoreOrigin::Latest => StartFrom::Latest,
         RestoreOrigin::Savepoint(name) => StartFrom::Savepoint(savepoint::target_named(job, name)),
@@ -201,9 +238,8 @@ pub(crate) fn resolve(job: &Job, history: &JobHistory, from: &StartFrom) -> Resu
 }
 
 /// Looks at a savepoint before the log says that the job starts from it: a later start goes by what the log says.
-fn checked(job: &Job, from: StartFrom, asked: &StartFrom, runtime: &Handle) -> Result<StartFrom, StartError> {
+fn checked(job: &Job, from: StartFrom, by_spec: bool, runtime: &Handle) -> Result<StartFrom, StartError> {
     let StartFrom::Savepoint(uri) = &from else { return Ok(from) };
-    let by_spec = *asked == StartFrom::Spec;
     match savepoint::open(job, uri, runtime) {
         Ok(_) => {}
         Err(NotOpened::Missing(reason))
@@ -232,6 +268,8 @@ pub(crate) fn restore_point(history: &JobHistory, from: &StartFrom) -> Result<Op
             Ok(point)
         }
         StartFrom::Nothing => Ok(None),
+        StartFrom::Once { mark, .. } if history.has(mark) => restore_point(history, &StartFrom::Latest),
+        StartFrom::Once { from, .. } => restore_point(history, from),
         StartFrom::Savepoint(uri) => Ok(Some(RestorePoint::Location { uri: uri.clone() })),
         StartFrom::Checkpoint(checkpoint) => {
             if history.checkpoint(*checkpoint).is_some() {

@@ -144,7 +144,7 @@ impl Checks {
     /// What crashes and lost races left is found by the next start.
     fn nothing_is_left_behind(&self, storage: &SimStorage) -> Result<(), String> {
         let folder = instant_folder(storage);
-        let options = LogOptions { attempts: 1, backoff_ms: 0, allow_broken: false };
+        let options = LogOptions { attempts: 1, backoff_ms: 0, ..LogOptions::default() };
         let choose = |history: &weir_snapshot::JobHistory| {
             Ok::<_, String>(Opened { restored_from: history.restore_point(), job_fingerprint: String::new() })
         };

@@ -139,7 +139,7 @@ async fn open(keeping: &Keeping, savepoint: Option<String>) -> Result<CommitLog,
         };
         Ok(Opened { restored_from, job_fingerprint: format!("p{}", keeping.parallelism) })
     };
-    let options = LogOptions { attempts: 3, backoff_ms: 0, allow_broken: false };
+    let options = LogOptions { attempts: 3, backoff_ms: 0, ..LogOptions::default() };
     let owner = WriterId::named(keeping.post.pid.to_string());
     CommitLog::open(folder, owner, options, keeping.clock.now_ms(), choose).await
 }

@@ -27,6 +27,14 @@ fn opened() {
 }
 
 #[test]
+fn marked() {
+    let opened = Opened { restored_from: None, job_fingerprint: "5f".into() };
+    let marks = ["1f7c2a52-g7", "1f7c2a52-g9"].map(|mark| mark.parse().unwrap());
+    let entry = LogEntry { marks: marks.into(), ..entry(LogRecord::Opened(opened)) };
+    check("opened-marked", entry.encode().unwrap(), &entry);
+}
+
+#[test]
 fn checkpoint_completed() {
     check_entry("checkpoint-completed", LogRecord::CheckpointCompleted(checkpoint()));
 }
@@ -143,15 +151,20 @@ fn schema() -> StateSchema {
 }
 
 fn check_entry(name: &str, record: LogRecord) {
-    let entry = LogEntry {
+    let entry = entry(record);
+    check(name, entry.encode().unwrap(), &entry);
+}
+
+fn entry(record: LogRecord) -> LogEntry {
+    LogEntry {
         number: 42,
         epoch: Epoch(3),
         owner: WriterId::named("9f8e7d6c-5b4a-4321-8765-0123456789ab"),
         low_water: 37,
         written_at_ms: 1_795_262_400_090,
         record,
-    };
-    check(name, entry.encode().unwrap(), &entry);
+        marks: vec![],
+    }
 }
 
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, written: Bytes, value: &T) {

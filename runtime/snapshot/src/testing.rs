@@ -23,7 +23,7 @@ pub(crate) fn path(path: &str) -> ObjectPath {
 
 /// Each call once, so that every fault shows.
 pub(crate) fn no_retries() -> LogOptions {
-    LogOptions { attempts: 1, backoff_ms: 0, allow_broken: false }
+    LogOptions { attempts: 1, backoff_ms: 0, allow_broken: false, mark: None }
 }
 
 pub(crate) fn keep(count: u32) -> Retention {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use weir_crds::text::{Diagnostic, Severity};
-use weir_node::{CoordinatorOptions, DistributedJob, Loaded, Outcome, Registry, StartError};
+use weir_node::{CoordinatorOptions, DistributedJob, Loaded, Mark, Outcome, Registry, StartError, StartFrom};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -19,6 +19,10 @@ pub(crate) struct Arguments {
     /// Where to begin, as with `weir run`.
     #[arg(long, value_name = "WHERE")]
     from: Option<String>,
+    /// Begin there although the job has checkpoints of its own, or where the spec says if --from is not given: once. From
+    /// then on the log says that it was done, and a start with the same NAME goes on from the latest checkpoint.
+    #[arg(long, value_name = "NAME")]
+    once: Option<Mark>,
     /// Where workers register.
     #[arg(long, default_value = "127.0.0.1:6123", value_name = "ADDRESS")]
     listen: SocketAddr,
@@ -50,6 +54,10 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
         }
     };
     let from = start_from(arguments.from.as_deref())?;
+    let from = match &arguments.once {
+        Some(mark) => StartFrom::Once { mark: mark.clone(), from: Box::new(from) },
+        None => from,
+    };
     let security = arguments.security.security(&[("--listen", &arguments.listen.to_string())])?;
     let options = CoordinatorOptions { listen: arguments.listen, workers: arguments.workers, security };
     let start = DistributedJob::start(Arc::clone(&job), &from, options);

@@ -6,6 +6,7 @@ use crate::manifest::CheckpointManifest;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 use weir_model::{CheckpointId, Epoch};
 
 /// Who writes: a new one for each opening of a log. Tells "my put succeeded and the response was lost" from
@@ -43,6 +44,33 @@ pub struct LogEntry {
     /// Milliseconds since the Unix epoch, by the writer's clock.
     pub written_at_ms: u64,
     pub record: LogRecord,
+    /// The names of the last starts that are made once, oldest first. Every entry says them again, for the one that they
+    /// came with is trimmed in time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<Mark>,
+}
+
+/// A forgotten coordinator that was told an older one would begin anew once more: so many are remembered.
+pub(super) const MAX_MARKS: usize = 8;
+
+/// The name of a start that is made once, however often it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Mark(String);
+
+impl FromStr for Mark {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const CHARS: usize = 100;
+        let is_allowed = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        match !text.is_empty() && text.len() <= CHARS && text.chars().all(is_allowed) {
+            true => Ok(Mark(text.to_owned())),
+            false => Err(format!(
+                "`{text}` names no start; write letters, digits, `-`, `_` and `.`, and at most {CHARS} of them"
+            )),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! The log as it reads from its low-water mark to its last entry.
 
-use super::entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint};
+use super::entry::{CloseReason, Closed, LogEntry, LogRecord, Mark, Opened, RestorePoint};
 use super::{LogError, READ_ATTEMPTS, READ_CONCURRENCY};
 use crate::folder::{JobFolder, LOG_FOLDER, log_entry_number, log_entry_path};
 use crate::manifest::CheckpointManifest;
@@ -108,6 +108,16 @@ impl JobHistory {
             Some(RestorePoint::Location { .. }) | None => None,
         };
         goes_on.then_some(LeftRunning { began, stands_on })
+    }
+
+    /// Whether the start of this name was made.
+    pub fn has(&self, mark: &Mark) -> bool {
+        self.marks().contains(mark)
+    }
+
+    /// Of the last entry that counts: a job whose data was deleted has had no start.
+    pub(super) fn marks(&self) -> &[Mark] {
+        self.live().last().map_or(&[], |entry| &entry.marks)
     }
 
     /// How the job ended; `None` while it runs, or after a crash.

@@ -20,7 +20,7 @@ mod tests;
 mod writer;
 
 pub use completion::Completion;
-pub use entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint, WriterId};
+pub use entry::{CloseReason, Closed, LogEntry, LogRecord, Mark, Opened, RestorePoint, WriterId};
 pub use history::{Began, BrokenEntry, JobHistory, LeftRunning, read_history};
 pub use writer::{CommitLog, LogOptions};
 

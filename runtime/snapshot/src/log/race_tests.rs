@@ -107,7 +107,7 @@ async fn coordinate(storage: Arc<dyn Storage>, name: u64, mut random: ChaCha8Rng
 
 /// From the opening to being fenced, or to the last checkpoint.
 async fn live(storage: Arc<dyn Storage>, owner: WriterId, told: Arc<Mutex<Vec<Told>>>, mut random: ChaCha8Rng) {
-    let options = LogOptions { attempts: random.random_range(1..4), backoff_ms: 1, allow_broken: false };
+    let options = LogOptions { attempts: random.random_range(1..4), backoff_ms: 1, ..LogOptions::default() };
     let folder = job_folder(storage);
     let Ok(mut log) = CommitLog::open(folder, owner.clone(), options, 0, from_latest).await else { return };
     let mut base = match log.history().opened().and_then(|opened| opened.restored_from.clone()) {

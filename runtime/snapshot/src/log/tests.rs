@@ -209,6 +209,35 @@ async fn every_changed_byte_of_every_entry_is_noticed_and_the_entry_named() {
 }
 
 #[tokio::test]
+async fn marks_outlive_the_entries_that_made_them() {
+    let storage = memory();
+    let marked = |mark: &str| LogOptions { mark: Some(mark.parse().unwrap()), ..no_retries() };
+    let open = async |owner: &str, options| {
+        CommitLog::open(job_folder(storage.clone()), WriterId::named(owner), options, 0, from_latest).await
+    };
+    let has = |log: &CommitLog, mark: &str| log.history().has(&mark.parse().unwrap());
+    let mut log = open("a", marked("first")).await.unwrap();
+    for _ in 0..5 {
+        complete_next(&mut log, &keep(1)).await.unwrap();
+    }
+    assert!(shown(&storage).await.iter().all(|entry| !entry.contains("opened")), "the opening is trimmed");
+    let log = open_log(&storage, "b").await.unwrap();
+    assert!(has(&log, "first") && !has(&log, "second"));
+    for number in 1..=7 {
+        open("c", marked(&format!("later-{number}"))).await.unwrap();
+    }
+    let log = open("c", marked("later-7")).await.unwrap();
+    assert!(has(&log, "first") && has(&log, "later-7"), "the last eight are known");
+    let mut log = open("c", marked("later-8")).await.unwrap();
+    assert!(!has(&log, "first") && has(&log, "later-1"));
+    log.close(CloseReason::Deleted, "", 0).await.unwrap();
+    assert!(!has(&log, "later-8"), "of data that is gone nothing was started");
+    for text in ["", "a b", "a=1", "\u{e4}"] {
+        assert!(text.parse::<Mark>().is_err(), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn with_consent_a_broken_entry_is_passed_over() {
     let storage = memory();
     let mut log = open_log(&storage, "a").await.unwrap();

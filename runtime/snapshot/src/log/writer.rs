@@ -1,6 +1,6 @@
 //! Appending to the log, and being fenced.
 
-use super::entry::{CloseReason, Closed, LogEntry, LogRecord, Opened, RestorePoint, WriterId};
+use super::entry::{CloseReason, Closed, LogEntry, LogRecord, MAX_MARKS, Mark, Opened, RestorePoint, WriterId};
 use super::history::{JobHistory, log_folder, read_history};
 use super::{LogError, OpenError};
 use crate::folder::{JobFolder, checkpoint_of_object, is_object_of, log_entry_number, log_entry_path};
@@ -26,11 +26,13 @@ pub struct LogOptions {
     pub backoff_ms: u64,
     /// Open although entries can't be read: with the user's consent only, as their checkpoints are passed over.
     pub allow_broken: bool,
+    /// The name of this start, which the log says from then on.
+    pub mark: Option<Mark>,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        LogOptions { attempts: 5, backoff_ms: 100, allow_broken: false }
+        LogOptions { attempts: 5, backoff_ms: 100, allow_broken: false, mark: None }
     }
 }
 
@@ -49,6 +51,8 @@ pub struct CommitLog {
     has_predecessor: bool,
     history: JobHistory,
     next_checkpoint: CheckpointId,
+    /// Of every entry from the opening on.
+    marks: Vec<Mark>,
     fenced: Option<(Option<Epoch>, String)>,
     pub(crate) garbage: Garbage,
 }
@@ -71,7 +75,11 @@ impl CommitLog {
             }
             let opened = choose(&history).map_err(OpenError::Refused)?;
             let last = history.last_number();
+            let mut marks: Vec<Mark> = history.marks().to_vec();
+            marks.extend(options.mark.clone().filter(|mark| !history.has(mark)));
+            marks.drain(..marks.len().saturating_sub(MAX_MARKS));
             let mut log = CommitLog {
+                marks,
                 options: options.clone(),
                 owner: owner.clone(),
                 epoch: history.next_epoch(),
@@ -278,6 +286,7 @@ impl CommitLog {
             low_water,
             written_at_ms: now_ms,
             record,
+            marks: self.marks.clone(),
         };
         let result = loop {
             entry.number = self.next;
