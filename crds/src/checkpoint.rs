@@ -38,8 +38,8 @@ pub struct CheckpointSpec {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = immutable("job"))]
     pub job: String,
-    /// The StreamJob's UID, which owns the directory.
-    #[schemars(length(min = 1, max = 64))]
+    /// The folder of the job's checkpoints on the storage.
+    #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = immutable("jobUid"))]
     pub job_uid: String,
     /// The checkpoint's number within the job.

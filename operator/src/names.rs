@@ -29,8 +29,8 @@ pub const PRUNED_ANNOTATION: &str = "weir.dev/pruned";
 pub const PATH_ANNOTATION: &str = "weir.dev/path";
 /// Of the coordinator's pod: how it and the workers' are built. Pods of two layouts do not understand each other.
 pub const LAYOUT_ANNOTATION: &str = "weir.dev/pod-layout";
-/// 2: with certificates.
-pub const LAYOUT: &str = "2";
+/// 2: with certificates. 3: with probes of the processes' health.
+pub const LAYOUT: &str = "3";
 /// What a coordinator gets that has no workers left to take a last checkpoint with, in seconds.
 pub const HURRIED_GRACE_S: u32 = 1;
 /// The one container of each pod.
@@ -39,6 +39,8 @@ pub const CONTAINER: &str = "weir";
 pub const CONTROL_PORT: u16 = 6123;
 pub const DATA_PORT: u16 = 6124;
 pub const HTTP_PORT: u16 = 8081;
+/// Where workers tell the kubelet that they turn.
+pub const HEALTH_PORT: u16 = 6125;
 
 pub fn coordinator(job: &str) -> String {
     format!("{job}-coordinator")
@@ -92,6 +94,12 @@ pub fn savepoint_id(savepoint: &Savepoint) -> String {
 
 pub fn checkpoint(job: &str, id: u64) -> String {
     format!("{job}-{id:08}")
+}
+
+/// The number of this job's Checkpoint of that name.
+pub fn checkpoint_of(job: &str, name: &str) -> Option<u64> {
+    let id = name.strip_prefix(job)?.strip_prefix('-')?.parse().ok()?;
+    (checkpoint(job, id) == name).then_some(id)
 }
 
 /// Labels of every object that the operator makes for a job.

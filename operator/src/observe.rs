@@ -17,8 +17,8 @@ use crate::names::{
     RESTART_ANNOTATION, RUN_ANNOTATION,
 };
 use crate::outcome::Outcome;
-use crate::restore::resolve;
-use crate::schedule::{self, Retained};
+use crate::restore::{Retained, resolve};
+use crate::schedule;
 use crate::spec_hash::SpecHashes;
 use crate::world::{
     Coordinator, CoordinatorPod, PodState, Policy, RunSpec, Runtime, ScheduledSavepoint, Workers, World,
@@ -36,6 +36,8 @@ pub struct Seen<'a> {
     pub runtime: Option<Runtime>,
     /// All of the namespace.
     pub savepoints: Vec<Arc<Savepoint>>,
+    /// Asked for where the spec names a checkpoint, and somebody can be asked.
+    pub retained: Option<Result<Retained, String>>,
     /// The CA that would sign the job's certificates now.
     pub authority: String,
     pub certificate_lifetime: Duration,
@@ -59,6 +61,7 @@ pub fn world(seen: Seen<'_>, now: Timestamp) -> World {
         wanted,
         runtime,
         savepoints,
+        retained,
         authority,
         certificate_lifetime,
     } = seen;
@@ -92,7 +95,7 @@ pub fn world(seen: Seen<'_>, now: Timestamp) -> World {
         restart_asked,
         run_parallelism: parallelism,
         can_preflight,
-        restore: resolve(spec, savepoints.iter().map(Arc::as_ref)),
+        restore: resolve(&job.name_any(), spec, savepoints.iter().map(Arc::as_ref), retained.as_ref()),
         restore_nonce: spec.restore.as_ref().and_then(|restore| restore.nonce),
         savepoints: complete.collect(),
         scheduled,
@@ -131,7 +134,7 @@ impl Own<'_> {
         let name = self.job.name_any();
         let is_own = |one: &&Arc<Savepoint>| one.spec.job == name && one.metadata.deletion_timestamp.is_none();
         let retained = self.savepoints.iter().filter(is_own).filter_map(|savepoint| {
-            Some(Retained {
+            Some(schedule::Retained {
                 name: savepoint.name_any(),
                 trigger: savepoint.spec.trigger?,
                 path: completed_at(savepoint)?,

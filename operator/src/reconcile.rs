@@ -11,7 +11,7 @@ use kube::runtime::controller;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
-use weir_crds::streamjob::{CertificatesStatus, PreflightStatus};
+use weir_crds::streamjob::{CertificatesStatus, PreflightStatus, RestoreOrigin};
 use weir_crds::{Savepoint, StreamJob};
 
 use crate::act::{ActError, Hands};
@@ -22,7 +22,7 @@ use crate::coordinator_api::CoordinatorApi;
 use crate::decide::{Action, Change, Decision, bounded, decide};
 use crate::names;
 use crate::observe::{Seen, Wanted, world};
-use crate::restore::resolved;
+use crate::restore::{Retained, resolved};
 use crate::serve::Metrics;
 use crate::settings::Settings;
 use crate::status::{is_significant, status};
@@ -221,6 +221,25 @@ async fn observe(
         }
         _ => None,
     };
+    let is_up = coordinator.as_ref().is_some_and(|pod| runs(&pod));
+    let nonce = job.spec.restore.as_ref().and_then(|restore| restore.nonce);
+    // Storage is read for it: not at every look.
+    let is_set_back = nonce.is_some() && run.as_ref().is_some_and(|run| run.restore_nonce != nonce);
+    let retained = match (&runtime, run_job, job.spec.restore_from()) {
+        _ if !is_set_back => None,
+        (Some(_), Some(run_job), RestoreOrigin::Checkpoint(_)) => {
+            let api = CoordinatorApi::of(&context.settings.token_key, namespace, &name);
+            let count = run_job.spec.checkpoint.clone().unwrap_or_default().retain_count();
+            let points = api.restore_points().await;
+            Some(points.map(|points| Retained {
+                ids: points.checkpoints.iter().filter(|point| point.is_restorable).map(|point| point.id).collect(),
+                count: usize::try_from(count).unwrap_or(usize::MAX),
+            }))
+        }
+        // A moment's silence is no reason to stop a job for a checkpoint that may not be there.
+        (None, _, RestoreOrigin::Checkpoint(_)) if is_up => Some(Err("the coordinator does not answer".to_owned())),
+        _ => None,
+    };
     let run_spec = match (&run, run_job) {
         (None, _) => RunSpec::NoRun,
         (Some(_), Some(_)) => RunSpec::Known,
@@ -237,6 +256,7 @@ async fn observe(
         wanted,
         runtime,
         savepoints: context.savepoints.state().into_iter().filter(is_here).collect(),
+        retained,
         authority: authority.name().to_owned(),
         certificate_lifetime: context.settings.certificate_lifetime,
     };

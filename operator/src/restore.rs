@@ -4,23 +4,73 @@ use kube::ResourceExt;
 use weir_crds::streamjob::{IfMissing, LatestOf, RestoreFrom, RestoreOrigin, RestorePolicy};
 use weir_crds::{Savepoint, SavepointPhase, StreamJobSpec};
 
+use crate::names;
 use crate::world::Restore;
 
 /// What the spec's restore point comes to. `savepoints`: those of the namespace.
-pub fn resolve<'a>(spec: &StreamJobSpec, savepoints: impl Iterator<Item = &'a Savepoint>) -> Restore {
+pub fn resolve<'a>(
+    job: &str,
+    spec: &StreamJobSpec,
+    savepoints: impl Iterator<Item = &'a Savepoint>,
+    retained: Option<&Result<Retained, String>>,
+) -> Restore {
     let found = match spec.restore_from() {
         RestoreOrigin::Latest | RestoreOrigin::Path(_) => return Restore::AsWritten,
         RestoreOrigin::Savepoint(name) => by_name(name, savepoints),
         RestoreOrigin::LatestOf(job) => latest_of(job, savepoints),
-        RestoreOrigin::Checkpoint(name) => Err(format!(
-            "spec.restore.from.checkpoint: `{name}` can be gone on with by the job of that name alone, which does so \
-             without being told; take a savepoint of that job, and name it in spec.restore.from.savepoint"
-        )),
+        RestoreOrigin::Checkpoint(name) => match names::checkpoint_of(job, name) {
+            Some(id) => match retained {
+                // Nothing runs that could be asked, or would let go of it.
+                None => return Restore::Checkpoint { id },
+                Some(Ok(retained)) => match retained.lasts(id) {
+                    Ok(()) => return Restore::Checkpoint { id },
+                    Err(reason) => return Restore::Missing { reason },
+                },
+                Some(Err(reason)) => {
+                    let reason = format!("what checkpoints there are cannot be asked: {reason}");
+                    return Restore::Missing { reason };
+                }
+            },
+            None => Err(format!(
+                "spec.restore.from.checkpoint: `{name}` is no Checkpoint of this job, and only its own job can go on with \
+                 it; take a savepoint of that job, and name it in spec.restore.from.savepoint"
+            )),
+        },
     };
     match found {
         Ok(path) => Restore::At { path },
         Err(_) if spec.restore_if_missing() == IfMissing::StartEmpty => Restore::AsWritten,
         Err(reason) => Restore::Missing { reason },
+    }
+}
+
+/// The checkpoints that a job's storage retains, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retained {
+    pub ids: Vec<u64>,
+    /// Of the version that runs.
+    pub count: usize,
+}
+
+impl Retained {
+    /// Checkpoints that may complete until a job has stopped, the last one among them.
+    const UNTIL_STOPPED: usize = 2;
+
+    /// Whether the checkpoint will still be there when the job has stopped.
+    fn lasts(&self, id: u64) -> Result<(), String> {
+        let field = "spec.restore.from.checkpoint";
+        let shown = || self.ids.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        let Some(younger) = self.ids.iter().rev().position(|one| *one == id) else {
+            return Err(format!("{field}: checkpoint {id} is not retained; there are {}", shown()));
+        };
+        match younger + Self::UNTIL_STOPPED < self.count {
+            true => Ok(()),
+            false => Err(format!(
+                "{field}: until the job has stopped, retention lets go of checkpoint {id}: {} of {} that are kept are \
+                 younger. Name a younger one, or raise checkpoint.retain.count first",
+                younger, self.count
+            )),
+        }
     }
 }
 
@@ -57,7 +107,7 @@ fn latest_of<'a>(job: &str, savepoints: impl Iterator<Item = &'a Savepoint>) -> 
 pub fn resolved(spec: &StreamJobSpec, restore: &Restore) -> StreamJobSpec {
     let from = match restore {
         Restore::At { path } => RestoreFrom { path: Some(path.clone()), ..RestoreFrom::default() },
-        Restore::AsWritten | Restore::Missing { .. } => match spec.restore_from() {
+        Restore::AsWritten | Restore::Checkpoint { .. } | Restore::Missing { .. } => match spec.restore_from() {
             RestoreOrigin::Path(_) | RestoreOrigin::Latest => return spec.clone(),
             _ => RestoreFrom { latest: Some(LatestOf::default()), ..RestoreFrom::default() },
         },
@@ -105,15 +155,23 @@ mod tests {
             ("{savepoint: bad}", "failed: S3 refuses"),
             ("{savepoint: none}", "there is no Savepoint `none`"),
             ("{latest: {of: none}}", "no Savepoint of the job `none` is complete"),
-            ("{checkpoint: orders-00000001}", "take a savepoint of that job"),
+            ("{checkpoint: orders-00000001}", "checkpoint 1 is not retained; there are 4, 5, 6, 7, 8"),
+            ("{checkpoint: orders-00000004}", "retention lets go of checkpoint 4: 4 of 5 that are kept are younger"),
+            ("{checkpoint: orders-00000005}", "retention lets go of checkpoint 5"),
+            ("{checkpoint: orders-00000006}", "Checkpoint 6"),
+            ("{checkpoint: orders-00000008}", "Checkpoint 8"),
+            ("{checkpoint: orders-8}", "no Checkpoint of this job"),
+            ("{checkpoint: flights-00000008}", "take a savepoint of that job"),
         ];
+        let retained = Ok(Retained { ids: (4..=8).collect(), count: 5 });
         for (from, expected) in rows {
             let text = format!("{{pipeline: {{sources: [], sinks: []}}, restore: {{from: {from}}}}}");
             let spec: StreamJobSpec = serde_yaml::from_str(&text).unwrap();
-            let found = resolve(&spec, all.iter());
+            let found = resolve("orders", &spec, all.iter(), Some(&retained));
             let said = match &found {
                 Restore::AsWritten => "AsWritten".to_owned(),
                 Restore::At { path } => format!("At {path}"),
+                Restore::Checkpoint { id } => format!("Checkpoint {id}"),
                 Restore::Missing { reason } => reason.clone(),
             };
             assert!(said.contains(expected), "{from}: {said}");

@@ -25,7 +25,7 @@ pub struct World {
     pub invalid: Option<String>,
     /// Of the current spec.
     pub target: SpecHashes,
-    /// The folder of the job's checkpoints, where it has not begun anew without state.
+    /// The folder of the job's checkpoints.
     pub storage_id: String,
     /// How the ids of the job's savepoints begin: they share a folder with those of every other job on the storage, also
     /// of one that had the same name before.
@@ -67,6 +67,8 @@ pub enum Restore {
     AsWritten,
     /// The savepoint that it names stands there.
     At { path: String },
+    /// It names one of the job's own checkpoints.
+    Checkpoint { id: u64 },
     /// There is none, or not yet.
     Missing { reason: String },
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_crds::StreamJob;
-use weir_crds::streamjob::RunStatus;
+use weir_crds::streamjob::{Beginning, BeginningFrom, RunStatus};
 use weir_operator::build::{ObjectKind, Parts, spec_map, token_of};
 use weir_operator::outcome::Outcome;
 use weir_operator::spec_hash::SpecHashes;
@@ -59,6 +59,7 @@ fn settings() -> Settings {
 fn run() -> RunStatus {
     RunStatus {
         restore_nonce: None,
+        beginning: None,
         number: 4,
         generation: 3,
         hash: String::new(),
@@ -96,6 +97,21 @@ fn the_coordinator_is_a_pod_of_its_run() {
         assert!(volumes.contains(volume), "{volume}: {volumes}");
     }
     assert!(arguments.contains(&"--tls-dir") && !arguments.contains(&"--insecure"), "{arguments:?}");
+}
+
+#[test]
+fn a_run_that_begins_elsewhere_says_so_once() {
+    let arguments = |from, checkpoint| {
+        let beginning = Some(Beginning { once: "orders-u1-g3".to_owned(), from, checkpoint });
+        let (job, settings, run) = (job(json!({})), settings(), RunStatus { beginning, ..run() });
+        let pod = Parts { job: &job, spec: &job.spec, run: &run, settings: &settings }.coordinator().unwrap();
+        let all = pod["spec"]["containers"][0]["args"].as_array().cloned().unwrap();
+        let all: Vec<String> = all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect();
+        all[all.iter().position(|one| one == "--quiet").unwrap() + 1..].join(" ")
+    };
+    assert_eq!(arguments(BeginningFrom::Nothing, None), "--from=none --once=orders-u1-g3");
+    assert_eq!(arguments(BeginningFrom::Checkpoint, Some(12)), "--from=12 --once=orders-u1-g3");
+    assert_eq!(arguments(BeginningFrom::Spec, None), "--once=orders-u1-g3");
 }
 
 #[test]

@@ -108,6 +108,9 @@ pub struct RunStatus {
     #[schemars(length(max = 512))]
     pub storage_id: String,
     pub since: Time,
+    /// Where its coordinator begins, once, although the job has checkpoints: it was set back, or upgraded without state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beginning: Option<Beginning>,
     /// The last `restore.nonce` that was acted upon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restore_nonce: Option<u32>,
@@ -120,6 +123,30 @@ pub struct RunStatus {
     /// The last version that was verified before this one: what a rollback returns to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<SpecVersion>,
+}
+
+/// A start that does not go on from the latest checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Beginning {
+    /// By which the job's commit log knows whether it was made.
+    #[schemars(length(max = 100))]
+    pub once: String,
+    pub from: BeginningFrom,
+    /// The checkpoint's number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+}
+
+/// Where a job begins that does not go on from its latest checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BeginningFrom {
+    /// Empty.
+    Nothing,
+    /// What `spec.restore` names, where that is no checkpoint.
+    Spec,
+    /// One of the job's own that is retained.
+    Checkpoint,
 }
 
 /// A version of the spec.

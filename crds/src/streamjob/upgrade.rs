@@ -118,7 +118,7 @@ pub struct RestorePolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub if_missing: Option<IfMissing>,
     /// A job of a cluster that has begun goes back to `from` when this number changes, and when it is first given. What the
-    /// job has done since stays on the storage, in a folder that nothing goes on from.
+    /// job has done since is not gone on with, and its checkpoints go by retention.
     #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nonce: Option<u32>,
@@ -135,7 +135,7 @@ pub struct RestoreFrom {
     /// The job's own latest checkpoint or savepoint; with `of`, the latest savepoint of another job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest: Option<LatestOf>,
-    /// A Checkpoint resource of this namespace, by name. Not with `weir run`, which takes numbers with `--from`.
+    /// A Checkpoint resource of this job, by name. Not with `weir run`, which takes numbers with `--from`.
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_SUBDOMAIN_PATTERN))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,

@@ -135,7 +135,7 @@ fn savepoints(spec: &StreamJobSpec, findings: &mut Findings) {
 
 fn restore(spec: &StreamJobSpec, findings: &mut Findings) {
     let Some(restore) = &spec.restore else { return };
-    if restore.nonce.is_some() && matches!(spec.restore_from(), RestoreOrigin::Latest | RestoreOrigin::Checkpoint(_)) {
+    if restore.nonce.is_some() && matches!(spec.restore_from(), RestoreOrigin::Latest) {
         findings.error(
             "spec.restore.nonce",
             "it says when to go back to `from`, which names nothing that a job could be set back to",

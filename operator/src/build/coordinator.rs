@@ -2,9 +2,10 @@
 //! a lost node may still run. The kubelet starts a crashed one again by itself; one that ended for good says so.
 
 use serde_json::{Value, json};
+use weir_crds::streamjob::BeginningFrom;
 
 use super::pod::{
-    Draft, JOB_FOLDER, Scratch, TLS_FOLDER, TOKEN_FOLDER, certificates, job_file, template, without_nulls,
+    Draft, JOB_FOLDER, Liveness, Scratch, TLS_FOLDER, TOKEN_FOLDER, certificates, job_file, template, without_nulls,
 };
 use super::{BuildError, Parts, SPEC_KEY};
 use crate::names::{
@@ -13,6 +14,8 @@ use crate::names::{
 
 /// A stop takes a last checkpoint: at least so long, at most the checkpoint timeout or this.
 const GRACE_SECONDS: (u64, u64) = (30, 600);
+/// It reads the storage, and asks what the job connects to, before it answers.
+const START_SECONDS: u64 = 300;
 
 pub(super) fn pod(parts: &Parts<'_>) -> Result<Value, BuildError> {
     let pods = parts.spec.pods.as_ref().and_then(|pods| pods.coordinator.as_ref());
@@ -36,6 +39,7 @@ pub(super) fn pod(parts: &Parts<'_>) -> Result<Value, BuildError> {
                 {"name": "http", "containerPort": HTTP_PORT},
             ]),
             readiness: json!({"tcpSocket": {"port": "control"}, "periodSeconds": 5}),
+            liveness: Liveness { port: "http", start_seconds: START_SECONDS },
             resources: pods.and_then(|pods| pods.resources.as_ref()),
             restart_policy: "OnFailure",
             grace_period_seconds: timeout.clamp(GRACE_SECONDS.0, GRACE_SECONDS.1),
@@ -77,6 +81,15 @@ fn arguments(parts: &Parts<'_>) -> Vec<String> {
         "/dev/termination-log",
         "--quiet",
     ];
+    let beginning = parts.run.beginning.iter().flat_map(|beginning| {
+        let from = match beginning.from {
+            BeginningFrom::Nothing => Some("none".to_owned()),
+            BeginningFrom::Checkpoint => beginning.checkpoint.map(|id| id.to_string()),
+            BeginningFrom::Spec => None,
+        };
+        let from = from.map(|from| format!("--from={from}"));
+        from.into_iter().chain([format!("--once={}", beginning.once)])
+    });
     let metrics = parts.settings.open_metrics.then_some("--http-open-metrics");
-    all.into_iter().chain(metrics).map(str::to_owned).collect()
+    all.into_iter().chain(metrics).map(str::to_owned).chain(beginning).collect()
 }

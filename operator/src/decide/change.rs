@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use weir_crds::streamjob::{ApprovalMode, Intention, RunStatus, UpgradeMode, UpgradeRecord, UpgradeResult};
+use weir_crds::streamjob::{
+    ApprovalMode, Beginning, BeginningFrom, Intention, RunStatus, UpgradeMode, UpgradeRecord, UpgradeResult,
+};
 
 use super::{Action, Change, Decision, STOP_WITH_SAVEPOINT, act, ended, new_run, record, wait};
 use crate::outcome::Outcome;
-use crate::world::{Coordinator, CoordinatorPod, PodState, SavepointState, World};
+use crate::world::{Coordinator, CoordinatorPod, PodState, Restore, SavepointState, World};
 
 /// How long an upgrade waits for a coordinator that could take its savepoint.
 const SAVEPOINT_PATIENCE: Duration = Duration::from_secs(600);
@@ -137,11 +139,14 @@ fn mode(world: &World, run: &RunStatus) -> Option<(UpgradeMode, &'static str)> {
     }
     let last = |why| Some((UpgradeMode::LastCheckpoint, why));
     if world.is_set_back() {
-        let why = "it is set back to the spec's restore point; what it did since stays where it is";
+        let why = "it is set back to the spec's restore point; what it did since goes by retention";
         return Some((UpgradeMode::Stateless, why));
     }
     if policy.mode == UpgradeMode::Stateless {
-        return Some((UpgradeMode::Stateless, "the spec says so; the state of the version before stays where it is"));
+        return Some((
+            UpgradeMode::Stateless,
+            "the spec says so; the checkpoints of the version before go by retention",
+        ));
     }
     if !policy.checkpointing {
         return last("the job takes no checkpoints");
@@ -230,18 +235,23 @@ fn ended_for(upgrade: &UpgradeRecord, outcome: &Outcome) -> Decision {
 
 /// Nothing of the old version runs any more: the new one is written down as the one that runs.
 fn start(world: &World, run: &RunStatus, upgrade: &UpgradeRecord) -> Decision {
-    let storage_id = match upgrade.mode {
-        // A folder of its own: what there was stays, and is found again by going back.
-        UpgradeMode::Stateless => format!("{}.g{}", base_of(&run.storage_id), world.generation),
-        UpgradeMode::Savepoint | UpgradeMode::LastCheckpoint => run.storage_id.clone(),
-    };
-    let next = new_run(world, run.number + 1, storage_id);
+    let mut next = new_run(world, run.number + 1, run.storage_id.clone());
+    if upgrade.mode == UpgradeMode::Stateless {
+        next.beginning = Some(beginning(world));
+    }
     let text = format!("generation {} is started as run {}", world.generation, next.number);
     act(record(Change { run: Some(next), ..Change::default() }), "Upgrading", text)
 }
 
-fn base_of(storage_id: &str) -> &str {
-    storage_id.rsplit_once(".g").filter(|(_, end)| end.parse::<u64>().is_ok()).map_or(storage_id, |(base, _)| base)
+/// In the log that the job has: whoever finds that finds the newest history, and what was left goes by retention.
+fn beginning(world: &World) -> Beginning {
+    let (from, checkpoint) = match world.restore {
+        _ if !world.is_set_back() => (BeginningFrom::Nothing, None),
+        Restore::Checkpoint { id } => (BeginningFrom::Checkpoint, Some(id)),
+        Restore::AsWritten | Restore::At { .. } | Restore::Missing { .. } => (BeginningFrom::Spec, None),
+    };
+    // A resource of the same name that came before this one had generations, too.
+    Beginning { once: format!("{}-g{}", world.savepoint_prefix, world.generation), from, checkpoint }
 }
 
 /// The old version keeps running; the condition says why.

@@ -162,6 +162,8 @@ fn new_run(world: &World, number: u64, storage_id: String) -> RunStatus {
         storage_id,
         since: Time(world.now),
         restore_nonce: world.restore_nonce,
+        // Where it was written down and perhaps not done yet. Done, it is not done again.
+        beginning: world.run().and_then(|run| run.beginning.clone()),
         verified: false,
         stopped: false,
         fallback: fallback(world.run()),

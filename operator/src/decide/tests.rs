@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use weir_crds::StreamJobStatus;
 use weir_crds::streamjob::{
-    ApprovalMode, CertificatesStatus, DeletionPolicy, OnUpgradeFailure, PreflightStatus, RunStatus, SpecVersion,
-    UpgradeMode, UpgradeResult,
+    ApprovalMode, Beginning, BeginningFrom, CertificatesStatus, DeletionPolicy, OnUpgradeFailure, PreflightStatus,
+    RunStatus, SpecVersion, UpgradeMode, UpgradeResult,
 };
 
 use super::{Action, Change, Decision, decide};
@@ -87,6 +87,7 @@ fn running() -> World {
         storage_id: "ns.job".to_owned(),
         since: Time(at(-100)),
         restore_nonce: None,
+        beginning: None,
         verified: true,
         stopped: false,
         fallback: None,
@@ -354,11 +355,31 @@ fn what_an_upgrade_starts_from() {
 }
 
 #[test]
-fn a_start_without_state_leaves_the_old_state_where_it_is() {
+fn a_start_without_state_is_an_entry_of_the_same_log() {
     let mut world = changed("b1");
     world.policy.mode = UpgradeMode::Stateless;
-    world = written(World { coordinator: Coordinator::Absent, ..written(world) });
-    assert_eq!(world.status.run.unwrap().storage_id, "ns.job.g2");
+    // Although the spec names something for a job that begins.
+    world.restore = Restore::At { path: "s3://b/monday".to_owned() };
+    let started = written(World { coordinator: Coordinator::Absent, ..written(world) });
+    let run = started.status.run.clone().unwrap();
+    assert_eq!(run.storage_id, "ns.job", "whoever makes the job again finds it");
+    let once = |from, checkpoint| Some(Beginning { once: "job-u1-g2".to_owned(), from, checkpoint });
+    assert_eq!(run.beginning, once(BeginningFrom::Nothing, None));
+    // A version that supersedes it before it has begun has to begin so, too.
+    let mut next = World { generation: 3, target: hashes("c1"), ..started };
+    next.policy.mode = UpgradeMode::Savepoint;
+    let next = written(next);
+    let run = next.status.run.unwrap();
+    assert_eq!((run.generation, run.beginning), (3, once(BeginningFrom::Nothing, None)));
+}
+
+#[test]
+fn set_back_to_a_checkpoint() {
+    let there = Restore::Checkpoint { id: 12 };
+    let asked = World { generation: 2, restore_nonce: Some(1), restore: there, ..running() };
+    let started = written(World { coordinator: Coordinator::Absent, ..written(asked) });
+    let expected = Beginning { once: "job-u1-g2".to_owned(), from: BeginningFrom::Checkpoint, checkpoint: Some(12) };
+    assert_eq!(started.status.run.unwrap().beginning, Some(expected));
 }
 
 #[test]
@@ -367,11 +388,13 @@ fn set_back_to_a_savepoint() {
     let asked = || World { generation: 2, restore_nonce: Some(1), restore: there(), ..running() };
     assert_eq!(says(&asked()), "UpgradeStarted: Record(upgrade 2 Stateless InProgress)");
     let begun = written(asked());
-    assert_eq!(begun.status.upgrades[0].mode, UpgradeMode::Stateless, "in a folder of its own");
+    assert_eq!(begun.status.upgrades[0].mode, UpgradeMode::Stateless, "nothing of what there is is gone on with");
     assert_eq!(says(&begun), "Stopping: DeleteCoordinator");
     let started = written(World { coordinator: Coordinator::Absent, ..begun });
     let run = started.status.run.clone().unwrap();
-    assert_eq!((run.storage_id.as_str(), run.restore_nonce, run.number), ("ns.job.g2", Some(1), 2));
+    assert_eq!((run.storage_id.as_str(), run.restore_nonce, run.number), ("ns.job", Some(1), 2));
+    let beginning = run.beginning.clone().unwrap();
+    assert_eq!((beginning.once.as_str(), beginning.from), ("job-u1-g2", BeginningFrom::Spec));
     assert!(!started.is_set_back(), "once");
     // A new spec without a new number goes on from where the job is.
     let later = World { generation: 3, target: hashes("b1"), ..asked() };

@@ -75,25 +75,34 @@ pub async fn approve(cluster: &Cluster, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// `savepoint`: a resource's name or an address.
-pub async fn restore(cluster: &Cluster, name: &str, savepoint: &str) -> Result<()> {
+/// What a job is set back to.
+pub enum Point {
+    /// A resource's name, or an address.
+    Savepoint(String),
+    /// The number of one of its own.
+    Checkpoint(u64),
+}
+
+pub async fn restore(cluster: &Cluster, name: &str, point: &Point) -> Result<()> {
     let job = cluster.job(name).await?;
-    let field = match savepoint.contains("://") {
-        true => "path",
-        false => {
+    let (field, named) = match point {
+        Point::Savepoint(uri) if uri.contains("://") => ("path", uri.clone()),
+        Point::Savepoint(savepoint) => {
             let found = cluster.api::<Savepoint>().get(savepoint).await;
             let status = found.with_context(|| format!("savepoint/{savepoint}"))?.status.unwrap_or_default();
             if status.phase != Some(SavepointPhase::Completed) {
                 bail!("savepoint/{savepoint} is not complete: {}", status.message.unwrap_or_default());
             }
-            "savepoint"
+            ("savepoint", savepoint.clone())
         }
+        // As the operator names their resources.
+        Point::Checkpoint(id) => ("checkpoint", format!("{name}-{id:08}")),
     };
     let mut from = json!({"latest": null, "checkpoint": null, "savepoint": null, "path": null});
-    from[field] = json!(savepoint);
+    from[field] = json!(named);
     let nonce = job.spec.restore.and_then(|restore| restore.nonce).unwrap_or_default() + 1;
     patch(cluster, name, json!({"spec": {"restore": {"from": from, "nonce": nonce}}})).await?;
-    println!("streamjob/{name} is to be set back to {savepoint}");
+    println!("streamjob/{name} is to be set back to {named}");
     Ok(())
 }
 
