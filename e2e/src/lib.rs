@@ -1,6 +1,12 @@
 //! A real cluster, as a user has it: through kubectl, which KUBECONFIG points at it. `cargo xtask e2e` brings the
 //! cluster, the operator and the variables; without them the tests say that they are skipped.
 
+pub mod matrix;
+pub mod operator;
+pub mod processes;
+pub mod store;
+pub mod trial;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,9 +20,24 @@ use weir_crds::conditions::{ConditionType, find_condition};
 const ENABLED: &str = "WEIR_E2E";
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
+/// Set with it where the cluster is that of `cargo xtask cluster`: the script that starts and stops its parts.
+const SCRIPT: &str = "WEIR_E2E_CLUSTER";
+
 /// A namespace of its own on the cluster, removed at the end.
 pub struct Namespace {
     name: String,
+}
+
+/// What stops and starts the cluster's parts. `None`: it is not ours to stop, which has been said.
+pub fn cluster_script(test: &str) -> Option<impl Fn(&[&str])> {
+    let Some(script) = std::env::var_os(SCRIPT) else {
+        eprintln!("{test}: skipped; it takes a cluster on this machine (`cargo xtask e2e` without KUBECONFIG)");
+        return None;
+    };
+    Some(move |arguments: &[&str]| {
+        let done = Command::new(&script).args(arguments).stdout(Stdio::null()).status();
+        assert!(done.as_ref().is_ok_and(|status| status.success()), "cluster {}: {done:?}", arguments.join(" "));
+    })
 }
 
 impl Namespace {
@@ -26,11 +47,58 @@ impl Namespace {
             eprintln!("{test}: skipped; `cargo xtask e2e` runs it on a cluster");
             return None;
         }
-        let name = format!("e2e-{test}-{}", std::process::id());
-        kubectl(&["create", "namespace", &name], None).expect("a namespace can be made");
-        kubectl(&["label", "namespace", &name, "pod-security.kubernetes.io/enforce=restricted"], None)
-            .expect("it can be labelled");
-        Some(Namespace { name })
+        let namespace = Namespace { name: format!("e2e-{test}-{}", std::process::id()) };
+        namespace.make_again();
+        Some(namespace)
+    }
+
+    /// After [`Namespace::delete_within`].
+    pub fn make_again(&self) {
+        let enforced = "pod-security.kubernetes.io/enforce=restricted";
+        kubectl(&["create", "namespace", &self.name], None).expect("a namespace can be made");
+        kubectl(&["label", "namespace", &self.name, enforced], None).expect("it can be labelled");
+        // A volume that was kept belongs to the claim that is gone until somebody says otherwise.
+        let released = r#"[{"op": "remove", "path": "/spec/claimRef"}]"#;
+        let _ = kubectl(&["patch", "pv", &self.name, "--type=json", "-p", released], None);
+    }
+
+    /// With all that is in it. One that is still there by then hangs.
+    pub fn delete_within(&self, bound: Duration) {
+        let started = Instant::now();
+        let timeout = format!("--timeout={}s", bound.as_secs());
+        if let Err(why) = kubectl(&["delete", "namespace", &self.name, &timeout], None) {
+            self.explain();
+            panic!("the namespace {} is not gone within {bound:?}: {why}", self.name);
+        }
+        eprintln!("the namespace is gone after {:?}", started.elapsed());
+    }
+
+    /// A claim whose volume outlives the namespace: it is found again by its name.
+    pub fn kept_claim(&self) -> String {
+        let name = &self.name;
+        format!(
+            "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {name}, labels: {{weir-e2e: kept}}}}\nspec:\n  \
+             capacity: {{storage: 1Gi}}\n  accessModes: [ReadWriteMany]\n  storageClassName: \"\"\n  \
+             hostPath: {{path: /tmp/hostpath_pv/{name}, type: DirectoryOrCreate}}\n---\n\
+             apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: state}}\nspec:\n  \
+             accessModes: [ReadWriteMany]\n  storageClassName: \"\"\n  volumeName: {name}\n  \
+             resources: {{requests: {{storage: 1Gi}}}}\n"
+        )
+    }
+
+    /// As a drain does it: what a budget holds back is refused.
+    pub fn evict(&self, pod: &str) -> Result<String, String> {
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", self.name);
+        let eviction = format!(
+            r#"{{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {{"name": "{pod}", "namespace": "{}"}}}}"#,
+            self.name
+        );
+        kubectl(&["create", "--raw", &path, "-f", "-"], Some(&eviction))
+    }
+
+    /// `kubectl weir`.
+    pub fn weir(&self, arguments: &[&str]) -> Result<String, String> {
+        kubectl(&[&["weir", "-n", &self.name], arguments].concat(), None)
     }
 
     pub fn name(&self) -> &str {
@@ -130,6 +198,11 @@ impl Drop for Namespace {
             return;
         }
         let _ = kubectl(&["delete", "namespace", &self.name, "--timeout=120s"], None);
+        let kept = kubectl(&["get", "pv", &self.name, "-o", "jsonpath={.spec.hostPath.path}"], None);
+        if let Ok(folder) = kept {
+            let _ = kubectl(&["delete", "pv", &self.name, "--wait=false"], None);
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 }
 

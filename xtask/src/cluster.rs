@@ -10,6 +10,9 @@ use crate::layout::Layout;
 use crate::process::{create_folder, output_of, replace, run_aside, say, succeeds};
 use crate::{image, system};
 
+/// The node, and this machine, as pods reach it.
+pub const NODE_ADDRESS: &str = "10.244.0.1";
+
 const USAGE: &str =
     "usage: cargo xtask cluster build | up | down [--purge] | load [--release] | status | env | smoke | images";
 
@@ -88,16 +91,21 @@ pub fn programs(layout: &Layout) -> PathBuf {
 
 /// The script that everything is done by.
 pub fn script(layout: &Layout, arguments: &[&str]) -> Command {
-    let mut command = Command::new(folder(layout).join("cluster"));
+    let mut command = Command::new(script_path(layout));
     command.args(arguments).env("CLUSTER_DIR", work(layout));
     command
+}
+
+pub fn script_path(layout: &Layout) -> PathBuf {
+    folder(layout).join("cluster")
 }
 
 fn folder(layout: &Layout) -> PathBuf {
     layout.checkout.join("xtask/cluster")
 }
 
-fn work(layout: &Layout) -> PathBuf {
+/// Its CLUSTER_DIR.
+pub fn work(layout: &Layout) -> PathBuf {
     crate::layout::variable("CLUSTER_DIR").map_or_else(|| layout.cache.join("cluster"), PathBuf::from)
 }
 

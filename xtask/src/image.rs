@@ -49,7 +49,7 @@ pub fn build(layout: &Layout, profile: Profile) -> Result<Image> {
     let env = BuildEnv::prepare(layout)?;
     let (folder, flags): (&str, &[&str]) = match profile {
         // A test among them brings the features of the tests' dependencies: what the tests have built serves here too.
-        Profile::Debug => ("debug", &["--test", "lifecycle"]),
+        Profile::Debug => ("debug", &["--test", "cluster_jobs"]),
         Profile::Release => ("release", &["--release"]),
     };
     let mut cargo = env.cargo(&["build", "--workspace", "--bin", "weir", "--bin", "weir-operator"]);

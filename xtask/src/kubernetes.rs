@@ -9,6 +9,7 @@ use crate::failure::{Failure, Result};
 use crate::image::Profile;
 use crate::layout::{Layout, variable};
 use crate::process::{output_of, replace, run, run_aside, say, succeeds};
+use crate::servers;
 
 /// Where the operator is installed.
 const NAMESPACE: &str = "weir-system";
@@ -21,11 +22,31 @@ const DEMO_NAMESPACE: &str = "weir-demo";
 /// `cargo xtask e2e [FILTER]`: the tests against a real cluster.
 pub fn e2e(layout: &Layout, arguments: &[String]) -> Result<()> {
     let access = install(layout, Profile::Debug)?;
+    let store = access.is_local.then(|| servers::light_for_tests(layout)).transpose()?.flatten();
     let env = BuildEnv::prepare(layout)?;
-    let mut cargo = env.cargo(&["test", "--workspace", "--test", "lifecycle", "--"]);
-    cargo.args(["--nocapture", "--test-threads=2"]).args(arguments).env("WEIR_E2E", "1");
-    access.give(&mut cargo);
-    run(cargo.current_dir(&layout.checkout))
+    run_aside(
+        env.cargo(&["build", "--workspace", "--bin", "kubectl-weir", "--test", "cluster_jobs"])
+            .current_dir(&layout.checkout),
+    )?;
+    // Those of one job beside each other; what concerns the whole cluster after them, alone.
+    for (tests, threads) in [(&["cluster_jobs"][..], 5), (&["cluster_alone"], 1)] {
+        let mut cargo = env.cargo(&["test", "--workspace"]);
+        cargo.args(tests.iter().flat_map(|test| ["--test", test]));
+        cargo.args(["--", "--nocapture", &format!("--test-threads={threads}")]).args(arguments).env("WEIR_E2E", "1");
+        access.give(&mut cargo);
+        if access.is_local {
+            cargo.env("WEIR_E2E_CLUSTER", cluster::script_path(layout)).env("WEIR_E2E_NODE", cluster::NODE_ADDRESS);
+            cargo.env("CLUSTER_DIR", cluster::work(layout));
+        }
+        if let Some(store) = &store {
+            store.announce(&mut cargo);
+        }
+        // kubectl finds its plugins on the PATH.
+        let path = access.path().unwrap_or_else(|| variable("PATH").unwrap_or_default());
+        cargo.env("PATH", format!("{}:{path}", layout.target.join("debug").display()));
+        run(cargo.current_dir(&layout.checkout))?;
+    }
+    Ok(())
 }
 
 /// `cargo xtask demo`: from a checkout to a StreamJob with completed checkpoints.
@@ -121,10 +142,15 @@ impl Access {
         if let Some(kubeconfig) = &self.kubeconfig {
             command.env("KUBECONFIG", kubeconfig);
         }
-        if let Some(programs) = &self.programs {
-            let path = variable("PATH").unwrap_or_default();
-            command.env("PATH", format!("{}:{path}", programs.display()));
+        if let Some(path) = self.path() {
+            command.env("PATH", path);
         }
+    }
+
+    /// With the cluster's own programs first.
+    fn path(&self) -> Option<String> {
+        let programs = self.programs.as_ref()?;
+        Some(format!("{}:{}", programs.display(), variable("PATH").unwrap_or_default()))
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Draft<'a> {
     pub arguments: Vec<String>,
     pub ports: Value,
     pub readiness: Value,
+    /// Probes that end a process which no longer answers.
+    pub liveness: Liveness,
     pub resources: Option<&'a Resources>,
     pub restart_policy: &'static str,
     pub grace_period_seconds: u64,
@@ -38,6 +40,38 @@ pub(super) struct Draft<'a> {
     pub mounts: Vec<Value>,
     pub template: Option<&'a Value>,
     pub template_field: &'static str,
+}
+
+/// A process that hangs keeps its connections and answers nobody: the kubelet has to end it.
+pub(super) struct Liveness {
+    /// The name of the port that answers `GET /healthz`.
+    pub port: &'static str,
+    /// How long a process may take until it answers for the first time.
+    pub start_seconds: u64,
+}
+
+/// One probe in so many seconds, answered within so many, and so many that fail until the process is ended, by force: it
+/// would not hear anything else.
+const PROBE_PERIOD_S: u64 = 10;
+const PROBE_TIMEOUT_S: u64 = 5;
+const PROBE_FAILURES: u64 = 3;
+const PROBE_GRACE_S: u64 = 5;
+
+impl Liveness {
+    fn startup(&self) -> Value {
+        json!({
+            "httpGet": {"path": "/healthz", "port": self.port}, "periodSeconds": PROBE_TIMEOUT_S,
+            "timeoutSeconds": PROBE_TIMEOUT_S, "failureThreshold": self.start_seconds.div_ceil(PROBE_TIMEOUT_S),
+        })
+    }
+
+    fn liveness(&self) -> Value {
+        json!({
+            "httpGet": {"path": "/healthz", "port": self.port}, "periodSeconds": PROBE_PERIOD_S,
+            "timeoutSeconds": PROBE_TIMEOUT_S, "failureThreshold": PROBE_FAILURES,
+            "terminationGracePeriodSeconds": PROBE_GRACE_S,
+        })
+    }
 }
 
 pub(super) enum Scratch {
@@ -55,6 +89,7 @@ pub(super) fn template(parts: &Parts<'_>, draft: Draft<'_>) -> Result<PodTemplat
         arguments,
         ports,
         readiness,
+        liveness,
         resources,
         restart_policy,
         grace_period_seconds,
@@ -101,6 +136,8 @@ pub(super) fn template(parts: &Parts<'_>, draft: Draft<'_>) -> Result<PodTemplat
                 ],
                 "ports": ports,
                 "readinessProbe": readiness,
+                "startupProbe": liveness.startup(),
+                "livenessProbe": liveness.liveness(),
                 "resources": resources,
                 "securityContext": {
                     "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,

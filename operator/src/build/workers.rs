@@ -3,13 +3,17 @@
 
 use serde_json::{Value, json};
 
-use super::pod::{Draft, SCRATCH, SCRATCH_VOLUME, Scratch, TLS_FOLDER, certificates, template, without_nulls};
+use super::pod::{
+    Draft, Liveness, SCRATCH, SCRATCH_VOLUME, Scratch, TLS_FOLDER, certificates, template, without_nulls,
+};
 use super::{BuildError, Object, ObjectKind, Parts};
-use crate::names::{self, CONTROL_PORT, DATA_PORT, MADE_FROM_ANNOTATION, WORKER};
+use crate::names::{self, CONTROL_PORT, DATA_PORT, HEALTH_PORT, MADE_FROM_ANNOTATION, WORKER};
 use crate::spec_hash::hash;
 
 /// A worker that is told to go goes at once: its last checkpoint is the coordinator's to take.
 const GRACE_SECONDS: u64 = 10;
+/// It looks through its local copies before it answers.
+const START_SECONDS: u64 = 120;
 
 /// The set, and what it is made from, as a hash.
 pub(super) fn stateful_set(parts: &Parts<'_>, replicas: u32) -> Result<(String, Object), BuildError> {
@@ -24,8 +28,12 @@ pub(super) fn stateful_set(parts: &Parts<'_>, replicas: u32) -> Result<(String, 
             component: WORKER,
             annotations: json!({}),
             arguments: arguments(parts),
-            ports: json!([{"name": "data", "containerPort": DATA_PORT}]),
+            ports: json!([
+                {"name": "data", "containerPort": DATA_PORT},
+                {"name": "health", "containerPort": HEALTH_PORT},
+            ]),
             readiness: json!({"tcpSocket": {"port": "data"}, "periodSeconds": 5}),
+            liveness: Liveness { port: "health", start_seconds: START_SECONDS },
             resources: pods.and_then(|pods| pods.resources.as_ref()),
             restart_policy: "Always",
             grace_period_seconds: GRACE_SECONDS,
@@ -85,6 +93,10 @@ fn arguments(parts: &Parts<'_>) -> Vec<String> {
         &format!("0.0.0.0:{DATA_PORT}"),
         "--advertise",
         &format!("$(POD_IP):{DATA_PORT}"),
+        // One that ends with its job is started again by the kubelet, ever later: the fifth upgrade would wait for minutes.
+        "--stay",
+        "--health",
+        &format!("0.0.0.0:{HEALTH_PORT}"),
     ]
     .map(str::to_owned)
     .into()

@@ -33,6 +33,12 @@ pub(crate) struct Arguments {
     /// is there already is restored from. Without it beside RocksDB's files, or among temporary files.
     #[arg(long, value_name = "FOLDER")]
     local_dir: Option<PathBuf>,
+    /// Wait for the next coordinator when the job is over, for as long as --patience says each time.
+    #[arg(long)]
+    stay: bool,
+    /// Where `GET /healthz` is answered, for whoever would restart a process that hangs.
+    #[arg(long, value_name = "ADDRESS")]
+    health: Option<SocketAddr>,
     #[command(flatten)]
     security: SecurityArguments,
 }
@@ -49,6 +55,8 @@ pub(crate) fn run(arguments: &Arguments, registry: &Arc<Registry>) -> Result<Exi
         hold: Duration::from_secs(arguments.hold),
         local_dir: arguments.local_dir.clone(),
         security,
+        stays: arguments.stay,
+        health: arguments.health,
     };
     end_on_terminate()?;
     run_worker(&options, registry)?;

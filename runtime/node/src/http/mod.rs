@@ -3,6 +3,7 @@
 
 mod access;
 mod change;
+mod health;
 mod held_up;
 mod listen;
 mod metrics;
@@ -19,6 +20,7 @@ mod socket;
 mod view;
 
 pub use access::OpenReads;
+pub(crate) use health::Health;
 pub use socket::socket_path;
 
 use crate::job::Job;

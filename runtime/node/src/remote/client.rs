@@ -3,6 +3,7 @@
 use super::engagement::{Engagement, report};
 use super::{HEARTBEAT_TIMEOUT, MESSAGE_BYTES, MESSAGES, convert, message};
 use crate::exchange::DataServer;
+use crate::http::Health;
 use crate::job::{Job, load_text};
 use crate::local_copies::{self, Held, LocalCopies};
 use crate::registry::Registry;
@@ -49,6 +50,11 @@ pub struct WorkerOptions {
     pub local_dir: Option<PathBuf>,
     /// Of the connections to the coordinator and to other workers.
     pub security: Security,
+    /// When a job is over it waits for the next coordinator, rather than to end: for whoever would start it again at once,
+    /// and waits longer before each time, as Kubernetes does.
+    pub stays: bool,
+    /// Where `GET /healthz` is answered, for whoever would restart a process that hangs.
+    pub health: Option<SocketAddr>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,12 +79,18 @@ enum Left {
     Lost { reason: String, was_registered: bool },
 }
 
-/// Works until the coordinator says that the job is over.
+/// Works until the coordinator says that the job is over, or beyond.
 pub fn run_worker(options: &WorkerOptions, registry: &Arc<Registry>) -> Result<(), WorkerError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("io").enable_all().build()?;
     let data = runtime.block_on(DataServer::listen(options.listen, options.security.clone()));
     let data = data.map_err(|source| WorkerError::Listen { address: options.listen, source })?;
+    let health = options.health.map(|address| {
+        let serve = async { Health::serve(address) };
+        runtime.block_on(serve).map_err(|source| WorkerError::Listen { address, source })
+    });
+    let _health =
+        health.transpose()?.inspect(|health| tracing::debug!(address = %health.address(), "health is served"));
     // A disk that refuses costs the copies, not the work.
     let mut copies = options.local_dir.as_deref().and_then(|folder| {
         let opened = LocalCopies::open(folder).map(Arc::new);
@@ -88,7 +100,12 @@ pub fn run_worker(options: &WorkerOptions, registry: &Arc<Registry>) -> Result<(
     let (mut last_seen, mut pause) = (Instant::now(), FIRST_RETRY);
     loop {
         match runtime.block_on(stay(options, registry, &data, &mut copies, &mut engagement))? {
-            Left::Goodbye => return Ok(()),
+            Left::Goodbye if !options.stays => return Ok(()),
+            Left::Goodbye => {
+                engagement = None;
+                // The coordinator that has ended may still be heard for a while.
+                (last_seen, pause) = (Instant::now(), LAST_RETRY);
+            }
             Left::Lost { reason, was_registered } => {
                 if was_registered {
                     tracing::warn!(%reason, "the coordinator is lost; registering anew");

@@ -1,0 +1,135 @@
+//! The rows of docs/failure-matrix.md that concern all of a cluster: one after the other, with nothing beside them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use weir_crds::streamjob::{JobPhase, UpgradeResult};
+use weir_e2e::matrix::bound;
+use weir_e2e::processes::Process;
+use weir_e2e::trial::{Storage, Trial, phase};
+use weir_e2e::{Namespace, cluster_script, operator};
+
+/// How often the acting replica goes.
+const KILLS: u32 = 20;
+const AWAY: Duration = Duration::from_secs(60);
+/// Another seed: another order of moments. Said at the start.
+const SEED: &str = "WEIR_E2E_SEED";
+
+/// A small generator: how it is seeded is printed.
+struct Moments(u64);
+
+impl Moments {
+    fn seeded() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
+        let seed = std::env::var(SEED).ok().and_then(|text| text.parse().ok()).unwrap_or(now);
+        eprintln!("{SEED}={seed} repeats it");
+        Moments(seed)
+    }
+
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
+#[test]
+fn operators_are_killed() {
+    let Some(trial) = Trial::start("operators", 5) else { return };
+    trial.is_ready();
+    let row = bound("operator-killed");
+    let is_over = AtomicBool::new(false);
+    let (mut changes, mut savepoints) = (0_u32, 0_usize);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut moments = Moments::seeded();
+            for _ in 0..KILLS {
+                operator::kill_the_leader(Duration::from_millis(moments.next(4_000)));
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+        // Until all have gone; and the last change sees an operator that lives.
+        loop {
+            let was_over = is_over.load(Ordering::SeqCst);
+            let (from, to) = if changes.is_multiple_of(2) {
+                ("COUNT(*) AS n", "COUNT(*) + 0 AS n")
+            } else {
+                ("COUNT(*) + 0 AS n", "COUNT(*) AS n")
+            };
+            trial.change(from, to);
+            trial.has_upgraded(row);
+            savepoints += 1;
+            let parallelism = 1 + changes % 3;
+            trial.scale(parallelism);
+            trial.has_rescaled(parallelism, row);
+            changes += 1;
+            if was_over {
+                break;
+            }
+        }
+    });
+    let job = trial.job();
+    let upgrades = job.status.as_ref().map(|status| status.upgrades.clone()).unwrap_or_default();
+    assert!(upgrades.iter().all(|upgrade| upgrade.result == UpgradeResult::Verified), "{upgrades:?}");
+    let listed = trial.cluster.kubectl(&["get", "savepoints", "-o", "name"]).unwrap();
+    // Seven are kept; each upgrade has taken one.
+    assert_eq!(listed.lines().count(), savepoints.min(7), "{listed}");
+    let run = job.status.and_then(|status| status.run).map(|run| run.number);
+    assert_eq!(run, Some(1 + savepoints as u64), "one start for each upgrade");
+    eprintln!("{KILLS} kills in {savepoints} upgrades and {changes} rescales");
+    trial.ends_exactly();
+}
+
+#[test]
+fn the_api_server_goes_away() {
+    let Some(script) = cluster_script("api-server") else { return };
+    let Some(trial) = Trial::start("api-server", 4) else { return };
+    trial.is_ready();
+    let (coordinator, worker) = (trial.pod("coordinator"), trial.pod("worker-0"));
+    let [Some(coordinator), Some(worker)] = [coordinator, worker].map(|pod| Process::of(&trial.cluster, &pod)) else {
+        panic!("the pods' processes are on this machine");
+    };
+    let before = trial.committed();
+    let folder = trial.cluster.folder_of_claim("state").expect("the volume is here");
+    script(&["stop-part", "apiserver"]);
+    let since = Instant::now();
+    worker.signal("KILL");
+    let committed = || weir_e2e::trial::committed_in(&folder);
+    trial.cluster.await_true("it commits without the API server", AWAY, || {
+        since.elapsed() > AWAY / 2 && Some(committed()) > before
+    });
+    trial.cluster.await_true("a minute is over", AWAY * 2, || since.elapsed() >= AWAY);
+    let at_the_end = committed();
+    script(&["up"]);
+    trial.recovers("api-server-away", || {});
+    assert!(coordinator.lives(), "the coordinator went on");
+    assert!(Some(at_the_end) > before, "{before:?} rows before, {at_the_end} at the end of the minute");
+    assert_eq!(phase(&trial.job()), Some(JobPhase::Running));
+    trial.ends_exactly();
+}
+
+/// On a cluster of one node nothing can come back before it is uncordoned. What is drained is this job alone.
+#[test]
+fn the_node_is_drained() {
+    let Some(cluster) = Namespace::create("drained") else { return };
+    let Some(trial) = Trial::start_on(cluster, "drained", 2, Storage::default()) else { return };
+    trial.is_ready();
+    let worker = trial.cluster.get("pod", &trial.pod("worker-0")).expect("the worker is there");
+    let node = worker["spec"]["nodeName"].as_str().expect("it is on a node").to_owned();
+    let drained = trial.cluster.kubectl(&[
+        "drain",
+        &node,
+        "--pod-selector=weir.dev/job=drained",
+        "--delete-emptydir-data",
+        "--ignore-daemonsets",
+        "--force",
+        "--timeout=20s",
+    ]);
+    let waiting = trial.cluster.kubectl(&["get", "pods", "--no-headers"]);
+    // Before anything is asserted: the node is everybody's.
+    let uncordoned = trial.cluster.kubectl(&["uncordon", &node]);
+    eprintln!("drain: {drained:?}\n{}", waiting.unwrap_or_default());
+    uncordoned.unwrap();
+    assert!(drained.as_ref().is_err_and(|why| why.contains("disruption budget")), "{drained:?}");
+    trial.recovers("drained", || {});
+    trial.ends_exactly();
+}

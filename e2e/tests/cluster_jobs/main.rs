@@ -1,0 +1,4 @@
+//! What happens to one job, each on a job of its own, beside each other.
+
+mod failure_matrix;
+mod lifecycle;
