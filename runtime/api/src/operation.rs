@@ -70,7 +70,7 @@ impl Operation {
             Operation::RestorePoints => "/api/v1/restore-points",
             Operation::Savepoints | Operation::TriggerSavepoint => "/api/v1/savepoints",
             Operation::Savepoint => "/api/v1/savepoints/{id}",
-            Operation::RemoveSavepoint => "/api/v1/savepoints/remove",
+            Operation::RemoveSavepoint => "/api/v1/savepoint-removals",
             Operation::Rescale => "/api/v1/rescale",
             Operation::RescaleState => "/api/v1/rescale/{id}",
             Operation::Stop => "/api/v1/stop",

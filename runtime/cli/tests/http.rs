@@ -129,6 +129,43 @@ fn savepoints_are_taken_once_for_each_id() {
 }
 
 #[test]
+fn savepoints_are_removed() {
+    let scratch = Scratch::new("http-removed");
+    let job = write_job(&scratch, "SELECT usr, COUNT(*) AS n FROM clicks GROUP BY usr");
+    let running = run(&scratch, &job, &[]).spawn();
+    let asked = Asked::of(&running);
+    asked.await_job("runs", |job| job.phase == JobPhase::Running);
+    // Words of the API's own paths are ids like any others.
+    let [_, gone] = ["keep", "remove"].map(|id| {
+        asked.ok(asked.client.trigger_savepoint(&SavepointRequest { id: id_of(id), folder: None }));
+        let ended = asked.ended(id);
+        assert_eq!((ended.state, ended.id.to_string().as_str()), (SavepointState::Completed, id));
+        ended.address.expect("it stands")
+    });
+    let folder = |id: &str| scratch.join(&format!("checkpoints/savepoints/{id}"));
+    let foreign = folder("keep").join("notes.txt");
+    std::fs::write(&foreign, "mine").expect("a file beside it");
+    std::fs::write(folder("remove").join("notes.txt"), "mine").expect("a file beside it");
+
+    let removed = asked.ok(asked.client.remove_savepoint(&gone));
+    assert!(removed.objects >= 2, "files and manifest: {removed:?}");
+    let left: Vec<_> =
+        files(&folder("remove")).iter().filter_map(|path| path.file_name()).map(|name| name.to_owned()).collect();
+    assert_eq!(left, ["notes.txt"], "what the manifest names, and nothing else");
+    assert_eq!(asked.ok(asked.client.remove_savepoint(&gone)).objects, 0, "asked again it is a success");
+    assert!(folder("keep").join("savepoint.json").is_file() && foreign.is_file());
+    assert_eq!(asked.refusal(asked.client.remove_savepoint("keep")), 400, "no address");
+    asked.ok(asked.client.cancel());
+    running.wait();
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
 fn a_new_spec_is_compared_with_the_running_state() {
     let scratch = Scratch::new("http-plan");
     let sql = "SELECT usr, COUNT(*) AS n FROM clicks GROUP BY usr";
