@@ -197,7 +197,8 @@ impl Drop for Namespace {
             eprintln!("the namespace {} is kept", self.name);
             return;
         }
-        let _ = kubectl(&["delete", "namespace", &self.name, "--timeout=120s"], None);
+        // That it goes is a test of its own; here it takes its time.
+        let _ = kubectl(&["delete", "namespace", &self.name, "--wait=false"], None);
         let kept = kubectl(&["get", "pv", &self.name, "-o", "jsonpath={.spec.hostPath.path}"], None);
         if let Ok(folder) = kept {
             let _ = kubectl(&["delete", "pv", &self.name, "--wait=false"], None);

@@ -34,7 +34,7 @@ impl Moments {
 
 #[test]
 fn operators_are_killed() {
-    let Some(trial) = Trial::start("operators", 5) else { return };
+    let Some(trial) = Trial::start("operators", 3) else { return };
     trial.is_ready();
     let row = bound("operator-killed");
     let is_over = AtomicBool::new(false);
@@ -82,7 +82,7 @@ fn operators_are_killed() {
 #[test]
 fn the_api_server_goes_away() {
     let Some(script) = cluster_script("api-server") else { return };
-    let Some(trial) = Trial::start("api-server", 4) else { return };
+    let Some(trial) = Trial::start("api-server", 3) else { return };
     trial.is_ready();
     let (coordinator, worker) = (trial.pod("coordinator"), trial.pod("worker-0"));
     let [Some(coordinator), Some(worker)] = [coordinator, worker].map(|pod| Process::of(&trial.cluster, &pod)) else {

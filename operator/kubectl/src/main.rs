@@ -9,6 +9,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+/// With `--watch`.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Looks at StreamJobs and steers them.
 #[derive(Parser)]
 #[command(name = "kubectl weir", bin_name = "kubectl weir", version, max_term_width = 100)]
@@ -39,6 +42,14 @@ struct Job {
 enum Command {
     /// Where a job stands: conditions, checkpoints, restarts, upgrades.
     Status(Job),
+    /// What each step of a running job does: rates, how busy it is, backpressure, watermarks.
+    Top {
+        #[command(flatten)]
+        job: Job,
+        /// Look again every two seconds.
+        #[arg(short, long)]
+        watch: bool,
+    },
     /// The checkpoints that a job could go on from, as its storage has them now.
     Checkpoints(Job),
     /// Take a savepoint, and wait until it stands.
@@ -69,12 +80,16 @@ enum Command {
     Approve(Job),
     /// Go back to the spec that was good before the one that runs.
     Rollback(Job),
-    /// Set a job back to a savepoint. What it has done since stays on the storage, and is not gone on with.
+    /// Set a job back to a savepoint or a checkpoint. What it has done since is not gone on with.
     Restore {
         #[command(flatten)]
         job: Job,
         /// A Savepoint of this namespace, or the URI of one.
-        savepoint: String,
+        #[arg(required_unless_present = "checkpoint", conflicts_with = "checkpoint")]
+        savepoint: Option<String>,
+        /// One of the job's own checkpoints, by its number: `kubectl weir checkpoints` lists them.
+        #[arg(long, value_name = "ID")]
+        checkpoint: Option<u64>,
     },
     /// Show what another spec would mean for the running job. Nothing is changed.
     Plan {
@@ -110,6 +125,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let cluster = cluster::Cluster::connect(target.context, target.namespace).await?;
     match command {
         Command::Status(Job { job }) => command::look::status(&cluster, &job).await?,
+        Command::Top { job: Job { job }, watch } => {
+            command::top::top(&cluster, &job, watch.then_some(LOOK_AGAIN)).await?;
+        }
         Command::Checkpoints(Job { job }) => command::look::checkpoints(&cluster, &job).await?,
         Command::Savepoint { job: Job { job }, name, to } => {
             command::change::savepoint(&cluster, &job, name, to).await?;
@@ -122,8 +140,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Restart(Job { job }) => command::change::restart(&cluster, &job).await?,
         Command::Approve(Job { job }) => command::change::approve(&cluster, &job).await?,
         Command::Rollback(Job { job }) => command::change::rollback(&cluster, &job).await?,
-        Command::Restore { job: Job { job }, savepoint } => {
-            command::change::restore(&cluster, &job, &savepoint).await?;
+        Command::Restore { job: Job { job }, savepoint, checkpoint } => {
+            let point = match checkpoint {
+                Some(id) => command::change::Point::Checkpoint(id),
+                None => command::change::Point::Savepoint(savepoint.unwrap_or_default()),
+            };
+            command::change::restore(&cluster, &job, &point).await?;
         }
         Command::Plan { filename } => return command::plan::plan(&cluster, &filename).await,
         Command::Report { job: Job { job }, output } => command::report::report(&cluster, &job, output).await?,

@@ -4,3 +4,4 @@ pub mod change;
 pub mod look;
 pub mod plan;
 pub mod report;
+pub mod top;
