@@ -112,7 +112,8 @@ pub fn resolved(spec: &StreamJobSpec, restore: &Restore) -> StreamJobSpec {
             _ => RestoreFrom { latest: Some(LatestOf::default()), ..RestoreFrom::default() },
         },
     };
-    let policy = RestorePolicy { from: Some(from), ..spec.restore.clone().unwrap_or_default() };
+    // When to go back is said by the coordinator's arguments: with `latest` a nonce would be a mistake.
+    let policy = RestorePolicy { from: Some(from), nonce: None, ..spec.restore.clone().unwrap_or_default() };
     StreamJobSpec { restore: Some(policy), ..spec.clone() }
 }
 
@@ -165,7 +166,7 @@ mod tests {
         ];
         let retained = Ok(Retained { ids: (4..=8).collect(), count: 5 });
         for (from, expected) in rows {
-            let text = format!("{{pipeline: {{sources: [], sinks: []}}, restore: {{from: {from}}}}}");
+            let text = format!("{{pipeline: {{sources: [], sinks: []}}, restore: {{from: {from}, nonce: 1}}}}");
             let spec: StreamJobSpec = serde_yaml::from_str(&text).unwrap();
             let found = resolve("orders", &spec, all.iter(), Some(&retained));
             let said = match &found {
@@ -178,6 +179,9 @@ mod tests {
             let given = resolved(&spec, &found);
             let is_understood = matches!(given.restore_from(), RestoreOrigin::Latest | RestoreOrigin::Path(_));
             assert!(is_understood, "{from}: a coordinator knows no names");
+            let is_latest = given.restore_from() == RestoreOrigin::Latest && from != "{latest: {}}";
+            let nonce = given.restore.and_then(|restore| restore.nonce);
+            assert!(!is_latest || nonce.is_none(), "{from}: the coordinator would refuse it");
         }
     }
 }
