@@ -230,11 +230,11 @@ fn a_job_is_set_back_and_made_again() {
 
     // One that is not there stops nothing.
     let process = Process::of(&trial.cluster, &trial.pod("coordinator"));
-    trial.cluster.weir(&["restore", &trial.name, "--checkpoint", "1"]).unwrap();
+    trial.cluster.weir(&["restore", &trial.name, "--checkpoint", "99999999"]).unwrap();
     let refused = trial.cluster.await_condition(&trial.name, ConditionType::Degraded, "True", row);
     let conditions = refused.status.unwrap_or_default().conditions;
     let why = find_condition(&conditions, ConditionType::Degraded).map(|found| found.message.clone());
-    assert!(why.as_ref().is_some_and(|why| why.contains("checkpoint 1 is not retained")), "{why:?}");
+    assert!(why.as_ref().is_some_and(|why| why.contains("checkpoint 99999999 is not retained")), "{why:?}");
     assert_eq!(Process::of(&trial.cluster, &trial.pod("coordinator")), process);
 
     // Made again, it goes on with the newest of all that.

@@ -142,7 +142,7 @@ fn savepoints_are_removed() {
         assert_eq!((ended.state, ended.id.to_string().as_str()), (SavepointState::Completed, id));
         ended.address.expect("it stands")
     });
-    let folder = |id: &str| scratch.join(&format!("checkpoints/savepoints/{id}"));
+    let folder = |id: &str| scratch.join(format!("checkpoints/savepoints/{id}"));
     let foreign = folder("keep").join("notes.txt");
     std::fs::write(&foreign, "mine").expect("a file beside it");
     std::fs::write(folder("remove").join("notes.txt"), "mine").expect("a file beside it");
