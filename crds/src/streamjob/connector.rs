@@ -179,7 +179,8 @@ pub struct KafkaSink {
     pub secret_properties: BTreeMap<String, SecretValue>,
 }
 
-/// A PostgreSQL table as a source: its rows, then its changes by logical replication.
+/// A PostgreSQL table as a source: its rows, then its changes by logical replication. The source's `schema` says the
+/// columns, unless it is `bounded`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresSource {
@@ -188,15 +189,15 @@ pub struct PostgresSource {
     /// `table` or `schema.table`.
     #[schemars(length(min = 1, max = 128))]
     pub table: String,
-    /// The replication slot; made from the job's and the source's name if nothing is said.
+    /// The replication slot; one of the job's and the source's own if nothing is said. Made if it isn't there.
     #[schemars(length(min = 1, max = 63))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slot: Option<String>,
-    /// The publication to read; made if nothing is said.
+    /// The publication to read, which must be there; one is made if nothing is said.
     #[schemars(length(min = 1, max = 63))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publication: Option<String>,
-    /// Read the rows once and end.
+    /// Read the rows once and end: no changes.
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bounded: Option<bool>,

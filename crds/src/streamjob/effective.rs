@@ -325,6 +325,12 @@ impl KafkaSink {
     }
 }
 
+impl PostgresSource {
+    pub fn bounded(&self) -> bool {
+        self.bounded.unwrap_or(false)
+    }
+}
+
 impl PostgresSink {
     pub fn batch_rows(&self) -> u32 {
         self.batch_rows.unwrap_or(defaults::POSTGRES_SINK_BATCH_ROWS)

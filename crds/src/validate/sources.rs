@@ -8,8 +8,8 @@ use super::{Findings, formats, generator, standing};
 use crate::{
     column_type::ColumnType,
     streamjob::{
-        CheckpointMode, CheckpointPolicy, Compression, FilesSource, KafkaSource, SOURCE_CONNECTORS, SocketSource,
-        Source, SourceConnector, StartFrom, StreamJobSpec,
+        CheckpointMode, CheckpointPolicy, Compression, FilesSource, KafkaSource, PostgresSource, SOURCE_CONNECTORS,
+        SocketSource, Source, SourceConnector, StartFrom, StreamJobSpec,
     },
     suggest::{list, nearest},
 };
@@ -52,7 +52,8 @@ fn connector(
             let at = (kinesis.start_from, kinesis.start_timestamp.as_deref());
             start_timestamp(at, &format!("{path}.kinesis"), findings);
         }
-        SourceConnector::Postgres(_) | SourceConnector::Custom(_) => {}
+        SourceConnector::Postgres(postgres) => self::postgres(postgres, path, findings),
+        SourceConnector::Custom(_) => {}
     }
 }
 
@@ -119,6 +120,21 @@ fn kafka(kafka: &KafkaSource, path: &str, findings: &mut Findings) {
     }
     start_timestamp((kafka.start_from, kafka.start_timestamp.as_deref()), &path, findings);
     start_offsets(kafka, &format!("{path}.startOffsets"), findings);
+}
+
+fn postgres(postgres: &PostgresSource, path: &str, findings: &mut Findings) {
+    let path = format!("{path}.postgres");
+    for (field, name) in [("slot", &postgres.slot), ("publication", &postgres.publication)] {
+        if name.is_some() && postgres.bounded() {
+            let reason = "rows that are read once need no replication";
+            findings.error(format!("{path}.{field}"), reason, "remove it, or `bounded: true`");
+        }
+    }
+    let is_slot_name = |name: &str| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    if let Some(slot) = postgres.slot.as_deref().filter(|slot| !is_slot_name(slot)) {
+        let reason = format!("`{slot}` is no name of a replication slot");
+        findings.error(format!("{path}.slot"), reason, "use lower-case letters, digits and underscores");
+    }
 }
 
 fn start_offsets(kafka: &KafkaSource, path: &str, findings: &mut Findings) {
@@ -199,7 +215,9 @@ fn columns(source: &Source, connector: SourceConnector<'_>, path: &str, findings
         return;
     }
     let knows_itself = match connector {
-        SourceConnector::Nexmark(_) | SourceConnector::Custom(_) | SourceConnector::Postgres(_) => true,
+        SourceConnector::Nexmark(_) | SourceConnector::Custom(_) => true,
+        // Its changes go on while the table gets other columns.
+        SourceConnector::Postgres(postgres) => postgres.bounded(),
         SourceConnector::Files(_) => format.is_some_and(|format| format.parquet.is_some()),
         SourceConnector::Generator(_)
         | SourceConnector::Socket(_)

@@ -82,6 +82,8 @@ metrics! {
         "Records that could not be decoded, and were skipped or sent to the dead-letter sink";
     OPERATOR_PENDING_RECORDS = Gauge "weir_operator_pending_records" OF_OPERATOR
         "Records that wait outside to be read by a source: the lag of its Kafka partitions; absent where a source can't tell";
+    OPERATOR_PENDING_BYTES = Gauge "weir_operator_pending_bytes" OF_OPERATOR
+        "Bytes that the other side keeps for a source: the write-ahead log behind its PostgreSQL slot; absent where a source can't tell";
     OPERATOR_WATERMARK = Gauge "weir_operator_watermark_timestamp_seconds" OF_OPERATOR
         "Event time of the operator's watermark, since the Unix epoch; absent before the first and after the end of input";
     ROCKSDB_LIVE_FILES = Gauge "weir_rocksdb_live_file_bytes" OF_JOB

@@ -100,7 +100,7 @@ fn measure_file(
 
 fn drain(source: &dyn Source) -> Result<(u64, Duration), ConnectorError> {
     let started = Instant::now();
-    let context = SourceContext { name: "source".into(), subtask: 0, parallelism: 1 };
+    let context = SourceContext { name: "source".into(), job_uid: "job".into(), subtask: 0, parallelism: 1 };
     let mut reader = source.reader(context, Vec::new())?;
     let mut count = 0;
     loop {
@@ -125,7 +125,8 @@ fn write(rows: &GeneratorSource, path: &Path, format: SinkFileFormat) -> Result<
         input: rows.schema(),
     };
     let mut writer = sink.writer(context, Vec::new())?;
-    let mut reader = rows.reader(SourceContext { name: "rows".into(), subtask: 0, parallelism: 1 }, Vec::new())?;
+    let mut reader = rows
+        .reader(SourceContext { name: "rows".into(), job_uid: "job".into(), subtask: 0, parallelism: 1 }, Vec::new())?;
     while let Poll::Batch { batch, .. } = reader.poll(BATCH_ROWS)? {
         writer.write(&batch)?;
     }

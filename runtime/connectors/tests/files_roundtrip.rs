@@ -35,7 +35,7 @@ fn source(path: &Path, format: DecoderConfig) -> FilesSource {
 }
 
 fn read_all(source: &FilesSource) -> Vec<RecordBatch> {
-    let context = SourceContext { name: "flights".into(), subtask: 0, parallelism: 1 };
+    let context = SourceContext { name: "flights".into(), job_uid: "job".into(), subtask: 0, parallelism: 1 };
     let mut reader = source.reader(context, Vec::new()).unwrap();
     let mut batches = Vec::new();
     loop {

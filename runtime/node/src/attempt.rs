@@ -387,6 +387,7 @@ impl<'a> Builder<'a> {
         let node = self.around.job.graph.node(self.around.plan.tasks[task].nodes[0]);
         let context = SourceContext {
             name: node.step.clone(),
+            job_uid: self.around.job.uid.clone(),
             subtask: subtask as u32,
             parallelism: self.around.plan.tasks[task].parallelism as u32,
         };

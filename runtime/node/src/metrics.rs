@@ -50,6 +50,8 @@ pub struct NodeMetrics {
     pub bad_records: Counter,
     /// That wait outside to be read by a source; `i64::MIN` where nobody can tell.
     pub pending_records: Gauge,
+    /// That the other side keeps until a source has read them; `i64::MIN` where nobody can tell.
+    pub pending_bytes: Gauge,
     /// Microseconds since the Unix epoch; `i64::MIN` before the first.
     pub watermark_us: Gauge,
     /// What the whole task does; counted at the first node of its chain alone.

@@ -129,6 +129,7 @@ pub(crate) struct SubtaskMetrics {
     pub(crate) late_records: u64,
     pub(crate) bad_records: u64,
     pub(crate) pending_records: i64,
+    pub(crate) pending_bytes: i64,
     pub(crate) watermark_us: i64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
@@ -149,6 +150,7 @@ impl SubtaskMetrics {
             late_records: metrics.late_records.get(),
             bad_records: metrics.bad_records.get(),
             pending_records: metrics.pending_records.get(),
+            pending_bytes: metrics.pending_bytes.get(),
             watermark_us: metrics.watermark_us.get(),
             bytes_in: metrics.task.bytes_in.get(),
             bytes_out: metrics.task.bytes_out.get(),
@@ -167,6 +169,7 @@ impl SubtaskMetrics {
         metrics.late_records.set(self.late_records);
         metrics.bad_records.set(self.bad_records);
         metrics.pending_records.set(self.pending_records);
+        metrics.pending_bytes.set(self.pending_bytes);
         metrics.watermark_us.set(self.watermark_us);
         metrics.task.bytes_in.set(self.bytes_in);
         metrics.task.bytes_out.set(self.bytes_out);

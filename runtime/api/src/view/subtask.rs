@@ -62,6 +62,9 @@ pub struct OperatorFigures {
     /// Of a source that can tell: records on the other side that it has yet to read, such as the lag of its Kafka partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_records: Option<u64>,
+    /// Of a source that can tell: bytes that the other side keeps for it, such as a PostgreSQL server's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_bytes: Option<u64>,
     /// Event time, microseconds since the Unix epoch. Absent before the first watermark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark_us: Option<i64>,

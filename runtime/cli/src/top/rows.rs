@@ -169,6 +169,8 @@ fn sum(each: &[&OperatorFigures]) -> OperatorFigures {
         total.bad_records += one.bad_records;
         total.pending_records =
             [total.pending_records, one.pending_records].into_iter().flatten().reduce(u64::saturating_add);
+        total.pending_bytes =
+            [total.pending_bytes, one.pending_bytes].into_iter().flatten().reduce(u64::saturating_add);
     }
     let running = each.iter().filter(|one| !one.is_at_end);
     total.watermark_us = running.map(|one| one.watermark_us).min().flatten();

@@ -59,6 +59,11 @@ impl Postgres {
         format!("postgres://test@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// For threads beside the test's own.
+    pub fn client(&self) -> Client {
+        Client { psql: self.programs.join("psql"), url: self.url() }
+    }
+
     /// What an independent client reads: rows as lines, columns separated by `|`.
     #[track_caller]
     pub fn psql(&self, sql: &str) -> String {
@@ -68,10 +73,7 @@ impl Postgres {
     }
 
     fn psql_output(&self, sql: &str) -> std::process::Output {
-        Command::new(self.programs.join("psql"))
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.url()])
-            .output()
-            .expect("run psql")
+        self.client().output(sql)
     }
 
     /// Ends as in a crash, and comes back: what wasn't on disk is lost.
@@ -128,6 +130,28 @@ impl Postgres {
         };
         command.current_dir(&self.folder).env("LC_ALL", "C");
         command
+    }
+}
+
+/// Of a server that may be away.
+pub struct Client {
+    psql: PathBuf,
+    url: String,
+}
+
+impl Client {
+    /// What psql says against it.
+    pub fn try_psql(&self, sql: &str) -> Result<String, String> {
+        let output = self.output(sql);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    fn output(&self, sql: &str) -> std::process::Output {
+        Command::new(&self.psql)
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.url])
+            .output()
+            .expect("run psql")
     }
 }
 

@@ -147,10 +147,15 @@ impl Lazy {
 fn is_transient(error: &Error) -> bool {
     match error.code() {
         None => !is_of_tls(error),
-        Some(code) if [SqlState::UNDEFINED_FILE, SqlState::QUERY_CANCELED].contains(code) => true,
-        Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => true,
-        Some(code) => !["0A", "21", "22", "23", "28", "3D", "3F", "42", "44"].contains(&&code.code()[..2]),
+        Some(code) => is_transient_code(code),
     }
+}
+
+fn is_transient_code(code: &SqlState) -> bool {
+    let despite_class =
+        [SqlState::UNDEFINED_FILE, SqlState::QUERY_CANCELED, SqlState::READ_ONLY_SQL_TRANSACTION].contains(code);
+    let class = code.code().get(..2).unwrap_or_default();
+    despite_class || !["0A", "21", "22", "23", "28", "3D", "3F", "42", "44"].contains(&class)
 }
 
 /// A certificate that one side does not believe.
@@ -167,16 +172,25 @@ pub(crate) fn failure(error: &Error) -> ConnectorError {
             None => error.to_string(),
         },
         Some(said) => {
-            let mut message = format!("{} (SQLSTATE {})", said.message(), said.code().code());
-            for (word, more) in [("detail", said.detail()), ("hint", said.hint()), ("where", said.where_())] {
-                if let Some(more) = more {
-                    message.push_str(&format!("; {word}: {more}"));
-                }
-            }
-            message
+            let more = [("detail", said.detail()), ("hint", said.hint()), ("where", said.where_())];
+            return refusal(said.code().code(), said.message(), &more);
         }
     };
     match is_transient(error) {
+        true => ConnectorError::Transient(message),
+        false => ConnectorError::Permanent(message),
+    }
+}
+
+/// What the server said of an error.
+pub(crate) fn refusal(code: &str, message: &str, more: &[(&str, Option<&str>)]) -> ConnectorError {
+    let mut message = format!("{message} (SQLSTATE {code})");
+    for (word, more) in more {
+        if let Some(more) = more {
+            message.push_str(&format!("; {word}: {more}"));
+        }
+    }
+    match is_transient_code(&SqlState::from_code(code)) {
         true => ConnectorError::Transient(message),
         false => ConnectorError::Permanent(message),
     }
@@ -190,7 +204,7 @@ pub(crate) fn while_doing(what: impl std::fmt::Display) -> impl FnOnce(Connector
     }
 }
 
-fn address(url: &ConnectionUrl) -> String {
+pub(crate) fn address(url: &ConnectionUrl) -> String {
     let config = &url.config;
     let host = match config.get_hosts().first() {
         Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),

@@ -1,7 +1,10 @@
-//! PostgreSQL: a sink in three ways (at least once, by key, exactly once), and what it shares with a source.
+//! PostgreSQL: a sink in three ways (at least once, by key, exactly once), a source of a table's rows, and one of its
+//! changes.
 
+mod changes;
 mod connection;
 mod copy;
+mod replication;
 mod sink;
 mod source;
 mod table;
@@ -9,6 +12,7 @@ mod tls;
 mod types;
 mod url;
 
+pub use changes::{PostgresChanges, PostgresChangesConfig};
 pub use sink::{CommitBy, ExactlyOnce, PostgresSink, PostgresSinkConfig};
 pub use source::{PostgresSource, PostgresSourceConfig};
 pub use url::{ConnectionUrl, TlsMode};

@@ -61,6 +61,7 @@ pub(crate) struct TableColumn {
 /// What a sink needs to know of its table.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
+    pub oid: u32,
     /// With its schema, as found.
     pub name: TableName,
     pub columns: Vec<TableColumn>,
@@ -106,6 +107,7 @@ impl Table {
             .map_err(while_doing(at()))?;
         let missing = RIGHTS.into_iter().zip(&rights).filter(|(_, has)| !has.get::<_, bool>(0));
         Ok(Table {
+            oid,
             name: TableName { schema: Some(schema), name: name.name.clone() },
             columns,
             unique,

@@ -12,6 +12,11 @@ use weir_model::CheckpointId;
 pub trait Source: Send + Sync {
     fn schema(&self) -> SchemaRef;
 
+    /// Whether rows can be taken back: batches then have the change kind behind the schema's columns.
+    fn is_updating(&self) -> bool {
+        false
+    }
+
     /// Whether a reader can go back to a position in a checkpoint; one that can't (a socket) is at most once.
     fn is_replayable(&self) -> bool;
 
@@ -38,6 +43,8 @@ pub trait Source: Send + Sync {
 pub struct SourceContext {
     /// The step's name.
     pub name: String,
+    /// The job's UID: what tells what this job leaves on the other side from another's.
+    pub job_uid: String,
     pub subtask: u32,
     pub parallelism: u32,
 }
@@ -64,6 +71,11 @@ pub trait SourceReader: Send {
 
     /// How many records wait on the other side to be read by this reader, as far as it knows. None: it can't tell.
     fn pending_records(&self) -> Option<u64> {
+        None
+    }
+
+    /// How many bytes the other side keeps until completed checkpoints hold what is in them. None: it can't tell.
+    fn pending_bytes(&self) -> Option<u64> {
         None
     }
 

@@ -36,7 +36,7 @@ fn read(source: &GeneratorSource, parallelisms: &[u32], stop: usize, max_rows: u
         let is_last = run + 1 == parallelisms.len();
         let mut states = Vec::new();
         for subtask in 0..parallelism {
-            let context = SourceContext { name: "g".into(), subtask, parallelism };
+            let context = SourceContext { name: "g".into(), job_uid: "job".into(), subtask, parallelism };
             let mut reader = source.reader(context, restored.clone()).unwrap();
             let mut count = 0;
             while is_last || count < stop {

@@ -18,7 +18,7 @@ fn rows(table: NexmarkTable, parallelisms: &[u32], stop: usize) -> RecordBatch {
     for (run, &parallelism) in parallelisms.iter().enumerate() {
         let mut states = Vec::new();
         for subtask in 0..parallelism {
-            let context = SourceContext { name: "n".into(), subtask, parallelism };
+            let context = SourceContext { name: "n".into(), job_uid: "job".into(), subtask, parallelism };
             let mut reader = source.reader(context, restored.clone()).unwrap();
             let mut count = 0;
             while run + 1 == parallelisms.len() || count < stop {

@@ -14,7 +14,7 @@ fn reader(address: String, attempts: u32) -> Box<dyn SourceReader> {
         on_bad_record: OnBadRecord::Skip,
         reconnect: Reconnect { first: Duration::from_millis(1), max: Duration::from_millis(5), attempts },
     });
-    let context = SourceContext { name: "words".into(), subtask: 0, parallelism: 1 };
+    let context = SourceContext { name: "words".into(), job_uid: "job".into(), subtask: 0, parallelism: 1 };
     source.unwrap().reader(context, Vec::new()).unwrap()
 }
 

@@ -78,7 +78,8 @@ pub fn open(
     parallelism: u32,
     restored: &[SplitState],
 ) -> Result<Box<dyn SourceReader>, ConnectorError> {
-    source.reader(SourceContext { name: "source".into(), subtask, parallelism }, restored.to_vec())
+    source
+        .reader(SourceContext { name: "source".into(), job_uid: "job".into(), subtask, parallelism }, restored.to_vec())
 }
 
 /// What a reader gives until it ends, or has had nothing for a while if it never ends.

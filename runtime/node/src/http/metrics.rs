@@ -110,6 +110,9 @@ impl Samples {
                 if let Ok(pending) = u64::try_from(metrics.pending_records.get()) {
                     self.add(&OPERATOR_PENDING_RECORDS, &labels, pending as f64);
                 }
+                if let Ok(pending) = u64::try_from(metrics.pending_bytes.get()) {
+                    self.add(&OPERATOR_PENDING_BYTES, &labels, pending as f64);
+                }
                 let watermark_us = metrics.watermark_us.get();
                 if !matches!(watermark_us, i64::MIN | i64::MAX) {
                     self.add(&OPERATOR_WATERMARK, &labels, watermark_us as f64 / 1e6);

@@ -212,6 +212,7 @@ fn figures(status: &JobStatus, rates: &Rates, node: usize, subtask: usize) -> Op
         late_records: metrics.late_records.get(),
         bad_records: metrics.bad_records.get(),
         pending_records: u64::try_from(metrics.pending_records.get()).ok(),
+        pending_bytes: u64::try_from(metrics.pending_bytes.get()).ok(),
         watermark_us: (!matches!(watermark_us, i64::MIN | i64::MAX)).then_some(watermark_us),
         is_at_end: watermark_us == i64::MAX,
     })

@@ -116,8 +116,7 @@ fn plan(
     sinks: &HashMap<String, Arc<dyn Sink>>,
     registry: &Registry,
 ) -> Result<JobGraph, Vec<PlanError>> {
-    let schemas = sources.iter().map(|(name, source)| (name.clone(), source.schema())).collect();
-    let mut graph = weir_sql::plan(&pipeline::definition(spec, &schemas), registry)?;
+    let mut graph = weir_sql::plan(&pipeline::definition(spec, sources), registry)?;
     let reads = |sink: &str| sinks.get(sink).is_none_or(|sink| sink.reads_update_before());
     weir_sql::leave_out_unread_retractions(&mut graph, reads);
     Ok(graph)

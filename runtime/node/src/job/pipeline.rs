@@ -1,34 +1,38 @@
 //! From the StreamJob's steps to what the SQL planner is told.
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::Schema;
 use std::collections::HashMap;
 use std::sync::Arc;
-use weir_connectors::api::dead_letter_schema;
+use weir_connectors::api::{self, dead_letter_schema};
 use weir_crds::streamjob::{self as crd, BadRecords, Pipeline, Sink, Source, StreamJobSpec, Transform};
 use weir_sql::{
     CustomTransform, DeadLetterDefinition, PipelineDefinition, SinkDefinition, SourceDefinition, TransformDefinition,
     TransformKind,
 };
 
-/// The definition of a validated spec. `schemas` has the schema of every source that could be set up, by its name.
-pub(crate) fn definition(spec: &StreamJobSpec, schemas: &HashMap<String, SchemaRef>) -> PipelineDefinition {
+/// Every source that could be set up, by its name.
+type SetUp = HashMap<String, Arc<dyn api::Source>>;
+
+/// The definition of a validated spec.
+pub(crate) fn definition(spec: &StreamJobSpec, set_up: &SetUp) -> PipelineDefinition {
     let Pipeline { sources, transforms, sinks } = &spec.pipeline;
     PipelineDefinition {
         max_parallelism: spec.max_parallelism(),
         default_parallelism: spec.parallelism(),
-        sources: sources.iter().map(|source| source_definition(source, schemas)).collect(),
+        sources: sources.iter().map(|source| source_definition(source, set_up)).collect(),
         transforms: transforms.iter().filter_map(transform_definition).collect(),
         sinks: sinks.iter().map(sink_definition).collect(),
     }
 }
 
-fn source_definition(source: &Source, schemas: &HashMap<String, SchemaRef>) -> SourceDefinition {
+fn source_definition(source: &Source, set_up: &SetUp) -> SourceDefinition {
+    let made = set_up.get(&source.name);
     let bad_records = source.format.as_ref().map(|format| format.bad_records());
     SourceDefinition {
         name: source.name.clone(),
-        schema: schemas.get(&source.name).cloned().unwrap_or_else(|| Arc::new(Schema::empty())),
+        schema: made.map_or_else(|| Arc::new(Schema::empty()), |made| made.schema()),
         watermark_column: source.watermark.as_ref().map(|watermark| watermark.column.clone()),
-        updating: false,
+        updating: made.is_some_and(|made| made.is_updating()),
         dead_letter: match bad_records {
             Some(BadRecords::DeadLetter { sink }) => {
                 Some(DeadLetterDefinition { sink: sink.to_owned(), schema: dead_letter_schema() })

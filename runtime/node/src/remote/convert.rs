@@ -214,6 +214,7 @@ pub(super) fn event_message(event: WorkerEvent) -> v1::WorkerMessage {
                     late_records: own.late_records,
                     bad_records: own.bad_records,
                     pending_records: (own.pending_records != i64::MIN).then_some(own.pending_records as u64),
+                    pending_bytes: (own.pending_bytes != i64::MIN).then_some(own.pending_bytes as u64),
                     watermark_us: own.watermark_us,
                     bytes_in: own.bytes_in,
                     bytes_out: own.bytes_out,
@@ -307,6 +308,9 @@ pub(super) fn event(message: v1::WorkerMessage) -> Converted<Option<WorkerEvent>
                     bad_records: own.bad_records,
                     pending_records: own
                         .pending_records
+                        .map_or(i64::MIN, |pending| i64::try_from(pending).unwrap_or(i64::MAX)),
+                    pending_bytes: own
+                        .pending_bytes
                         .map_or(i64::MIN, |pending| i64::try_from(pending).unwrap_or(i64::MAX)),
                     watermark_us: own.watermark_us,
                     bytes_in: own.bytes_in,

@@ -141,6 +141,9 @@ impl SourceTask {
         if let Some(pending) = self.reader.pending_records() {
             self.metrics.pending_records.set(i64::try_from(pending).unwrap_or(i64::MAX));
         }
+        if let Some(pending) = self.reader.pending_bytes() {
+            self.metrics.pending_bytes.set(i64::try_from(pending).unwrap_or(i64::MAX));
+        }
         match polled {
             Poll::Batch { batch, split, rejected } => {
                 if let Some(rejected) = rejected {

@@ -1,5 +1,7 @@
 //! From the server's rows to Arrow's columns.
 
+mod texts;
+
 use crate::table::{Table, TableColumn, quoted};
 use arrow::array::*;
 use arrow::compute::{CastOptions, cast_with_options};
@@ -22,7 +24,7 @@ const ANY_NUMERIC: DataType = DataType::Decimal128(38, 10);
 
 /// How a column is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     /// In its binary form, which is that of this type of ours.
     Binary,
     /// As text, which is then read as the column's type.
@@ -30,7 +32,7 @@ pub(super) enum Asked {
 }
 
 /// The type of ours that a column of the table has by itself.
-pub(super) fn natural(column: &TableColumn) -> (Asked, DataType) {
+pub(crate) fn natural(column: &TableColumn) -> (Asked, DataType) {
     let binary = |data_type| (Asked::Binary, data_type);
     match Type::from_oid(column.oid) {
         Some(Type::BOOL) => binary(DataType::Boolean),
@@ -55,7 +57,7 @@ pub(super) fn natural(column: &TableColumn) -> (Asked, DataType) {
     }
 }
 
-pub(super) struct Columns {
+pub(crate) struct Columns {
     schema: SchemaRef,
     columns: Vec<Column>,
 }
@@ -64,10 +66,12 @@ struct Column {
     expression: String,
     /// Of what comes from the server.
     data_type: DataType,
+    /// `char(n)`: blanks at the end count for nothing, and are left out where the server itself makes it text.
+    is_padded: bool,
 }
 
 impl Columns {
-    pub(super) fn of(table: &Table, schema: &SchemaRef) -> Result<Self, ConnectorError> {
+    pub(crate) fn of(table: &Table, schema: &SchemaRef) -> Result<Self, ConnectorError> {
         let mut columns = Vec::new();
         for field in schema.fields() {
             let Some(column) = table.column(field.name()) else {
@@ -98,21 +102,43 @@ impl Columns {
                     sql_type_name(&natural)
                 )));
             }
-            columns.push(Column { expression, data_type });
+            let is_padded = column.oid == Type::BPCHAR.oid();
+            columns.push(Column { expression, data_type, is_padded });
         }
         Ok(Columns { schema: schema.clone(), columns })
     }
 
     /// For a SELECT.
-    pub(super) fn expressions(&self) -> String {
+    pub(crate) fn expressions(&self) -> String {
         self.columns.iter().map(|column| column.expression.as_str()).collect::<Vec<_>>().join(", ")
     }
 
-    pub(super) fn batch(&self, rows: &[Row]) -> Result<RecordBatch, ConnectorError> {
+    /// Of rows that begin with what `expressions` asks for.
+    pub(crate) fn batch(&self, rows: &[Row]) -> Result<RecordBatch, ConnectorError> {
+        let read = |index: usize, column: &Column| read(rows, index, &column.data_type);
+        self.batch_of(rows.len(), read)
+    }
+
+    /// Of values as the server writes them, a column each.
+    pub(crate) fn batch_of_texts(&self, rows: usize, texts: &[StringArray]) -> Result<RecordBatch, ConnectorError> {
+        self.batch_of(rows, |index, column| match column.is_padded {
+            true => {
+                let trimmed = texts[index].iter().map(|text| text.map(|text| text.trim_end_matches(' ')));
+                Ok(Arc::new(trimmed.collect::<StringArray>()))
+            }
+            false => texts::read(&texts[index], &column.data_type),
+        })
+    }
+
+    fn batch_of(
+        &self,
+        rows: usize,
+        read: impl Fn(usize, &Column) -> Read<ArrayRef>,
+    ) -> Result<RecordBatch, ConnectorError> {
         let fields = self.schema.fields().iter();
         let column = |(index, (field, column)): (usize, (&Arc<Field>, &Column))| {
             let refused = |reason: String| ConnectorError::Permanent(format!("column `{}`: {reason}", field.name()));
-            let read = read(rows, index, &column.data_type).map_err(|error| refused(error.to_string()))?;
+            let read = read(index, column).map_err(|error| refused(error.to_string()))?;
             let options = CastOptions { safe: false, ..CastOptions::default() };
             let cast = cast_with_options(&read, field.data_type(), &options).map_err(|error| {
                 let ours = sql_type_name(field.data_type());
@@ -124,7 +150,7 @@ impl Columns {
             Ok(cast)
         };
         let columns = fields.zip(&self.columns).enumerate().map(column).collect::<Result<Vec<_>, _>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
             .map_err(|error| ConnectorError::Permanent(error.to_string()))
     }

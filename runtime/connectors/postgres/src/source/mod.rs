@@ -3,7 +3,7 @@
 //! The table's pages are cut into splits of a fixed number, so that a split's id says all about it and every subtask
 //! finds its own by itself. A page range is read by one statement, which the server answers without looking at other pages.
 
-mod columns;
+pub(crate) mod columns;
 mod reader;
 
 use crate::connection::{Connection, probed, server, while_doing};

@@ -10,7 +10,7 @@ use weir_connectors::formats::{CsvFormat, DecoderConfig, OnBadRecord};
 use weir_connectors::generator::{ColumnRule, DEFAULT_SPLITS, GeneratorConfig, GeneratorSource, RandomRule, RowOrder};
 use weir_connectors::nexmark::{NexmarkConfig, NexmarkSource, NexmarkTable};
 use weir_connectors::socket::{Reconnect, SocketConfig, SocketSource};
-use weir_connectors_postgres::{PostgresSource, PostgresSourceConfig};
+use weir_connectors_postgres::{PostgresChanges, PostgresChangesConfig, PostgresSource, PostgresSourceConfig};
 use weir_crds::streamjob::{self as crd, BadRecords, Compression, SourceConnector, SourceFormatKind};
 use weir_model::types::{SQL_TYPE_NAMES, parse_sql_type};
 
@@ -74,16 +74,15 @@ pub(super) fn set_up(source: &crd::Source, registry: &Registry) -> Result<Arc<dy
         }
         Some(SourceConnector::Kafka(kafka)) => super::kafka::source(source, kafka, schema)?,
         Some(SourceConnector::Postgres(postgres)) => {
-            if postgres.bounded != Some(true) {
-                let reason = "changes by logical replication cannot be read yet";
-                return Err(Fault::new("postgres.bounded", reason, "write `bounded: true` to read the rows once"));
+            let (url, table) = (postgres_url(&postgres.url)?, postgres.table.clone());
+            if postgres.bounded() {
+                let config = PostgresSourceConfig { url, table, schema: source.schema.is_some().then_some(schema) };
+                PostgresSource::new(config).map(|source| Arc::new(source) as _)
+            } else {
+                let (slot, publication) = (postgres.slot.clone(), postgres.publication.clone());
+                let config = PostgresChangesConfig { url, table, schema, slot, publication };
+                PostgresChanges::new(config).map(|source| Arc::new(source) as _)
             }
-            let config = PostgresSourceConfig {
-                url: postgres_url(&postgres.url)?,
-                table: postgres.table.clone(),
-                schema: source.schema.is_some().then_some(schema),
-            };
-            PostgresSource::new(config).map(|source| Arc::new(source) as _)
         }
         Some(SourceConnector::Custom(custom)) => match registry.sources.get(&custom.connector_type) {
             Some(factory) => {
