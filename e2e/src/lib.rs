@@ -96,6 +96,14 @@ impl Namespace {
         kubectl(&["create", "--raw", &path, "-f", "-"], Some(&eviction))
     }
 
+    /// The folder of a pod's scratch files, where this machine is the node.
+    pub fn scratch_of(&self, pod: &str) -> Option<PathBuf> {
+        let pod = self.get("pod", pod)?;
+        let cluster = PathBuf::from(std::env::var_os("CLUSTER_DIR")?);
+        let volumes = cluster.join("kubelet/pods").join(pod["metadata"]["uid"].as_str()?).join("volumes");
+        Some(volumes.join("kubernetes.io~empty-dir/scratch")).filter(|folder| folder.is_dir())
+    }
+
     /// `kubectl weir`.
     pub fn weir(&self, arguments: &[&str]) -> Result<String, String> {
         kubectl(&[&["weir", "-n", &self.name], arguments].concat(), None)

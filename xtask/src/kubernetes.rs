@@ -67,12 +67,14 @@ pub fn demo(layout: &Layout) -> Result<()> {
         "--timeout=300s",
     ])?;
     apply(&["-n", DEMO_NAMESPACE, "get", "streamjobs"])?;
+    apply(&["-n", DEMO_NAMESPACE, "get", "checkpoints"])?;
+    if access.is_local {
+        say("kubectl is on the PATH after: eval \"$(cargo xtask cluster env)\"");
+        say("all of it goes with: cargo xtask cluster down --purge");
+    }
     say(&format!(
         "it runs. Look: kubectl -n {DEMO_NAMESPACE} get sj,checkpoints,pods; kubectl -n {DEMO_NAMESPACE} describe sj {DEMO_JOB}"
     ));
-    if access.is_local {
-        say("kubectl is on the PATH after: eval \"$(cargo xtask cluster env)\"");
-    }
     Ok(())
 }
 

@@ -90,6 +90,27 @@ fn pods_are_evicted() {
 }
 
 #[test]
+fn a_disk_is_full() {
+    let Some(trial) = Trial::start("disk", 6) else { return };
+    trial.change("{slots: 1}", "{slots: 1, localStorage: {size: 16Mi}}");
+    trial.is_ready();
+    let row = bound("disk-full");
+    let pod = || trial.cluster.get("pod", &trial.pod("worker-0"));
+    let uid = |pod: &serde_json::Value| pod["metadata"]["uid"].as_str().map(str::to_owned);
+    let full = pod().and_then(|pod| uid(&pod)).expect("the worker is there");
+    let Some(folder) = trial.cluster.scratch_of(&trial.pod("worker-0")) else {
+        eprintln!("the worker's disk is on another machine: nothing fills it");
+        return;
+    };
+    std::fs::write(folder.join("filler"), vec![1; 32 << 20]).unwrap();
+    trial.cluster.await_true("another pod takes its place", row, || {
+        pod().and_then(|pod| uid(&pod)).is_some_and(|uid| uid != full)
+    });
+    trial.recovers("disk-full", || {});
+    trial.ends_exactly();
+}
+
+#[test]
 fn the_store_refuses_and_is_slow() {
     let Some(store) = Store::start("store") else { return };
     let Some(cluster) = Namespace::create("store") else { return };
