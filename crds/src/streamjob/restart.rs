@@ -53,8 +53,8 @@ pub struct ExponentialDelay {
     #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
-    /// Times that the same record may fail the job, without a checkpoint in between, before the job fails for good: a
-    /// record that cannot be decoded, an expression that fails on it. What is away and may come back is not counted.
+    /// Times that the same record may fail the job, without a checkpoint in between, before the job fails for good: an
+    /// expression that fails on it. What is away and may come back is not counted.
     #[schemars(extend("default" = defaults::EXPONENTIAL_DELAY_MAX_SAME_FAILURES))]
     #[schemars(range(min = 1))]
     #[serde(skip_serializing_if = "Option::is_none")]

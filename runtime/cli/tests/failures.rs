@@ -19,7 +19,7 @@ fn a_bad_record_fails_the_job_and_is_named() {
     for part in ["lines", "input.jsonl", "no number"] {
         assert!(failed.stderr.contains(part), "no word of {part}: {failed}");
     }
-    assert_gave_up(&failed);
+    assert_eq!(restarts_said(&failed), 0, "no restart mends a record: {failed}");
     assert_eq!(committed(&scratch), 0, "rows of a job that never completed a checkpoint");
 }
 
@@ -80,16 +80,34 @@ fn a_failing_sink_fails_after_its_restarts() {
 #[test]
 fn a_record_that_fails_every_attempt_ends_the_job() {
     let poisoned = "SELECT id, CAST(CASE WHEN id = 4000 THEN 'abc' ELSE '1' END AS INT) AS v FROM lines";
-    for (bad_record, sql) in [("Skip", poisoned), ("Fail", "SELECT id, v FROM lines")] {
-        let scratch = Scratch::new("failure-same");
-        let file = job(&scratch, json!({"json": {"onBadRecord": bad_record}}), sql, None);
-        let spec = with_restart(&file, &json!({"exponentialDelay": {"initial": "1ms", "max": "2ms"}}));
-        let failed = run(&scratch, &scratch.write("same.yaml", spec)).fail();
-        for part in ["the same data has failed it 10 times", "maxSameFailures is 10"] {
-            assert!(failed.stderr.contains(part), "no word of {part}: {failed}");
-        }
-        assert_eq!(restarts_said(&failed), 9, "{failed}");
+    let scratch = Scratch::new("failure-same");
+    let file = job(&scratch, json!({"json": {"onBadRecord": "Skip"}}), poisoned, None);
+    let spec = with_restart(&file, &json!({"exponentialDelay": {"initial": "1ms", "max": "2ms"}}));
+    let failed = run(&scratch, &scratch.write("same.yaml", spec)).fail();
+    for part in ["the same data has failed it 10 times", "maxSameFailures is 10"] {
+        assert!(failed.stderr.contains(part), "no word of {part}: {failed}");
     }
+    assert_eq!(restarts_said(&failed), 9, "{failed}");
+}
+
+/// What it reads is gone: the job ends at once, whatever the restart strategy.
+#[test]
+fn what_a_source_finds_gone_while_it_runs_ends_the_job() {
+    let scratch = Scratch::new("failure-gone");
+    let file = job(&scratch, json!({"json": {"onBadRecord": "Skip"}}), "SELECT id, v FROM lines", None);
+    let text = std::fs::read_to_string(&file).expect("read the job");
+    let mut job: Value = serde_json::from_str(&text).expect("the job is JSON");
+    job["spec"]["restart"] = json!({"exponentialDelay": {"initial": "1ms", "max": "2ms"}});
+    job["spec"]["checkpoint"]["interval"] = json!("100ms");
+    let source = &mut job["spec"]["pipeline"]["sources"][0]["files"];
+    (source["follow"], source["pollInterval"]) = (json!(true), json!("50ms"));
+    let running = run(&scratch, &scratch.write("gone.yaml", job.to_string())).spawn();
+    support::await_condition("the rows", || (committed(&scratch) == GOOD_LINES).then_some(()));
+    scratch.write("input.jsonl", "{\"id\": 1, \"v\": 2}\n");
+    let failed = running.wait();
+    assert!(failed.status.code().is_some_and(|code| code != 0), "{failed}");
+    assert!(failed.stderr.contains("input.jsonl"), "the file is not named: {failed}");
+    assert_eq!(restarts_said(&failed), 0, "{failed}");
 }
 
 #[test]

@@ -91,14 +91,15 @@ pub enum OperatorError {
     State(#[from] StateError),
     #[error(transparent)]
     Arrow(#[from] arrow::error::ArrowError),
-    /// A result that doesn't fit its type (a SUM past BIGINT), a record that can't be decoded.
+    /// A result that doesn't fit its type (a SUM past BIGINT).
     #[error("{0}")]
     Failed(String),
     /// Something beside the data: the other side of a connector, or, for all that is known, of a user's operator. The
     /// same records may pass the next time.
     #[error("{0}")]
     Outside(String),
-    /// Something beside the data that no other try would find otherwise: what is to be opened isn't there, or not allowed.
+    /// No other try would find it otherwise: what is to be opened isn't there, or not allowed (any more); a record can't be
+    /// decoded.
     #[error("{0}")]
     Refused(String),
     /// The reader of the output is gone because the job is being cancelled.

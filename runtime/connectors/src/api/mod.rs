@@ -9,13 +9,15 @@ pub use probe::*;
 pub use sink::*;
 pub use source::*;
 
-/// A connector's failure. It fails the attempt; the restart strategy decides what follows.
+/// A connector's failure.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectorError {
-    /// Worth trying again: the other side was away, slow or busy.
+    /// Worth trying again: the other side was away, slow or busy. It fails the attempt; the restart strategy decides what
+    /// follows.
     #[error("{0}")]
     Transient(String),
-    /// Will fail again however often it is tried: bad configuration, a record that can't be decoded.
+    /// Will fail again however often it is tried: bad configuration, a right that is not there, a record that can't be decoded.
+    /// It ends the job, whatever the restart strategy.
     #[error("{0}")]
     Permanent(String),
 }

@@ -115,10 +115,11 @@ impl Downstream<'_> {
     }
 }
 
-/// What a connector says will fail again is the data's fault, as far as can be told.
+/// What a connector says will fail again ends the job, whether it is opened, reads or writes: a right that was withdrawn, an
+/// offset that retention has removed, a record that can't be decoded. No restart mends it.
 pub(crate) fn of_connector(error: ConnectorError) -> OperatorError {
     match error {
-        ConnectorError::Permanent(reason) => OperatorError::Failed(reason),
+        ConnectorError::Permanent(reason) => OperatorError::Refused(reason),
         ConnectorError::Transient(reason) => OperatorError::Outside(reason),
     }
 }

@@ -58,11 +58,7 @@ impl TaskCore {
         let Some(SinkToOpen { uid, metrics, open }) = self.sink.take() else { return Ok(()) };
         let writer = open().map_err(|error| {
             self.failed_in = Some(uid.clone());
-            match error {
-                // No record has come yet: it is not the data's fault.
-                ConnectorError::Permanent(reason) => OperatorError::Refused(reason),
-                ConnectorError::Transient(reason) => OperatorError::Outside(reason),
-            }
+            of_connector(error)
         })?;
         self.nodes.push(ChainNode { uid, metrics, kind: ChainNodeKind::Sink(writer) });
         Ok(())
@@ -135,7 +131,11 @@ impl TaskCore {
                 ChainNodeKind::Sink(writer) => {
                     let mut prepared = writer.pre_commit(checkpoint).map_err(|error| {
                         self.failed_in.get_or_insert_with(|| node.uid.clone());
-                        OperatorError::Outside(format!("pre-commit of checkpoint {checkpoint}: {error}"))
+                        let what = |reason: String| format!("pre-commit of checkpoint {checkpoint}: {reason}");
+                        of_connector(match error {
+                            ConnectorError::Permanent(reason) => ConnectorError::Permanent(what(reason)),
+                            ConnectorError::Transient(reason) => ConnectorError::Transient(what(reason)),
+                        })
                     })?;
                     prepared.committables = self.pending.prepared(checkpoint, prepared.committables);
                     cut.sink = Some(prepared);
