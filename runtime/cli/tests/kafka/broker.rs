@@ -64,7 +64,12 @@ impl Broker {
     }
 
     /// Messages by partition, key and value; `scratch` takes them on their way.
-    pub fn put(&self, scratch: &Scratch, topic: &str, messages: impl Iterator<Item = (i32, Option<String>, String)>) {
+    pub fn put<V: serde::Serialize>(
+        &self,
+        scratch: &Scratch,
+        topic: &str,
+        messages: impl Iterator<Item = (i32, Option<String>, V)>,
+    ) {
         let lines: String = messages.map(|message| format!("{}\n", serde_json::json!(message))).collect();
         let file = scratch.write(&format!("{topic}.messages"), lines);
         self.client(&["put", topic, &file.display().to_string()]);

@@ -10,6 +10,7 @@ mod support;
 mod avro;
 mod breadth;
 mod broker;
+mod debezium;
 mod secured;
 
 use broker::{Broker, Message, OwnBroker};

@@ -38,6 +38,26 @@ impl JsonDecoder {
         })
     }
 
+    /// Takes the row of one object, or leaves everything as it was.
+    pub(super) fn row(&mut self, record: &str) -> Result<(), BadRecord> {
+        match self.object(record) {
+            Ok(()) => {
+                self.rows += 1;
+                Ok(())
+            }
+            Err(bad) => {
+                self.truncate(self.rows);
+                Err(bad)
+            }
+        }
+    }
+
+    /// Takes the last rows back.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        self.rows = rows;
+        self.columns.iter_mut().for_each(|column| column.truncate(rows));
+    }
+
     fn object(&mut self, record: &str) -> Result<(), BadRecord> {
         let mut cursor = Cursor { text: record, position: 0 };
         cursor.skip_blanks();
@@ -143,17 +163,7 @@ impl Decoder for JsonDecoder {
     fn decode(&mut self, record: &[u8]) -> Result<(), BadRecord> {
         let text = std::str::from_utf8(record)
             .map_err(|error| BadRecord::new(format!("not UTF-8 at byte {} of the record", error.valid_up_to())))?;
-        match self.object(text) {
-            Ok(()) => {
-                self.rows += 1;
-                Ok(())
-            }
-            Err(bad) => {
-                let rows = self.rows;
-                self.columns.iter_mut().for_each(|column| column.truncate(rows));
-                Err(bad)
-            }
-        }
+        self.row(text)
     }
 
     fn is_blank(&self, record: &[u8]) -> bool {
@@ -171,9 +181,9 @@ impl Decoder for JsonDecoder {
 }
 
 /// A place in one record's text. Positions are always on character boundaries, since only ASCII is looked for.
-struct Cursor<'a> {
-    text: &'a str,
-    position: usize,
+pub(super) struct Cursor<'a> {
+    pub(super) text: &'a str,
+    pub(super) position: usize,
 }
 
 impl<'a> Cursor<'a> {
@@ -183,12 +193,12 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    fn peek(&self) -> Option<u8> {
+    pub(super) fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.position).copied()
     }
 
     #[inline]
-    fn take(&mut self, byte: u8) -> bool {
+    pub(super) fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         self.position += usize::from(found);
         found
@@ -201,13 +211,13 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    fn skip_blanks(&mut self) {
+    pub(super) fn skip_blanks(&mut self) {
         while matches!(self.peek(), Some(b' ' | b'\t' | b'\r' | b'\n')) {
             self.position += 1;
         }
     }
 
-    fn error(&self, reason: &str) -> BadRecord {
+    pub(super) fn error(&self, reason: &str) -> BadRecord {
         let found = match self.text[self.position..].chars().next() {
             Some(found) => format!("found `{found}`"),
             None => "found the end of the record".into(),
@@ -217,7 +227,7 @@ impl<'a> Cursor<'a> {
 
     /// The string that begins here, without quotes and escapes.
     #[inline]
-    fn string<'s>(&mut self, scratch: &'s mut Vec<u8>) -> Result<&'s str, BadRecord>
+    pub(super) fn string<'s>(&mut self, scratch: &'s mut Vec<u8>) -> Result<&'s str, BadRecord>
     where
         'a: 's,
     {
@@ -342,7 +352,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over a value, checking it.
-    fn skip_value(&mut self, depth: usize) -> Result<(), BadRecord> {
+    pub(super) fn skip_value(&mut self, depth: usize) -> Result<(), BadRecord> {
         match self.peek() {
             Some(b'"') => self.skip_string(),
             Some(b'-' | b'0'..=b'9') => self.number().map(|_| ()),

@@ -4,6 +4,7 @@ mod avro;
 mod columns;
 mod csv_decoder;
 mod csv_encoder;
+mod debezium;
 mod encoder;
 mod intake;
 mod json_decoder;
@@ -36,6 +37,8 @@ pub enum DecoderConfig {
     Raw,
     /// Avro's binary encoding, a value a record.
     Avro(AvroSchemas),
+    /// A change event of Debezium a record, as JSON. Behind the schema's columns the change kind stands.
+    Debezium,
 }
 
 /// Comma-separated values as RFC 4180 has them: a field in quotes may hold delimiters, line ends and, doubled, quotes.
@@ -82,7 +85,7 @@ pub enum OnBadRecord {
 
 /// Turns records into rows of a schema.
 pub trait Decoder: Send {
-    /// Appends the row of one record; of a bad one nothing is left behind.
+    /// Appends the row (or rows) of one record; of a bad one nothing is left behind.
     fn decode(&mut self, record: &[u8]) -> Result<(), BadRecord>;
 
     /// Takes the record that names the columns of all that follow, where the format has one.
@@ -161,6 +164,7 @@ pub fn decoder(config: &DecoderConfig, schema: &SchemaRef) -> Result<Box<dyn Dec
         DecoderConfig::Json => Box::new(json_decoder::JsonDecoder::new(schema)?),
         DecoderConfig::Csv(csv) => Box::new(csv_decoder::CsvDecoder::new(csv, schema)?),
         DecoderConfig::Raw => Box::new(raw::RawDecoder::new(schema)?),
+        DecoderConfig::Debezium => Box::new(debezium::DebeziumDecoder::new(schema)?),
         DecoderConfig::Avro(schemas) => Box::new(avro::AvroDecoder::new(schemas, schema)?),
     })
 }

@@ -102,6 +102,10 @@ impl Source for KafkaSource {
         self.config.schema.clone()
     }
 
+    fn is_updating(&self) -> bool {
+        self.config.format == DecoderConfig::Debezium
+    }
+
     fn is_replayable(&self) -> bool {
         true
     }

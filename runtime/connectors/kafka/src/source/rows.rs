@@ -9,10 +9,12 @@ use std::sync::Arc;
 use weir_connectors::api::ConnectorError;
 use weir_connectors::formats::{BadRecord, DecoderConfig, Intake, Place, decoder};
 use weir_kafka_client::records::RecordView;
+use weir_model::change::change_kind_field;
 use weir_model::types::{TIMESTAMP, sql_type_name};
 
 /// Which columns come from where.
 pub(super) struct RowLayout {
+    /// The change kind of an updating stream is last.
     schema: SchemaRef,
     /// Of the message's value.
     value_schema: SchemaRef,
@@ -44,6 +46,7 @@ enum Builder {
 impl RowLayout {
     pub(super) fn of(config: &KafkaSourceConfig) -> Result<Self, ConnectorError> {
         let (mut fields, mut metadata): (Vec<Field>, _) = (vec![], vec![]);
+        let is_updating = config.format == DecoderConfig::Debezium;
         for (place, field) in config.schema.fields().iter().enumerate() {
             match config.metadata.iter().find(|(name, _)| name == field.name()) {
                 None => fields.push(field.as_ref().clone()),
@@ -62,6 +65,12 @@ impl RowLayout {
                             "column `{name}` holds a message's key, which a message need not have: remove `nullable: false`"
                         )));
                     }
+                    if is_updating && !holds.is_of_key() {
+                        return Err(ConnectorError::Permanent(format!(
+                            "column `{name}` holds a message's {holds:?}, which is another one in the message that takes a row \
+                             back: with debezium only Topic, Partition and Key can be read"
+                        )));
+                    }
                     metadata.push((place, *holds, field.data_type().clone()));
                 }
             }
@@ -73,11 +82,19 @@ impl RowLayout {
             ));
         }
         decoder(&config.format, &value_schema)?;
-        Ok(RowLayout { schema: config.schema.clone(), value_schema, metadata })
+        let change_kind = is_updating.then(|| Arc::new(change_kind_field()));
+        let columns = config.schema.fields().iter().cloned().chain(change_kind);
+        let schema = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
+        Ok(RowLayout { schema, value_schema, metadata })
     }
 }
 
 impl Metadata {
+    /// Whether all messages of a key have the same.
+    fn is_of_key(self) -> bool {
+        matches!(self, Metadata::Topic | Metadata::Partition | Metadata::Key)
+    }
+
     fn types(self) -> Vec<DataType> {
         match self {
             Metadata::Topic | Metadata::Headers => vec![DataType::Utf8],
@@ -135,8 +152,8 @@ impl Rows {
         }
         let rows = self.intake.rows();
         self.intake.take(value, place)?;
-        // Of a bad record there is no row.
-        if self.intake.rows() > rows {
+        // Of a bad record there is no row; of a change there are two.
+        for _ in rows..self.intake.rows() {
             self.columns.iter_mut().for_each(|column| column.push(record, topic, partition));
         }
         Ok(())

@@ -79,6 +79,9 @@ fn cluster(
 }
 
 fn message_format(source: &crd::Source) -> Result<DecoderConfig, Fault> {
+    if source.format.as_ref().is_some_and(|format| format.debezium.is_some()) {
+        return Ok(DecoderConfig::Debezium);
+    }
     let Some(avro) = source.format.as_ref().and_then(|format| format.avro.as_ref()) else {
         return text_format(source, "messages");
     };
