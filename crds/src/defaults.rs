@@ -5,7 +5,7 @@ use crate::{
     duration::HumanDuration,
     quantity::ByteSize,
     streamjob::{
-        ApprovalMode, CheckpointMode, Compression, DeletionPolicy, Delivery, IfBroken, IfMissing, JobState,
+        ApprovalMode, CheckpointMode, Compression, DeletionPolicy, Delivery, HttpMethod, IfBroken, IfMissing, JobState,
         OnBadRecord, OnUpgradeFailure, PostgresCommitBy, RocksDbProfile, RowOrder, StartFrom, UpgradeMode,
     },
 };
@@ -103,6 +103,14 @@ pub const GENERATOR_RANDOM_LENGTH: u32 = 8;
 pub const NEXMARK_START: &str = "2026-01-01T00:00:00Z";
 /// The event time between two events where no rate is given: 10,000 events a second, as the published generator.
 pub const NEXMARK_EVENT_INTERVAL: HumanDuration = HumanDuration::from_micros(100);
+
+pub const HTTP_METHOD: HttpMethod = HttpMethod::Post;
+pub const HTTP_BATCH_ROWS: u32 = 100;
+/// Of one try of a request.
+pub const HTTP_TIMEOUT: HumanDuration = HumanDuration::from_secs(30);
+/// With the pauses between them, about ten seconds.
+pub const HTTP_MAX_RETRIES: u32 = 6;
+pub const HTTP_IDEMPOTENCY_HEADER: &str = "Idempotency-Key";
 
 pub const KAFKA_START_FROM: StartFrom = StartFrom::CommittedOffsets;
 pub const KAFKA_DISCOVERY_INTERVAL: HumanDuration = HumanDuration::from_mins(1);

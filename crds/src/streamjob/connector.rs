@@ -179,6 +179,56 @@ pub struct KafkaSink {
     pub secret_properties: BTreeMap<String, SecretValue>,
 }
 
+/// A web service that takes records by HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpSink {
+    /// `http://` or `https://`, without a user or a password.
+    #[schemars(length(min = 8, max = MAX_TEXT_LENGTH), regex(pattern = "^https?://.+$"))]
+    pub url: String,
+    #[schemars(extend("default" = defaults::HTTP_METHOD))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<HttpMethod>,
+    /// Headers of each request. `Content-Type` follows from the format if it is not here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub headers: BTreeMap<String, String>,
+    /// Headers with secret values, such as `Authorization`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub secret_headers: BTreeMap<String, SecretValue>,
+    /// The header with a request's key: the same one again when the request is repeated.
+    #[schemars(extend("default" = defaults::HTTP_IDEMPOTENCY_HEADER))]
+    #[schemars(length(min = 1, max = 128))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_header: Option<String>,
+    /// Records of a request at most; each checkpoint sends what there is. With 1 a body of JSON is an object, else an array.
+    #[schemars(extend("default" = defaults::HTTP_BATCH_ROWS))]
+    #[schemars(range(min = 1, max = 10000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_rows: Option<u32>,
+    /// Of one try, from the connection to the end of the answer.
+    #[schemars(extend("default" = defaults::HTTP_TIMEOUT))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<HumanDuration>,
+    /// Tries after the first one, when nobody answers or the answer is 408, 425, 429 or 5xx; then the task fails.
+    #[schemars(extend("default" = defaults::HTTP_MAX_RETRIES))]
+    #[schemars(range(max = 100))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_retries: Option<u32>,
+    /// Authorities that are believed besides the system's: a PEM file.
+    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+}
+
+/// How records are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum HttpMethod {
+    Post,
+    Put,
+}
+
 /// A PostgreSQL table as a source: its rows, then its changes by logical replication. The source's `schema` says the
 /// columns, unless it is `bounded`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -4,7 +4,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Compression, CustomConnector, KafkaSink, PostgresSink, SinkFormat, StorageCredentials, only};
+use super::{
+    Compression, CustomConnector, HttpMethod, HttpSink, KafkaSink, PostgresSink, SinkFormat, StorageCredentials, only,
+};
 use crate::{
     defaults,
     duration::HumanDuration,
@@ -13,7 +15,7 @@ use crate::{
 };
 
 /// The fields of which exactly one says where a sink writes.
-pub const SINK_CONNECTORS: [&str; 6] = ["files", "print", "blackhole", "kafka", "postgres", "custom"];
+pub const SINK_CONNECTORS: [&str; 7] = ["files", "print", "blackhole", "kafka", "postgres", "http", "custom"];
 
 /// A sink: a name, what it reads, exactly one connector, and a promise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema, Default)]
@@ -51,6 +53,9 @@ pub struct Sink {
     /// A PostgreSQL table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresSink>,
+    /// A web service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpSink>,
     /// A sink of one's own, written with the SDK.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub custom: Option<CustomConnector>,
@@ -166,6 +171,7 @@ pub enum SinkConnector<'a> {
     Blackhole(&'a BlackholeSink),
     Kafka(&'a KafkaSink),
     Postgres(&'a PostgresSink),
+    Http(&'a HttpSink),
     Custom(&'a CustomConnector),
 }
 
@@ -178,6 +184,7 @@ impl SinkConnector<'_> {
             Self::Blackhole(_) => "blackhole",
             Self::Kafka(_) => "kafka",
             Self::Postgres(_) => "postgres",
+            Self::Http(_) => "http",
             Self::Custom(_) => "custom",
         }
     }
@@ -200,6 +207,7 @@ impl Sink {
             blackhole,
             kafka,
             postgres,
+            http,
             custom,
             format: _,
             change_kind_column: _,
@@ -211,6 +219,7 @@ impl Sink {
             blackhole.as_ref().map(SinkConnector::Blackhole),
             kafka.as_ref().map(SinkConnector::Kafka),
             postgres.as_ref().map(SinkConnector::Postgres),
+            http.as_ref().map(SinkConnector::Http),
             custom.as_ref().map(SinkConnector::Custom),
         ]
         .into_iter()
@@ -244,5 +253,27 @@ impl FilesSink {
 
     pub fn rolling_inactivity(&self) -> Option<std::time::Duration> {
         self.rolling.as_ref().and_then(|rolling| rolling.inactivity).map(HumanDuration::get)
+    }
+}
+
+impl HttpSink {
+    pub fn method(&self) -> HttpMethod {
+        self.method.unwrap_or(defaults::HTTP_METHOD)
+    }
+
+    pub fn idempotency_header(&self) -> &str {
+        self.idempotency_header.as_deref().unwrap_or(defaults::HTTP_IDEMPOTENCY_HEADER)
+    }
+
+    pub fn batch_rows(&self) -> u32 {
+        self.batch_rows.unwrap_or(defaults::HTTP_BATCH_ROWS)
+    }
+
+    pub fn timeout(&self) -> std::time::Duration {
+        self.timeout.unwrap_or(defaults::HTTP_TIMEOUT).get()
+    }
+
+    pub fn max_retries(&self) -> u32 {
+        self.max_retries.unwrap_or(defaults::HTTP_MAX_RETRIES)
     }
 }

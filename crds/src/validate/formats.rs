@@ -41,6 +41,7 @@ fn allowed(connector: &str) -> Option<&'static [&'static str]> {
         "socket" => Some(&["json", "csv", "raw"]),
         "kafka" => Some(&["json", "csv", "raw", "avro", "debezium"]),
         "kinesis" => Some(&["json", "csv", "raw", "avro"]),
+        "http" => Some(&["json", "csv", "raw"]),
         "print" => Some(&["json", "csv"]),
         "custom" => Some(&SOURCE_FORMATS),
         _ => None,
@@ -48,7 +49,7 @@ fn allowed(connector: &str) -> Option<&'static [&'static str]> {
 }
 
 fn required(connector: &str) -> bool {
-    matches!(connector, "files" | "socket" | "kafka" | "kinesis")
+    matches!(connector, "files" | "socket" | "kafka" | "kinesis" | "http")
 }
 
 pub(super) fn source_format(source: &Source, connector: &str, path: &str, findings: &mut Findings) {

@@ -19,6 +19,12 @@ pub(super) fn check(spec: &StreamJobSpec, findings: &mut Findings) {
         match connector {
             SinkConnector::Files(files) => self::files(files, sink, &path, findings),
             SinkConnector::Kafka(kafka) => transaction_timeout(spec, sink, kafka, &path, findings),
+            SinkConnector::Http(http) => {
+                if http.timeout().is_zero() {
+                    let reason = "no answer comes in no time";
+                    findings.error(format!("{path}.http.timeout"), reason, "write 1s or more");
+                }
+            }
             SinkConnector::Print(_)
             | SinkConnector::Blackhole(_)
             | SinkConnector::Postgres(_)
@@ -37,6 +43,11 @@ fn delivery(spec: &StreamJobSpec, sink: &Sink, connector: SinkConnector<'_>, pat
                 path_of_delivery,
                 "what is printed cannot be taken back, so print is at least once",
                 "remove `delivery`",
+            ),
+            _ if matches!(connector, SinkConnector::Http(_)) => findings.error(
+                path_of_delivery,
+                "a request cannot be taken back, so http is at least once",
+                "remove `delivery`; a receiver can pass over keys that it had before (http.idempotencyHeader)",
             ),
             None => findings.error(
                 path_of_delivery,
@@ -62,7 +73,10 @@ fn delivery(spec: &StreamJobSpec, sink: &Sink, connector: SinkConnector<'_>, pat
                 "add `key: [column, ...]`",
             ),
             SinkConnector::Postgres(_) | SinkConnector::Kafka(_) | SinkConnector::Custom(_) => {}
-            SinkConnector::Files(_) | SinkConnector::Print(_) | SinkConnector::Blackhole(_) => findings.error(
+            SinkConnector::Files(_)
+            | SinkConnector::Print(_)
+            | SinkConnector::Blackhole(_)
+            | SinkConnector::Http(_) => findings.error(
                 path_of_delivery,
                 format!("{} has no keys to write by", connector.field()),
                 "use ExactlyOnce or AtLeastOnce, with changeKindColumn for an updating input",

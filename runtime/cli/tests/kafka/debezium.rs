@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const PARTITIONS: u64 = 3;
-const ORDERS: [(&str, &str); 4] =
-    [("id", "BIGINT"), ("customer", "BIGINT"), ("cents", "BIGINT"), ("note", "VARCHAR")];
+const ORDERS: [(&str, &str); 4] = [("id", "BIGINT"), ("customer", "BIGINT"), ("cents", "BIGINT"), ("note", "VARCHAR")];
 const CUSTOMERS: [(&str, &str); 2] = [("id", "BIGINT"), ("region", "VARCHAR")];
 
 /// A table and its history, as a database and Debezium would make them.
@@ -23,8 +22,7 @@ struct History {
 impl History {
     /// Rows with ids below `ids` that are inserted, changed and deleted.
     fn new(seed: u64, changes: usize, ids: u64, row: impl Fn(&mut ChaCha8Rng, u64) -> Value) -> Self {
-        let mut history =
-            History { rng: ChaCha8Rng::seed_from_u64(seed), rows: BTreeMap::new(), messages: vec![] };
+        let mut history = History { rng: ChaCha8Rng::seed_from_u64(seed), rows: BTreeMap::new(), messages: vec![] };
         (0..changes).for_each(|_| history.change(ids, &row));
         history
     }
@@ -44,10 +42,13 @@ impl History {
             (None, false) => "c",
         };
         let source = json!({"connector": "postgresql", "lsn": self.messages.len(), "snapshot": "false"});
-        let event = json!({"before": before, "after": after, "source": source, "op": op, "ts_ms": 1_700_000_000_000_u64});
+        let event =
+            json!({"before": before, "after": after, "source": source, "op": op, "ts_ms": 1_700_000_000_000_u64});
         // With its schema around it, or without.
         let event = match self.rng.random_bool(0.5) {
-            true => json!({"schema": {"type": "struct", "fields": [{"field": "op", "type": "string"}]}, "payload": event}),
+            true => {
+                json!({"schema": {"type": "struct", "fields": [{"field": "op", "type": "string"}]}, "payload": event})
+            }
             false => event,
         };
         let (partition, key) = ((id % PARTITIONS) as i32, Some(json!({"id": id}).to_string()));
@@ -77,7 +78,8 @@ fn aggregates_and_joins_of_changing_tables() {
         let note = rng.random_bool(0.5).then(|| format!("note \"{}\"", rng.random_range(0..9)));
         json!({"id": id, "customer": rng.random_range(0..40), "cents": rng.random_range(1..5_000), "note": note})
     });
-    let customers = History::new(seed + 1, 400, 40, |rng, id| json!({"id": id, "region": format!("r{}", rng.random_range(0..5))}));
+    let customers =
+        History::new(seed + 1, 400, 40, |rng, id| json!({"id": id, "region": format!("r{}", rng.random_range(0..5))}));
     // Of these three there is no row.
     for bad in [r#"{"op":"t"}"#, r#"{"before":null,"after":{"id":1},"op":"u"}"#, r#"{"id":7,"cents":9}"#] {
         orders.messages.push((0, None, Some(bad.to_owned())));
@@ -87,7 +89,8 @@ fn aggregates_and_joins_of_changing_tables() {
         broker.put(&scratch, &topic(of), history.messages.iter().cloned());
     }
     let source = |of: &str, columns: &[(&str, &str)]| {
-        let columns: Vec<Value> = columns.iter().map(|(name, of_type)| json!({"name": name, "type": of_type})).collect();
+        let columns: Vec<Value> =
+            columns.iter().map(|(name, of_type)| json!({"name": name, "type": of_type})).collect();
         json!({
             "name": of,
             "kafka": {"bootstrapServers": broker.address, "topics": [topic(of)], "bounded": true},
@@ -96,8 +99,14 @@ fn aggregates_and_joins_of_changing_tables() {
         })
     };
     let transforms = [
-        ("totals", "SELECT customer, COUNT(*) AS n, SUM(cents) AS cents, MAX(cents) AS most, COUNT(note) AS notes FROM orders GROUP BY customer"),
-        ("regions", "SELECT c.region, COUNT(*) AS n, SUM(o.cents) AS cents FROM orders o JOIN customers c ON o.customer = c.id GROUP BY c.region"),
+        (
+            "totals",
+            "SELECT customer, COUNT(*) AS n, SUM(cents) AS cents, MAX(cents) AS most, COUNT(note) AS notes FROM orders GROUP BY customer",
+        ),
+        (
+            "regions",
+            "SELECT c.region, COUNT(*) AS n, SUM(o.cents) AS cents FROM orders o JOIN customers c ON o.customer = c.id GROUP BY c.region",
+        ),
     ];
     let sinks = transforms.map(|(transform, _)| {
         json!({
@@ -138,5 +147,7 @@ fn aggregates_and_joins_of_changing_tables() {
             })
             .into(),
     };
-    oracle.compare(&scratch.join("compare.json")).unwrap_or_else(|problem| panic!("seed {seed}: {problem}\n{finished}"));
+    oracle
+        .compare(&scratch.join("compare.json"))
+        .unwrap_or_else(|problem| panic!("seed {seed}: {problem}\n{finished}"));
 }

@@ -11,6 +11,15 @@ pub fn authority() -> Authority {
     Authority::new(SystemTime::now() - HOUR..SystemTime::now() + HOUR).expect("make a CA")
 }
 
+/// Writes a server's certificate, its key, and the authority's: `tls.crt`, `tls.key`, `ca.crt`.
+pub fn write(folder: &Path, signs: &Authority, host: &str) {
+    std::fs::create_dir_all(folder).expect("create the folder");
+    let issued = signs.issue(vec![host.to_owned()], SystemTime::now() - HOUR..SystemTime::now() + HOUR).expect("sign");
+    for (name, text) in [("tls.crt", issued.certificate), ("tls.key", issued.key), ("ca.crt", signs.pem())] {
+        std::fs::write(folder.join(name), text).expect("write a file");
+    }
+}
+
 /// A folder as Kubernetes mounts a Secret: the files are links into the folder of the current version, to which one
 /// link leads that is replaced all at once.
 pub struct Mount {

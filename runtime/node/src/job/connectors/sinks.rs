@@ -1,8 +1,9 @@
 //! Sinks.
 
-use super::{Fault, known, postgres_url, resolve};
+use super::{Fault, known, postgres_url, resolve, secrets};
 use crate::job::storage::object_options;
 use crate::registry::Registry;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Sink};
@@ -13,6 +14,7 @@ use weir_connectors::files::{
 };
 use weir_connectors::formats::{CsvFormat, EncoderConfig};
 use weir_connectors::print::PrintSink;
+use weir_connectors_http::{BodyFormat, HttpSink, HttpSinkConfig, Method};
 use weir_connectors_postgres::{CommitBy, ExactlyOnce, PostgresSink, PostgresSinkConfig};
 use weir_crds::streamjob::{self as crd, Compression, Delivery, SinkConnector, SinkFormatKind};
 
@@ -26,6 +28,7 @@ pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Si
             Ok(Arc::new(BlackholeSink { rows_per_second: blackhole.rows_per_second }))
         }
         Some(SinkConnector::Postgres(postgres)) => self::postgres(sink, postgres)?,
+        Some(SinkConnector::Http(http)) => self::http(sink, http)?,
         Some(SinkConnector::Custom(custom)) => match registry.sinks.get(&custom.connector_type) {
             Some(factory) => {
                 let config = custom.config.clone().unwrap_or(serde_json::Value::Object(Default::default()));
@@ -91,6 +94,40 @@ fn postgres(sink: &crd::Sink, postgres: &crd::PostgresSink) -> Result<Result<Arc
         batch_rows: postgres.batch_rows() as usize,
     };
     Ok(PostgresSink::new(config).map(|sink| Arc::new(sink) as _))
+}
+
+fn http(sink: &crd::Sink, http: &crd::HttpSink) -> Result<Result<Arc<dyn Sink>, ConnectorError>, Fault> {
+    let format = match text_format(sink, "requests")? {
+        EncoderConfig::Json { omit_nulls } => BodyFormat::Json { omit_nulls },
+        format @ EncoderConfig::Csv(_) => BodyFormat::Lines { format, content_type: "text/csv" },
+        format @ EncoderConfig::Raw => BodyFormat::Lines { format, content_type: "text/plain" },
+    };
+    let (mut secret_headers, mut missing_secrets) = (BTreeMap::new(), vec![]);
+    for (name, value) in &http.secret_headers {
+        // A job is checked where its secrets need not be.
+        match secrets::value(value) {
+            Ok(value) => drop(secret_headers.insert(name.clone(), value)),
+            Err(reason) => missing_secrets.push(format!("the header {name}: {reason}")),
+        }
+    }
+    let config = HttpSinkConfig {
+        url: http.url.clone(),
+        method: match http.method() {
+            crd::HttpMethod::Post => Method::Post,
+            crd::HttpMethod::Put => Method::Put,
+        },
+        headers: http.headers.clone(),
+        secret_headers,
+        missing_secrets,
+        idempotency_header: http.idempotency_header().to_owned(),
+        format,
+        change_kind_column: sink.change_kind_column.clone(),
+        batch_rows: http.batch_rows() as usize,
+        timeout: http.timeout(),
+        max_retries: http.max_retries(),
+        ca_file: http.ca_file.as_deref().map(resolve),
+    };
+    Ok(HttpSink::new(config).map(|sink| Arc::new(sink) as _))
 }
 
 fn file_format(sink: &crd::Sink) -> Result<SinkFileFormat, Fault> {
