@@ -8,6 +8,7 @@
 mod support;
 
 mod changes;
+mod secured;
 mod traffic;
 mod values;
 

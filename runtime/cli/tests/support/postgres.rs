@@ -2,7 +2,7 @@
 
 use super::await_condition;
 use std::net::TcpListener;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -83,6 +83,28 @@ impl Postgres {
         super::signal(server.id() as i32, libc::SIGQUIT);
         server.wait().expect("wait for the server");
         self.run();
+    }
+
+    /// Speaks TLS with this certificate from now on. `lines` of who may connect how stand before those of the start.
+    pub fn secure(&mut self, certificate: &str, key: &str, lines: &str) {
+        let data = self.data();
+        let rules = std::fs::read_to_string(data.join("pg_hba.conf")).expect("read who may connect");
+        let settings = std::fs::read_to_string(data.join("postgresql.conf")).expect("read the settings");
+        for (name, text) in [
+            ("server.crt", certificate.to_owned()),
+            ("server.key", key.to_owned()),
+            ("pg_hba.conf", format!("{lines}\n{rules}")),
+            ("postgresql.conf", format!("{settings}\nssl = on\n")),
+        ] {
+            let path = data.join(name);
+            std::fs::write(&path, text).expect("write a file of the server's");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+                .expect("keep the file to the server");
+            if let Some((user, group)) = self.user {
+                chown(&path, Some(user), Some(group)).expect("hand over a file");
+            }
+        }
+        self.crash();
     }
 
     fn run(&mut self) {
