@@ -10,17 +10,17 @@ use support::{Scratch, Weir, finished_lines};
 
 #[test]
 fn a_savepoint_goes_to_another_parallelism() {
-    for (before, after) in [("heap", "heap"), ("rocksdb", "rocksdb"), ("heap", "rocksdb"), ("rocksdb", "heap")] {
+    for (before, after) in [("heap", "heap"), ("rocksdb", "rocksdb"), ("heap", "spilled"), ("spilled", "heap")] {
         let scratch = Scratch::new(&format!("session-parallelism-{before}-{after}"));
         let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
-        let running = run(&scratch, &job, &["-p", "2", "--backend", before]).spawn();
+        let running = run(&scratch, &job, &["-p", "2", "--set", traffic::backend(before)]).spawn();
         await_checkpoint(&scratch, &job, &running);
         let savepoint = scratch.join("saved");
         let stop = command(&scratch, "stop", &job, &["--savepoint".as_ref(), savepoint.as_os_str()]).succeed();
         assert!(stop.stdout.contains("saved"), "the place is not named: {stop}");
         let stopped = running.wait();
         assert!(stopped.status.success(), "{stopped}");
-        let go_on = run(&scratch, &job, &["-p", "5", "--backend", after]);
+        let go_on = run(&scratch, &job, &["-p", "5", "--set", traffic::backend(after)]);
         go_on.with(["--from".as_ref(), savepoint.as_os_str()]).succeed();
         traffic::verify(&scratch, Guarantee::ExactlyOnce)
             .unwrap_or_else(|problem| panic!("from {before} to {after}: {problem}"));
@@ -30,14 +30,14 @@ fn a_savepoint_goes_to_another_parallelism() {
 /// A checkpoint, too, though its files are one backend's.
 #[test]
 fn a_checkpoint_goes_to_the_other_backend_and_another_parallelism() {
-    for (before, after) in [("heap", "rocksdb"), ("rocksdb", "heap"), ("rocksdb", "rocksdb")] {
+    for (before, after) in [("heap", "rocksdb"), ("heap", "spilled"), ("spilled", "heap"), ("rocksdb", "spilled")] {
         let scratch = Scratch::new(&format!("session-backend-{before}-{after}"));
         let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
-        let running = run(&scratch, &job, &["-p", "3", "--backend", before]).spawn();
+        let running = run(&scratch, &job, &["-p", "3", "--set", traffic::backend(before)]).spawn();
         await_checkpoint(&scratch, &job, &running);
         running.signal(libc::SIGTERM);
         running.wait();
-        run(&scratch, &job, &["-p", "2", "--backend", after]).succeed();
+        run(&scratch, &job, &["-p", "2", "--set", traffic::backend(after)]).succeed();
         traffic::verify(&scratch, Guarantee::ExactlyOnce)
             .unwrap_or_else(|problem| panic!("from {before} to {after}: {problem}"));
     }

@@ -51,11 +51,15 @@ fn workers_are_killed() {
 
 #[test]
 fn with_local_recovery_restarts_read_the_disk() {
-    for backend in ["heap", "rocksdb"] {
+    for (backend, options) in [
+        ("heap", "heap: {localRecovery: true}"),
+        ("rocksdb", "rocksdb: {localRecovery: true}"),
+        ("spilled", "rocksdb: {localRecovery: true, memory: 8Mi, writeBufferRatio: 0.005}"),
+    ] {
         let scratch = Scratch::new(&format!("workers-local-{backend}"));
         let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
         let running = run(&scratch, &job, 4)
-            .with(["--set", &format!("spec.stateBackend={{{backend}: {{localRecovery: true}}}}")])
+            .with(["--set", &format!("spec.stateBackend={{{options}}}")])
             .env("TMPDIR", scratch.path().display().to_string())
             .env("WEIR_LOG", "warn,weir_node=info")
             .spawn();

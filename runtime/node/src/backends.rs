@@ -42,15 +42,15 @@ impl Backends {
         kept: &mut [KeptState],
         segments: &dyn SegmentSource,
     ) -> Result<KeyedState, StateError> {
+        let mut kept: Vec<&mut KeptState> = kept.iter_mut().collect();
         match self {
-            Backends::RocksDb(shared) => shared.open(name, config, handles, segments),
+            Backends::RocksDb(shared) => shared.open(name, config, &mut kept, handles, segments),
             Backends::Heap if handles.iter().all(|handle| handle.cold.is_none()) => {
-                let mut kept: Vec<&mut KeptState> = kept.iter_mut().collect();
                 KeyedState::open_with_kept(config, &mut kept, handles, segments)
             }
             Backends::Heap => {
                 let files = open_files(None, handles, config.key_groups, segments)?;
-                KeyedState::open_stored(config, &files, handles)
+                KeyedState::open_stored(config, &files, handles, segments)
             }
         }
     }

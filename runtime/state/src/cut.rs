@@ -1,4 +1,4 @@
-use crate::cold::{ColdHandle, ColdShared};
+use crate::cold::{ColdHandle, ColdShared, QueuedPart};
 use crate::handle::{KeyedStateHandle, Run, StateHandle};
 use crate::ordered::cut::OrderedCut;
 use crate::rows::cut::RowCut;
@@ -24,6 +24,13 @@ pub(crate) struct ColdCut {
     pub(crate) interval: u32,
 }
 
+impl ColdCut {
+    pub(crate) fn push(shared: Arc<ColdShared>, interval: u32, parts: Vec<QueuedPart>) -> Self {
+        shared.push(interval, parts, true);
+        ColdCut { shared, interval }
+    }
+}
+
 impl Drop for ColdCut {
     fn drop(&mut self) {
         self.shared.abandon(self.interval);
@@ -46,10 +53,18 @@ pub(crate) struct StateRuns {
     pub(crate) base_sequences: Vec<u64>,
 }
 
+impl StateRuns {
+    /// Of a state of which no checkpoint holds anything in runs.
+    pub(crate) fn none(owned: KeyGroupRange) -> Self {
+        StateRuns { runs: Arc::default(), base_sequences: vec![0; owned.len()] }
+    }
+}
+
 pub(crate) struct CutPart {
     pub(crate) schema: StateSchema,
     pub(crate) has_ttl: bool,
-    pub(crate) cold_state: Option<u16>,
+    /// Its number in the store.
+    pub(crate) number: Option<u16>,
     /// Those of the last confirmed checkpoint.
     pub(crate) before: StateRuns,
     pub(crate) changes: PartCut,
@@ -79,8 +94,8 @@ impl StateCut {
                     StateError::TooLarge { what, .. } => StateError::TooLarge { state: part.schema.name.clone(), what },
                     error => error,
                 })?;
-            let CutPart { schema, has_ttl, cold_state, .. } = part;
-            states.push(StateHandle { schema, has_ttl, cold_state, runs: after.runs.to_vec() });
+            let CutPart { schema, has_ttl, number, .. } = part;
+            states.push(StateHandle { schema, has_ttl, cold_state: number, runs: after.runs.to_vec() });
             runs.push(after);
         }
         let cold = self.cold.as_ref().map(|cut| cut.shared.checkpoint(cut.interval, sink)).transpose()?;

@@ -151,7 +151,7 @@ impl KeyedState {
             Some(at) => at,
             None => {
                 let state = empty_state(schema, owned, max_parallelism)?;
-                let state = self.stored(state)?;
+                let state = self.numbered(state)?;
                 self.restored.push(state);
                 self.restored.len() - 1
             }
@@ -184,7 +184,7 @@ fn empty_state(schema: &StateSchema, owned: KeyGroupRange, max_parallelism: u32)
     };
     // Without runs behind it, the next cut writes all of it.
     let base_sequences = vec![0; owned.len()];
-    Ok(RestoredState { schema: schema.clone(), has_ttl: false, content, runs: vec![], base_sequences })
+    Ok(RestoredState { schema: schema.clone(), has_ttl: false, number: None, content, runs: vec![], base_sequences })
 }
 
 fn groups_of(schema: &StateSchema, column: &ArrayRef, owned: KeyGroupRange) -> Result<Vec<KeyGroup>, StateError> {

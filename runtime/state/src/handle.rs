@@ -13,7 +13,7 @@ pub struct KeyedStateHandle {
     pub max_parallelism: u32,
     pub key_groups: KeyGroupRange,
     pub states: Vec<StateHandle>,
-    /// The files behind the states that are kept in a cold store.
+    /// The files behind the states, if the subtask keeps them in a cold store; else they are in runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold: Option<ColdHandle>,
 }
@@ -26,7 +26,8 @@ pub struct StateHandle {
     /// Whether entries carry the time of their last write.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_ttl: bool,
-    /// The state's number in the cold store, if it's kept in one; it has no runs then.
+    /// The state's number in the cold store, if the subtask has one: also while all that there is is in runs, so that
+    /// subtasks of which some keep their states there and some don't yet agree about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold_state: Option<u16>,
     /// Ascending by sequence: what a later run says of a key goes over what an earlier one says.

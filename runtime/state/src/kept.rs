@@ -17,6 +17,15 @@ impl KeptState {
     pub fn key_groups(&self) -> KeyGroupRange {
         self.state.key_groups
     }
+
+    fn is_of(&self, handle: &KeyedStateHandle) -> bool {
+        self.key_groups() == handle.key_groups
+    }
+}
+
+/// The handles of which nothing was kept.
+pub(crate) fn elsewhere(kept: &[&mut KeptState], handles: &[KeyedStateHandle]) -> Vec<KeyedStateHandle> {
+    handles.iter().filter(|handle| !kept.iter().any(|kept| kept.is_of(handle))).cloned().collect()
 }
 
 impl KeyedState {
@@ -25,9 +34,11 @@ impl KeyedState {
     pub fn keep(mut self, checkpoint: CheckpointId) -> Option<KeptState> {
         let cut = self.cuts.iter().find(|cut| cut.checkpoint == checkpoint)?;
         let is_written = cut.written.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if self.cold.is_some() || !is_written {
+        if self.store().is_some() || !is_written {
             return None;
         }
+        // Nor does it claim memory of those that go on.
+        self.cold = None;
         self.confirm(checkpoint);
         Some(KeptState { state: self })
     }
@@ -44,23 +55,31 @@ impl KeyedState {
         source: &dyn SegmentSource,
     ) -> Result<Self, StateError> {
         check(handles, config.key_groups, config.max_parallelism)?;
-        let is_kept = |handle: &&KeyedStateHandle| kept.iter().any(|kept| kept.key_groups() == handle.key_groups);
-        let (here, elsewhere): (Vec<&KeyedStateHandle>, Vec<_>) = handles.iter().partition(is_kept);
-        let elsewhere: Vec<KeyedStateHandle> = elsewhere.into_iter().cloned().collect();
+        let elsewhere = elsewhere(kept, handles);
         let mut state = KeyedState::new(config.key_groups, config.max_parallelism);
         state.restored = restore_runs(&elsewhere, config.key_groups, config.max_parallelism, source)?;
-        for kept in kept.iter_mut().filter(|kept| here.iter().any(|handle| handle.key_groups == kept.key_groups())) {
+        state.take_over_all(kept, handles)?;
+        Ok(state)
+    }
+
+    /// Adds what was kept of what the handles stand for to what was read of the others, and goes on behind both.
+    pub(crate) fn take_over_all(
+        &mut self,
+        kept: &mut [&mut KeptState],
+        handles: &[KeyedStateHandle],
+    ) -> Result<(), StateError> {
+        for kept in kept.iter_mut().filter(|kept| handles.iter().any(|handle| kept.is_of(handle))) {
             // Rows carry the interval of their birth: those of a later one would be taken for rows that no checkpoint
             // knows of, and their removal would leave no trace.
-            state.interval = state.interval.max(kept.state.interval);
-            state.take_over(&mut kept.state)?;
+            self.interval = self.interval.max(kept.state.interval);
+            self.take_over(&mut kept.state)?;
         }
-        for restored in &mut state.restored {
+        for restored in &mut self.restored {
             restored.runs.sort_by_key(|run| (run.sequence, run.key_groups.first));
         }
-        let sequences = state.restored.iter().flat_map(|state| &state.runs).map(|run| run.sequence);
-        state.sequence = sequences.max().unwrap_or(0) + 1;
-        Ok(state)
+        let sequences = self.restored.iter().flat_map(|state| &state.runs).map(|run| run.sequence);
+        self.sequence = sequences.max().unwrap_or(0) + 1;
+        Ok(())
     }
 
     fn take_over(&mut self, kept: &mut KeyedState) -> Result<(), StateError> {
@@ -75,6 +94,7 @@ impl KeyedState {
                         content: Content::new(&schema, tracked.has_ttl, self.key_groups, self.max_parallelism)?,
                         schema: schema.clone(),
                         has_ttl: tracked.has_ttl,
+                        number: tracked.number,
                         runs: vec![],
                         base_sequences: vec![0; self.key_groups.len()],
                     });

@@ -1,23 +1,27 @@
 //! Keyed state in front of a cold store.
+//!
+//! As long as the states fit in the memory given, they live there as on the heap, and so do their checkpoints. Once they
+//! don't they spill: all of them go into the store, and what stays in memory is a cache of it from then on.
 
-use crate::cold::{CacheShare, ColdBatch, ColdConfig, ColdHandle, ColdShared, ColdStore, QueuedPart};
-use crate::cut::ColdCut;
+use crate::cold::{CacheShare, ColdBatch, ColdConfig, ColdShared, ColdStore, QueuedPart};
+use crate::cut::StateRuns;
 use crate::export::{export_ordered, export_rows};
 use crate::handle::{KeyedStateHandle, StateHandle};
-use crate::keyed_state::{AnyState, KeyedState, StateConfig};
+use crate::kept::{KeptState, elsewhere};
+use crate::keyed_state::{AnyState, KeyedState, StateConfig, Tracked};
 use crate::migrate::COLD_BYTES;
-use crate::ordered::OrderedState;
-use crate::restore::{Content, RestoredState, check, restore_runs};
-use crate::rows::RowState;
+use crate::restore::{Content, RestoredState, check, restore_runs, restore_runs_within};
 use crate::rows::cut::BufferPool;
 use crate::{SegmentSource, StateError};
 use arrow::array::ArrayRef;
 use std::sync::Arc;
-use weir_model::{KeyGroupRange, StateSchema};
+use weir_model::{KeyGroup, KeyGroupRange, StateSchema};
 
 /// The store behind the states.
 pub(crate) struct Cold {
     shared: Arc<ColdShared>,
+    /// Whether the states have spilled; until then the store is empty.
+    has_spilled: bool,
     /// Number of the next state that is new to the store.
     next_state: u16,
     /// Until the cache is looked at again.
@@ -33,45 +37,58 @@ const LOADED_GROUPS: usize = 8;
 
 impl KeyedState {
     /// State as a checkpoint holds it, in front of a store. The store was opened on the files that the handles
-    /// name (`KeyedStateHandle::cold`) and holds the owned key groups of them; states that a handle keeps in runs
-    /// are brought into the store here.
+    /// name (`KeyedStateHandle::cold`) and holds the owned key groups of them. What the handles keep in runs, and what
+    /// former subtasks have left of it (`open_with_kept`), stays in memory if all of it fits there; else it is brought
+    /// into the store.
     ///
     /// # Errors
     /// As `open`, and what the store says.
     pub fn open_cold(
         config: StateConfig,
         cold: ColdConfig,
+        kept: &mut [&mut KeptState],
         handles: &[KeyedStateHandle],
         source: &dyn SegmentSource,
     ) -> Result<Self, StateError> {
         let StateConfig { key_groups, max_parallelism } = config;
         check(handles, key_groups, max_parallelism)?;
         let mut state = KeyedState::new(key_groups, max_parallelism);
-        let mut cold = Cold { shared: ColdShared::new(cold), next_state: 0, batches: 0, cache: None };
-        for (of, number) in numbered(handles, &mut cold.next_state)? {
+        let shared = ColdShared::new(cold);
+        let mut cold = Cold { shared: shared.clone(), has_spilled: false, next_state: 0, batches: 0, cache: None };
+        let states = numbered(handles, &mut cold.next_state)?;
+        if !states.is_empty() {
             cold.claim_cache();
-            let mut content = Content::new(&of.schema, of.has_ttl, key_groups, max_parallelism)?;
-            if of.cold_state.is_none() {
-                load_runs(handles, of, number, &config, &*cold.shared.store, source)?;
+        }
+        let in_memory = match handles.iter().all(|handle| handle.cold.is_none()) {
+            true => {
+                let (handles, max_bytes) = (elsewhere(kept, handles), shared.cache().share_bytes());
+                restore_runs_within(max_bytes, &handles, key_groups, max_parallelism, source)?
             }
-            match &mut content {
-                Content::Rows(rows) => rows.attach_cold(cold.shared.clone(), number)?,
-                Content::Ordered(entries) => entries.attach_cold(cold.shared.clone(), number),
+            false => None,
+        };
+        if let Some(restored) = in_memory {
+            state.restored = restored;
+            state.take_over_all(kept, handles)?;
+            for restored in &mut state.restored {
+                let of = states.iter().find(|(of, _)| of.schema.name == restored.schema.name);
+                restored.number = of.map(|(_, number)| *number);
             }
-            state.restored.push(RestoredState {
-                schema: of.schema.clone(),
-                has_ttl: of.has_ttl,
-                content,
-                runs: vec![],
-                base_sequences: vec![0; key_groups.len()],
-            });
+        } else {
+            cold.has_spilled = true;
+            for (of, number) in states {
+                load_runs(handles, of, number, &config, &*shared.store, source)?;
+                let mut restored = RestoredState::empty(of, key_groups, max_parallelism)?;
+                restored.number = Some(number);
+                restored.content.attach_cold(&shared, number)?;
+                state.restored.push(restored);
+            }
         }
         state.cold = Some(cold);
         Ok(state)
     }
 
-    /// State on the heap, as a checkpoint holds it whose states are in a store. The store was opened on the files
-    /// that the handles name, as for `open_cold`.
+    /// State on the heap, as a checkpoint holds it of which some states are in a store. The store was opened on the
+    /// files that the handles name, as for `open_cold`.
     ///
     /// # Errors
     /// As `open`, and what the store says.
@@ -79,28 +96,70 @@ impl KeyedState {
         config: StateConfig,
         store: &dyn ColdStore,
         handles: &[KeyedStateHandle],
+        source: &dyn SegmentSource,
     ) -> Result<Self, StateError> {
         check(handles, config.key_groups, config.max_parallelism)?;
         let mut state = KeyedState::new(config.key_groups, config.max_parallelism);
-        state.restored = read_stored(handles, config.key_groups, config.max_parallelism, store)?;
+        let in_runs = restore_runs(handles, config.key_groups, config.max_parallelism, source)?;
+        state.restored = read_stored(in_runs, handles, config.key_groups, config.max_parallelism, store)?;
         Ok(state)
+    }
+
+    /// The store that the states are in.
+    pub(crate) fn store(&self) -> Option<Arc<ColdShared>> {
+        self.cold.as_ref().filter(|cold| cold.has_spilled).map(|cold| cold.shared.clone())
+    }
+
+    /// The store's number for a state that is new.
+    pub(crate) fn next_number(&mut self) -> Option<u16> {
+        self.cold.as_mut().map(Cold::next)
+    }
+
+    /// Brings all states into the store, also if they fit in memory; as happens by itself when they don't. Nothing
+    /// without a store, or if they are there.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn spill(&mut self) -> Result<(), StateError> {
+        let Some(cold) = self.cold.as_mut().filter(|cold| !cold.has_spilled) else { return Ok(()) };
+        cold.has_spilled = true;
+        let shared = cold.shared.clone();
+        let numbered = "a state in front of a store has a number";
+        for restored in &mut self.restored {
+            restored.content.spill(&shared, restored.number.expect(numbered))?;
+            restored.runs.clear();
+            restored.base_sequences.fill(0);
+        }
+        for tracked in &mut self.states {
+            tracked.state.spill(&shared, tracked.number.expect(numbered));
+            tracked.confirmed = StateRuns::none(self.key_groups);
+            tracked.owed = 0;
+        }
+        self.flush(&shared)?;
+        tracing::debug!(
+            first_key_group = self.key_groups.first,
+            "the state outgrew its memory and is in the store now"
+        );
+        Ok(())
     }
 
     /// Keeps the cache within its bounds.
     pub(crate) fn bound_cold(&mut self) -> Result<(), StateError> {
         let Some(cold) = &mut self.cold else { return Ok(()) };
         let shared = cold.shared.clone();
-        let applied = shared.applied();
-        for tracked in &mut self.states {
-            tracked.state.applied_cold(applied);
-        }
+        let has_spilled = cold.has_spilled;
         cold.batches = (cold.batches + 1) % BATCHES_BETWEEN_LOOKS;
-        if cold.batches != 1 {
-            return Ok(());
+        let is_due = cold.batches == 1;
+        if has_spilled {
+            let applied = shared.applied();
+            self.states.iter_mut().for_each(|tracked| tracked.state.applied_cold(applied));
         }
-        let mut excess = self.excess_bytes(&shared);
+        let mut excess = if is_due { self.excess_bytes(&shared) } else { 0 };
         if excess == 0 {
             return Ok(());
+        }
+        if !has_spilled {
+            self.spill()?;
         }
         excess = self.evict(excess);
         if excess == 0 {
@@ -120,7 +179,8 @@ impl KeyedState {
 
     /// What the rows and entries here are more than they may be.
     fn excess_bytes(&self, shared: &ColdShared) -> usize {
-        let bytes: usize = self.states.iter().map(|tracked| tracked.state.live_bytes()).sum();
+        let restored: usize = self.restored.iter().map(|state| state.content.live_bytes()).sum();
+        let bytes = self.states.iter().map(|tracked| tracked.state.live_bytes()).sum::<usize>() + restored;
         let allowed = shared.cache().share_bytes();
         // A tenth less than allowed, so that not every batch has to make room.
         if bytes > allowed { bytes - allowed / 10 * 9 } else { 0 }
@@ -141,7 +201,7 @@ impl KeyedState {
         if !shared.apply_unwanted()? {
             return Ok(false);
         }
-        let parts = self.states.iter_mut().filter_map(|tracked| tracked.state.cut_cold(self.interval, &self.pool));
+        let parts = self.states.iter_mut().filter_map(|tracked| tracked.cut_cold(self.interval, &self.pool));
         shared.push(self.interval, parts.collect(), false);
         self.interval += 1;
         let applied = shared.apply_unwanted()?;
@@ -162,19 +222,22 @@ impl KeyedState {
         })
     }
 
-    /// A state that is being imported, in front of the store if there is one.
-    pub(crate) fn stored(&mut self, mut state: RestoredState) -> Result<RestoredState, StateError> {
-        if let Some(cold) = &mut self.cold {
-            match &mut state.content {
-                Content::Rows(rows) => cold.attach_rows(rows)?,
-                Content::Ordered(entries) => cold.attach_ordered(entries),
-            }
+    /// A state that is being imported, in front of the store if states are there.
+    pub(crate) fn numbered(&mut self, mut state: RestoredState) -> Result<RestoredState, StateError> {
+        state.number = self.next_number();
+        if let (Some(shared), Some(number)) = (self.store(), state.number) {
+            state.content.attach_cold(&shared, number)?;
         }
         Ok(state)
     }
 
     /// Keeps a state that is being imported within bounds.
     pub(crate) fn bound_restored(&mut self, at: usize) -> Result<(), StateError> {
+        let Some(cold) = &self.cold else { return Ok(()) };
+        if !cold.has_spilled {
+            let shared = cold.shared.clone();
+            return if self.excess_bytes(&shared) > 0 { self.spill() } else { Ok(()) };
+        }
         match &mut self.restored[at].content {
             Content::Rows(rows) => rows.bound_cold(COLD_BYTES),
             Content::Ordered(entries) => entries.bound_cold(COLD_BYTES),
@@ -192,47 +255,67 @@ impl Cold {
     fn claim_cache(&mut self) {
         self.cache.get_or_insert_with(|| CacheShare::of(self.shared.cache().clone()));
     }
+}
 
-    pub(crate) fn attach_rows(&mut self, rows: &mut RowState) -> Result<(), StateError> {
-        let number = self.next();
-        rows.attach_cold(self.shared.clone(), number)
+impl Tracked {
+    /// What changed since the last cut, on its way into the store.
+    pub(crate) fn cut_cold(&mut self, interval: u32, pool: &BufferPool) -> Option<QueuedPart> {
+        let state = self.number?;
+        Some(match &mut self.state {
+            AnyState::Rows(rows) => QueuedPart::Rows { state, cut: rows.cut_cold(pool)? },
+            AnyState::Ordered(entries) => QueuedPart::Ordered { state, cut: entries.cut_cold(interval)? },
+        })
     }
+}
 
-    pub(crate) fn attach_ordered(&mut self, entries: &mut OrderedState) {
-        let number = self.next();
-        entries.attach_cold(self.shared.clone(), number);
-    }
-
-    pub(crate) fn push(&self, interval: u32, parts: Vec<QueuedPart>) -> ColdCut {
-        self.shared.push(interval, parts, true);
-        ColdCut { shared: self.shared.clone(), interval }
-    }
-
-    pub(crate) fn confirm(&self, handle: &mut ColdHandle, object: &str) {
-        for segment in handle.files.iter_mut().flat_map(|file| &mut file.segments) {
-            if segment.object.is_empty() {
-                assert!(!object.is_empty(), "a confirmed segment lies in an object without a name");
-                segment.object = object.to_string();
+impl Content {
+    /// Puts the state in front of a store that may hold some of it.
+    fn attach_cold(&mut self, shared: &Arc<ColdShared>, number: u16) -> Result<(), StateError> {
+        match self {
+            Content::Rows(rows) => rows.attach_cold(shared.clone(), number),
+            Content::Ordered(entries) => {
+                entries.attach_cold(shared.clone(), number);
+                Ok(())
             }
         }
-        self.shared.store.confirm(handle);
+    }
+
+    /// Brings the state into a store that holds nothing of it.
+    fn spill(&mut self, shared: &Arc<ColdShared>, number: u16) -> Result<(), StateError> {
+        match self {
+            Content::Rows(rows) => {
+                rows.spill(shared.clone(), number);
+                rows.flush_cold()
+            }
+            Content::Ordered(entries) => {
+                entries.spill(shared.clone(), number);
+                entries.flush_cold()
+            }
+        }
+    }
+}
+
+impl RestoredState {
+    /// The state of the handle, of which nothing is in memory and nothing is in runs.
+    fn empty(of: &StateHandle, owned: KeyGroupRange, max_parallelism: u32) -> Result<Self, StateError> {
+        Ok(RestoredState {
+            schema: of.schema.clone(),
+            has_ttl: of.has_ttl,
+            number: None,
+            content: Content::new(&of.schema, of.has_ttl, owned, max_parallelism)?,
+            runs: vec![],
+            base_sequences: vec![0; owned.len()],
+        })
     }
 }
 
 impl AnyState {
-    pub(crate) fn cold_state(&self) -> Option<u16> {
+    /// Puts the state in front of a store that holds nothing of it; the next cut brings all there.
+    fn spill(&mut self, shared: &Arc<ColdShared>, number: u16) {
         match self {
-            AnyState::Rows(rows) => rows.cold_state(),
-            AnyState::Ordered(entries) => entries.cold_state(),
+            AnyState::Rows(rows) => rows.spill(shared.clone(), number),
+            AnyState::Ordered(entries) => entries.spill(shared.clone(), number),
         }
-    }
-
-    pub(crate) fn cut_cold(&mut self, interval: u32, pool: &BufferPool) -> Option<QueuedPart> {
-        let state = self.cold_state()?;
-        Some(match self {
-            AnyState::Rows(rows) => QueuedPart::Rows { state, cut: rows.cut_cold(pool)? },
-            AnyState::Ordered(entries) => QueuedPart::Ordered { state, cut: entries.cut_cold(interval)? },
-        })
     }
 
     fn applied_cold(&mut self, interval: u32) {
@@ -277,7 +360,7 @@ fn numbered<'h>(handles: &'h [KeyedStateHandle], next: &mut u16) -> Result<Vec<(
     Ok(numbered.collect())
 }
 
-/// Brings a state that the handles keep in runs into a store.
+/// Brings what the handles keep of a state in runs into a store.
 fn load_runs(
     handles: &[KeyedStateHandle],
     of: &StateHandle,
@@ -286,13 +369,14 @@ fn load_runs(
     store: &dyn ColdStore,
     source: &dyn SegmentSource,
 ) -> Result<(), StateError> {
-    let of_state: Vec<KeyedStateHandle> = handles
-        .iter()
-        .map(|handle| {
-            let states = handle.states.iter().filter(|state| state.schema.name == of.schema.name);
-            KeyedStateHandle { states: states.cloned().collect(), ..handle.clone() }
-        })
-        .collect();
+    let of_state = |handle: &KeyedStateHandle| {
+        let states = handle.states.iter().filter(|state| state.schema.name == of.schema.name);
+        KeyedStateHandle { states: states.cloned().collect(), ..handle.clone() }
+    };
+    let of_state: Vec<_> = handles.iter().filter(|handle| handle.cold.is_none()).map(of_state).collect();
+    if of_state.iter().all(|handle| handle.states.is_empty()) {
+        return Ok(());
+    }
     let (mut batch, mut writer) = (ColdBatch::default(), store.writer()?);
     let mut write = |batch: &ColdBatch| writer.write(batch);
     for part in parts(config.key_groups) {
@@ -318,29 +402,32 @@ fn parts(owned: KeyGroupRange) -> impl Iterator<Item = KeyGroupRange> {
     })
 }
 
-/// Reads the states that the handles keep in the store into memory.
+/// Reads the states that some handles keep in the store into memory, beside what was in the runs of the others.
 fn read_stored(
+    in_runs: Vec<RestoredState>,
     handles: &[KeyedStateHandle],
     owned: KeyGroupRange,
     max_parallelism: u32,
     store: &dyn ColdStore,
 ) -> Result<Vec<RestoredState>, StateError> {
-    let mut states = vec![];
+    let (mut in_runs, mut states) = (in_runs, vec![]);
+    let is_stored =
+        |group: &KeyGroup| handles.iter().any(|handle| handle.cold.is_some() && handle.key_groups.contains(*group));
     for (of, number) in numbered(handles, &mut 0)? {
-        let mut content = Content::new(&of.schema, of.has_ttl, owned, max_parallelism)?;
-        for group in owned.iter() {
-            match &mut content {
+        let mut state = match in_runs.iter().position(|state| state.schema.name == of.schema.name) {
+            Some(at) => in_runs.swap_remove(at),
+            None => RestoredState::empty(of, owned, max_parallelism)?,
+        };
+        for group in owned.iter().filter(is_stored) {
+            match &mut state.content {
                 Content::Rows(rows) => rows.load_group(store, number, group)?,
                 Content::Ordered(entries) => entries.load_group(store, number, group)?,
             }
         }
-        states.push(RestoredState {
-            schema: of.schema.clone(),
-            has_ttl: of.has_ttl,
-            content,
-            runs: vec![],
-            base_sequences: vec![0; owned.len()],
-        });
+        // The next checkpoint holds all of it.
+        state.runs.clear();
+        state.base_sequences.fill(0);
+        states.push(state);
     }
     Ok(states)
 }
@@ -355,7 +442,7 @@ pub fn export_stored<E: From<StateError>>(
     mut visit: impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
 ) -> Result<(), E> {
     for part in parts(handle.key_groups) {
-        for state in read_stored(std::slice::from_ref(handle), part, handle.max_parallelism, store)? {
+        for state in read_stored(vec![], std::slice::from_ref(handle), part, handle.max_parallelism, store)? {
             match state.content {
                 Content::Rows(rows) => export_rows(rows, &mut visit)?,
                 Content::Ordered(entries) => export_ordered(entries, &mut visit)?,

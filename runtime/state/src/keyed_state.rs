@@ -1,5 +1,5 @@
 use crate::compatibility::{Verdict, compatibility};
-use crate::cut::{CutPart, PartCut, StateCut, StateRuns, Written};
+use crate::cut::{ColdCut, CutPart, PartCut, StateCut, StateRuns, Written};
 use crate::handle::KeyedStateHandle;
 use crate::keyed_cold::Cold;
 use crate::migrate;
@@ -39,10 +39,12 @@ pub struct StateConfig {
 pub(crate) struct Tracked {
     pub(crate) state: AnyState,
     pub(crate) has_ttl: bool,
+    /// In the store, if there is one.
+    pub(crate) number: Option<u16>,
     /// What the last confirmed checkpoint holds.
     pub(crate) confirmed: StateRuns,
     /// Key groups that the rolling rebase owes, in parts of `ROLLING_CUTS`.
-    owed: usize,
+    pub(crate) owed: usize,
 }
 
 pub(crate) enum AnyState {
@@ -148,33 +150,35 @@ impl KeyedState {
             });
         }
         let has_ttl = options.ttl_ms.is_some();
-        let (state, confirmed) = match self.take_restored(&schema)? {
+        let (state, number, confirmed) = match self.take_restored(&schema)? {
             Some((old, Verdict::AsIs)) if old.has_ttl == has_ttl => {
-                let (content, confirmed) = old.into_parts();
+                let (content, number, confirmed) = old.into_parts();
                 let mut rows = content.into_rows().registered(schema, options.ttl_ms);
                 rows.flush_cold()?;
                 rows.mark_restored(self.interval);
-                (rows, confirmed)
+                (rows, number, confirmed)
             }
             old => {
                 let (groups, max_parallelism) = (self.key_groups, self.max_parallelism);
                 let mut rows = RowState::new(schema, groups, max_parallelism, options.ttl_ms, self.interval)?;
-                if let Some(cold) = &mut self.cold {
-                    cold.attach_rows(&mut rows)?;
+                let number = self.next_number();
+                let store = self.store();
+                if let (Some(shared), Some(number)) = (&store, number) {
+                    rows.attach_cold(shared.clone(), number)?;
                 }
                 if let Some((old, _)) = old {
                     let mut old = old.into_parts().0.into_rows();
                     migrate::rows(&mut old, &mut rows)?;
                     old.delete_cold()?;
                 }
-                if self.cold.is_some() {
+                if store.is_some() {
                     rows.flush_cold()?;
                     rows.mark_restored(self.interval);
                 }
-                (rows, self.no_runs())
+                (rows, number, self.no_runs())
             }
         };
-        Ok(RowStateId(self.track(AnyState::Rows(state), has_ttl, confirmed)))
+        Ok(RowStateId(self.track(AnyState::Rows(state), has_ttl, number, confirmed)))
     }
 
     /// Registers a state of kind `List`, `Map` or `Timer`. A restored state of the same name becomes this state.
@@ -193,18 +197,19 @@ impl KeyedState {
     ) -> Result<OrderedStateId, StateError> {
         self.check_new(&schema, &[StateKind::List, StateKind::Map, StateKind::Timer])?;
         let has_ttl = options.ttl_ms.is_some();
-        let (state, confirmed) = match self.take_restored(&schema)? {
+        let (state, number, confirmed) = match self.take_restored(&schema)? {
             Some((old, Verdict::AsIs)) if old.has_ttl == has_ttl => {
-                let (content, confirmed) = old.into_parts();
+                let (content, number, confirmed) = old.into_parts();
                 let mut entries = content.into_ordered().registered(schema, options.ttl_ms);
                 entries.flush_cold()?;
                 entries.mark_restored();
-                (entries, confirmed)
+                (entries, number, confirmed)
             }
             old => {
                 let mut entries = OrderedState::new(schema, self.key_groups, self.max_parallelism, options.ttl_ms)?;
-                if let Some(cold) = &mut self.cold {
-                    cold.attach_ordered(&mut entries);
+                let number = self.next_number();
+                if let (Some(shared), Some(number)) = (self.store(), number) {
+                    entries.attach_cold(shared, number);
                 }
                 if let Some((old, _)) = old {
                     let mut old = old.into_parts().0.into_ordered();
@@ -212,10 +217,10 @@ impl KeyedState {
                     old.delete_cold()?;
                 }
                 entries.flush_cold()?;
-                (entries, self.no_runs())
+                (entries, number, self.no_runs())
             }
         };
-        Ok(OrderedStateId(self.track(AnyState::Ordered(state), has_ttl, confirmed)))
+        Ok(OrderedStateId(self.track(AnyState::Ordered(state), has_ttl, number, confirmed)))
     }
 
     /// # Panics
@@ -245,17 +250,18 @@ impl KeyedState {
         let written = Written::default();
         let mut parts = Vec::with_capacity(self.states.len());
         let mut queued = vec![];
+        let store = self.store();
         for tracked in &mut self.states {
-            match self.cold {
+            match store {
                 None => parts.push(tracked.cut(self.interval, &self.pool)),
                 Some(_) => {
-                    queued.extend(tracked.state.cut_cold(self.interval, &self.pool));
+                    queued.extend(tracked.cut_cold(self.interval, &self.pool));
                     parts.push(tracked.part(PartCut::Unchanged));
                 }
             }
         }
         let interval = self.interval;
-        let cold = self.cold.as_ref().map(|cold| cold.push(interval, queued));
+        let cold = store.map(|shared| ColdCut::push(shared, interval, queued));
         self.cuts.push(PendingCut { checkpoint, interval, written: written.clone() });
         let sequence = self.sequence;
         self.interval += 1;
@@ -281,8 +287,9 @@ impl KeyedState {
             tracing::error!(%checkpoint, "a checkpoint was confirmed whose state was never written");
             return;
         };
-        if let (Some(cold), Some(mut handle)) = (&self.cold, written.cold) {
-            return cold.confirm(&mut handle, object);
+        if let Some(store) = self.store() {
+            // Runs of before the store was made are no part of what comes after.
+            return written.cold.into_iter().for_each(|mut handle| store.confirm(&mut handle, object));
         }
         for (tracked, mut runs) in self.states.iter_mut().zip(written.runs) {
             if runs.runs.iter().any(|run| run.segment.object.is_empty()) {
@@ -351,11 +358,12 @@ impl KeyedState {
     }
 
     fn no_runs(&self) -> StateRuns {
-        StateRuns { runs: Arc::default(), base_sequences: vec![0; self.key_groups.len()] }
+        StateRuns::none(self.key_groups)
     }
 
-    fn track(&mut self, state: AnyState, has_ttl: bool, confirmed: StateRuns) -> usize {
-        self.states.push(Tracked { state, has_ttl, confirmed, owed: 0 });
+    fn track(&mut self, state: AnyState, has_ttl: bool, number: Option<u16>, confirmed: StateRuns) -> usize {
+        let number = number.filter(|_| self.cold.is_some());
+        self.states.push(Tracked { state, has_ttl, number, confirmed, owed: 0 });
         self.states.len() - 1
     }
 }
@@ -375,7 +383,7 @@ impl Tracked {
         CutPart {
             schema: self.state.schema().clone(),
             has_ttl: self.has_ttl,
-            cold_state: self.state.cold_state(),
+            number: self.number,
             before: self.confirmed.clone(),
             changes,
         }
@@ -412,8 +420,8 @@ impl AnyState {
 }
 
 impl RestoredState {
-    fn into_parts(self) -> (Content, StateRuns) {
-        (self.content, StateRuns { runs: Arc::new(self.runs), base_sequences: self.base_sequences })
+    fn into_parts(self) -> (Content, Option<u16>, StateRuns) {
+        (self.content, self.number, StateRuns { runs: Arc::new(self.runs), base_sequences: self.base_sequences })
     }
 }
 

@@ -14,6 +14,8 @@ use weir_model::{KeyGroup, KeyGroupRange, StateKind, StateSchema};
 pub(crate) struct RestoredState {
     pub(crate) schema: StateSchema,
     pub(crate) has_ttl: bool,
+    /// In the store, if there is one.
+    pub(crate) number: Option<u16>,
     pub(crate) content: Content,
     /// Cut down to the owned key groups.
     pub(crate) runs: Vec<Run>,
@@ -30,6 +32,8 @@ pub(crate) enum Content {
 pub(crate) const ENDLESS_TTL_MS: u64 = u64::MAX;
 /// Blocks that lie one behind the other are read at once, up to this.
 const READ_BYTES: u64 = 1 << 23;
+/// Key groups that are read at once where memory for them is limited.
+const GROUPS_AT_ONCE: usize = 8;
 /// Less than this is read faster by one thread than others are started.
 const PARALLEL_FROM_BYTES: u64 = 1 << 20;
 
@@ -52,34 +56,84 @@ pub(crate) fn restore(
     restore_runs(handles, owned, max_parallelism, source)
 }
 
-/// As `restore`, for the states that aren't in a cold store, and without asking for all key groups.
+/// As `restore`, for what isn't in a cold store, and without asking for all key groups.
 pub(crate) fn restore_runs(
     handles: &[KeyedStateHandle],
     owned: KeyGroupRange,
     max_parallelism: u32,
     source: &dyn SegmentSource,
 ) -> Result<Vec<RestoredState>, StateError> {
+    let plans = plans(handles, owned, source)?;
+    let threads = threads_for(&plans);
+    let work = work(&plans, owned, threads, owned.len());
+    let loaded = run_parallel(threads, &work, |(plan, part)| plans[*plan].load(*part, max_parallelism, source))?;
+    join(plans, work, loaded, owned, max_parallelism)
+}
+
+/// As `restore_runs`, if it takes no more memory than this; a few key groups more are read before that is known.
+pub(crate) fn restore_runs_within(
+    max_bytes: usize,
+    handles: &[KeyedStateHandle],
+    owned: KeyGroupRange,
+    max_parallelism: u32,
+    source: &dyn SegmentSource,
+) -> Result<Option<Vec<RestoredState>>, StateError> {
+    let plans = plans(handles, owned, source)?;
+    let threads = threads_for(&plans);
+    let work = work(&plans, owned, threads, GROUPS_AT_ONCE);
+    let bytes = AtomicUsize::new(0);
+    let fits = || bytes.load(Ordering::Relaxed) <= max_bytes;
+    let loaded = run_parallel(threads, &work, |(plan, part)| {
+        if !fits() {
+            return Ok(None);
+        }
+        let content = plans[*plan].load(*part, max_parallelism, source)?;
+        bytes.fetch_add(content.live_bytes(), Ordering::Relaxed);
+        Ok(Some(content))
+    })?;
+    match loaded.into_iter().collect::<Option<Vec<_>>>().filter(|_| fits()) {
+        Some(loaded) => join(plans, work, loaded, owned, max_parallelism).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// How the states in runs are read.
+fn plans(
+    handles: &[KeyedStateHandle],
+    owned: KeyGroupRange,
+    source: &dyn SegmentSource,
+) -> Result<Vec<Plan>, StateError> {
     let mut plans: Vec<Plan> = vec![];
-    for handle in handles {
-        for state in handle.states.iter().filter(|state| state.cold_state.is_none()) {
+    for handle in handles.iter().filter(|handle| handle.cold.is_none()) {
+        for state in &handle.states {
             add_to_plan(&mut plans, state, handle.key_groups, owned)?;
         }
     }
-    for plan in &mut plans {
-        plan.finish(owned, source)?;
-    }
+    plans.iter_mut().try_for_each(|plan| plan.finish(owned, source))?;
+    Ok(plans)
+}
+
+fn threads_for(plans: &[Plan]) -> usize {
     let bytes: u64 = plans.iter().flat_map(|plan| &plan.runs).map(|run| run.segment.length).sum();
-    let threads = if bytes < PARALLEL_FROM_BYTES { 1 } else { threads() };
-    let work: Vec<(usize, KeyGroupRange)> = plans
-        .iter()
-        .enumerate()
-        .flat_map(|(number, plan)| plan.parts(owned, threads).into_iter().map(move |part| (number, part)))
-        .collect();
+    if bytes < PARALLEL_FROM_BYTES { 1 } else { threads() }
+}
+
+/// What is read at once: the number of a plan, and key groups.
+fn work(plans: &[Plan], owned: KeyGroupRange, threads: usize, max_groups: usize) -> Vec<(usize, KeyGroupRange)> {
+    let parts = |plan: &Plan| plan.parts(owned, threads, max_groups);
+    plans.iter().enumerate().flat_map(|(at, plan)| parts(plan).into_iter().map(move |part| (at, part))).collect()
+}
+
+fn join(
+    plans: Vec<Plan>,
+    work: Vec<(usize, KeyGroupRange)>,
+    loaded: Vec<Content>,
+    owned: KeyGroupRange,
+    max_parallelism: u32,
+) -> Result<Vec<RestoredState>, StateError> {
     let mut contents: Vec<Vec<(KeyGroupRange, Content)>> = plans.iter().map(|_| vec![]).collect();
-    for (number, part, content) in run_parallel(threads, &work, |(number, part)| {
-        Ok((*number, *part, plans[*number].load(*part, max_parallelism, source)?))
-    })? {
-        contents[number].push((part, content));
+    for ((plan, part), content) in work.into_iter().zip(loaded) {
+        contents[plan].push((part, content));
     }
     plans.into_iter().zip(contents).map(|(plan, parts)| plan.join(parts, owned, max_parallelism)).collect()
 }
@@ -112,6 +166,7 @@ pub(crate) fn check(
 struct Plan {
     schema: StateSchema,
     has_ttl: bool,
+    number: Option<u16>,
     runs: Vec<Run>,
     indexes: Vec<RunIndex>,
     base_sequences: Vec<u64>,
@@ -134,6 +189,7 @@ fn add_to_plan(
             plans.push(Plan {
                 schema: state.schema.clone(),
                 has_ttl: state.has_ttl,
+                number: state.cold_state,
                 runs: vec![],
                 indexes: vec![],
                 base_sequences: vec![0; owned.len()],
@@ -170,9 +226,9 @@ impl Plan {
     }
 
     /// Parts of the owned key groups, each with one history: a run counts for all of a part or none of it.
-    fn parts(&self, owned: KeyGroupRange, threads: usize) -> Vec<KeyGroupRange> {
+    fn parts(&self, owned: KeyGroupRange, threads: usize, max_groups: usize) -> Vec<KeyGroupRange> {
         // Enough parts for the threads to share the work evenly, few enough for large reads.
-        let step = owned.len().div_ceil(if threads > 1 { threads * 4 } else { 1 }).max(1);
+        let step = owned.len().div_ceil(if threads > 1 { threads * 4 } else { 1 }).clamp(1, max_groups.max(1));
         let mut begins: Vec<u16> = owned.iter().map(|group| group.0).step_by(step).collect();
         for run in &self.runs {
             begins.push(run.key_groups.first);
@@ -292,6 +348,7 @@ impl Plan {
         Ok(RestoredState {
             schema: self.schema,
             has_ttl: self.has_ttl,
+            number: self.number,
             content,
             runs: self.runs,
             base_sequences: self.base_sequences,
@@ -300,6 +357,14 @@ impl Plan {
 }
 
 impl Content {
+    /// Bytes of what is in memory.
+    pub(crate) fn live_bytes(&self) -> usize {
+        match self {
+            Content::Rows(rows) => rows.live_bytes(),
+            Content::Ordered(entries) => entries.live_bytes(),
+        }
+    }
+
     /// Empty content in memory.
     pub(crate) fn new(
         schema: &StateSchema,

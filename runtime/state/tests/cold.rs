@@ -27,7 +27,7 @@ fn schema(kind: StateKind) -> StateSchema {
 
 fn open(cache_bytes: usize) -> KeyedState {
     let cold = ColdConfig { store: Arc::new(MemoryStore::default()), cache: CacheBudget::new(cache_bytes) };
-    KeyedState::open_cold(CONFIG, cold, &[], &MemorySegments::default()).unwrap()
+    KeyedState::open_cold(CONFIG, cold, &mut [], &[], &MemorySegments::default()).unwrap()
 }
 
 /// Looks at the cache, whatever was counted before.
@@ -131,6 +131,7 @@ fn nothing_later_goes_into_a_checkpoint() {
         let values: ArrayRef = Arc::new(Int64Array::from_value(value, 100));
         state.rows(id).set_column(&slots, 0, &values).unwrap();
     };
+    state.spill().unwrap();
     set(&mut state, 1);
     let first = state.cut(CheckpointId(1)).unwrap();
     set(&mut state, 2);
@@ -168,6 +169,7 @@ fn nothing_later_goes_into_a_checkpoint() {
 fn a_full_cache_waits_for_the_checkpoint() {
     let mut state = open(1000);
     let id = state.register_rows(schema(StateKind::Value)).unwrap();
+    state.spill().unwrap();
     let (mut slots, mut new) = (vec![], vec![]);
     state.rows(id).upsert(0, &keys(0..1000).0, &mut slots, &mut new).unwrap();
     let cut = state.cut(CheckpointId(1)).unwrap();
@@ -187,7 +189,7 @@ fn a_full_cache_waits_for_the_checkpoint() {
 fn golden() {
     let store = Arc::new(MemoryStore::default());
     let cold = ColdConfig { store: store.clone(), cache: CacheBudget::new(0) };
-    let mut state = KeyedState::open_cold(CONFIG, cold, &[], &MemorySegments::default()).unwrap();
+    let mut state = KeyedState::open_cold(CONFIG, cold, &mut [], &[], &MemorySegments::default()).unwrap();
     let mut of_rows = schema(StateKind::Value);
     of_rows.value.push(StateField::new("s", DataType::Utf8, true));
     let id = state.register_rows(StateSchema { name: "rows".into(), ..of_rows }).unwrap();

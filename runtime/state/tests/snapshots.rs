@@ -71,7 +71,7 @@ fn large_states_change_hands() {
         [(4, 0xff), (3, 0xff), (1, 0b101), (5, 0xff), (2, 0b11010), (2, 0xff)].into_iter().enumerate()
     {
         let first = round as i64 * 100;
-        world.apply(&Step::Rescale(parallelism, kept));
+        world.apply(&Step::Rescale(parallelism, kept, Backend::Heap));
         let objects = |name: &str, bytes: &Vec<u8>| (name == format!("chk-{}", world.next - 1)).then_some(bytes.len());
         written.push(world.segments.with_objects(|all| all.iter().find_map(|(name, bytes)| objects(name, bytes))));
         // Of rows that were born before, since, and that are born again.

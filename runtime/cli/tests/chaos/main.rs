@@ -267,7 +267,7 @@ impl<'a> Run<'a> {
         let Plan { workers, parallelism, backend, rows_per_second, .. } = self.plan;
         Weir::new(self.scratch.path(), ["coordinator".as_ref(), self.job.as_os_str()])
             .with(["--listen", &self.address, "--http", "none", "--workers", &workers.to_string()])
-            .with(["-p", &parallelism.to_string(), "--backend", backend])
+            .with(["-p", &parallelism.to_string(), "--set", traffic::backend(backend)])
             .with(["--set", "spec.restart={fixedDelay: {attempts: 1000, delay: 100ms}}"])
             .with(["--set", &format!("spec.pipeline.sources[0].generator.rowsPerSecond={rows_per_second}")])
     }

@@ -1,5 +1,6 @@
 //! All that a seed decides.
 
+use crate::support::traffic::BACKENDS;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
@@ -67,7 +68,7 @@ impl Plan {
             workers,
             has_spare: workers > 2 && rng.random_bool(0.5),
             parallelism: rng.random_range(2..=4),
-            backend: if rng.random_bool(0.5) { "heap" } else { "rocksdb" },
+            backend: BACKENDS[rng.random_range(0..BACKENDS.len())],
             storage: if rng.random_bool(0.5) { Store::S3 } else { Store::Files },
             rows_per_second: rng.random_range(5_000..15_000),
             unaligned_after_ms: rng.random_bool(0.4).then(|| rng.random_range(0..4) * 10),

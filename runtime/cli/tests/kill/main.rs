@@ -15,13 +15,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use support::traffic::{self, Checkpoints, Guarantee};
+use support::traffic::{self, BACKENDS, Checkpoints, Guarantee};
 use support::{Finished, Scratch, Weir};
 
 const DEFAULT_RUNS: u64 = 30;
 /// Runs at once: a run mostly waits for its rate-limited source.
 const THREADS: u64 = 4;
-const BACKENDS: [&str; 2] = ["heap", "rocksdb"];
 const ONLY_BACKEND: &str = "WEIR_KILL_BACKEND";
 /// Where the engine lets a test end the process; each is passed at every checkpoint.
 const CHECKPOINT_FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "mid-commit", "mid-retention"];
@@ -238,7 +237,7 @@ fn died(finished: &Finished) -> Result<bool, String> {
 
 fn start(scratch: &Scratch, job: &Path, backend: &str, parallelism: u32) -> Weir {
     let parallelism = parallelism.to_string();
-    let options = ["-p", &parallelism, "--backend", backend];
+    let options = ["-p", &parallelism, "--set", traffic::backend(backend)];
     Weir::new(scratch.path(), ["run".as_ref(), job.as_os_str()].into_iter().chain(options.iter().map(AsRef::as_ref)))
 }
 

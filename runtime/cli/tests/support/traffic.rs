@@ -33,6 +33,19 @@ pub enum Checkpoints {
     Last,
 }
 
+/// Where state is kept: in RocksDB's memory all of this job's fits, and of `spilled` little does.
+pub const BACKENDS: [&str; 3] = ["heap", "rocksdb", "spilled"];
+
+/// For `--set`.
+pub fn backend(name: &str) -> &'static str {
+    match name {
+        "heap" => "spec.stateBackend={heap: {}}",
+        "rocksdb" => "spec.stateBackend={rocksdb: {}}",
+        "spilled" => "spec.stateBackend={rocksdb: {memory: 8Mi, writeBufferRatio: 0.005}}",
+        other => panic!("there is no state backend `{other}`"),
+    }
+}
+
 /// The job's file in its scratch folder, where its storage and its output are too.
 pub fn write(scratch: &Scratch, guarantee: Guarantee, checkpoints: Checkpoints) -> PathBuf {
     let delivery = format!("{guarantee:?}");

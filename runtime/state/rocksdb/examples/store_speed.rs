@@ -105,7 +105,7 @@ fn run(case: &Case, time: Duration) {
     let shared = RocksDb::new(&settings).expect("opens");
     let key_groups = KeyGroupRange { first: 0, last: MAX_PARALLELISM as u16 - 1 };
     let config = StateConfig { key_groups, max_parallelism: MAX_PARALLELISM };
-    let mut state = shared.open("speed", config, &[], &MemorySegments::default()).expect("opens");
+    let mut state = shared.open("speed", config, &mut [], &[], &MemorySegments::default()).expect("opens");
     let id = state.register_rows(schema()).expect("registers");
     state.between_batches(1).expect("tidies");
     let mut work =

@@ -7,7 +7,9 @@ use crate::settings::{Memory, Settings};
 use crate::store::RocksDbStore;
 use rocksdb::{Cache, Options, WriteBufferManager};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use weir_state::{CacheBudget, ColdConfig, KeyedState, KeyedStateHandle, SegmentSource, StateConfig, StateError};
+use weir_state::{
+    CacheBudget, ColdConfig, KeptState, KeyedState, KeyedStateHandle, SegmentSource, StateConfig, StateError,
+};
 
 /// What all stores of a process share: one block cache, one bound for write buffers (charged to it), one budget for the
 /// rows before the stores, RocksDB's threads, and a scratch folder.
@@ -44,8 +46,8 @@ impl RocksDb {
         }))
     }
 
-    /// State of one subtask in front of a store of its own, as the handles have it, of whatever backend they are. `name`
-    /// tells its folder from others, for people.
+    /// State of one subtask in front of a store of its own, as the handles have it, of whatever backend they are, and
+    /// former subtasks in memory. `name` tells its folder from others, for people.
     ///
     /// # Errors
     /// As `KeyedState::open`, and what RocksDB says.
@@ -53,11 +55,12 @@ impl RocksDb {
         self: &Arc<Self>,
         name: &str,
         config: StateConfig,
+        kept: &mut [&mut KeptState],
         handles: &[KeyedStateHandle],
         source: &dyn SegmentSource,
     ) -> Result<KeyedState, StateError> {
         let store = self.store(name, &config, handles, source)?;
-        KeyedState::open_cold(config, ColdConfig { store, cache: self.rows.clone() }, handles, source)
+        KeyedState::open_cold(config, ColdConfig { store, cache: self.rows.clone() }, kept, handles, source)
     }
 
     /// A store that holds the owned key groups of the files that the handles name.

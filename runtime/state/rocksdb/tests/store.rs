@@ -38,8 +38,9 @@ struct Subtask {
 impl Subtask {
     fn open(settings: &Settings, config: StateConfig, handles: &[KeyedStateHandle], segments: &MemorySegments) -> Self {
         let shared = RocksDb::new(settings).unwrap();
-        let mut state = shared.open("test", config, handles, segments).unwrap();
+        let mut state = shared.open("test", config, &mut [], handles, segments).unwrap();
         let ids = ["one", "two"].map(|name| state.register_rows(schema(name)).unwrap()).to_vec();
+        state.spill().unwrap();
         state.between_batches(1).unwrap();
         Subtask { shared, state, ids, segments: segments.clone(), checkpoints: 0 }
     }
@@ -159,7 +160,7 @@ fn a_part_is_read_from_the_files_that_hold_it() {
     for part in 0..8 {
         let before = *source.read.lock().unwrap();
         let shared = RocksDb::new(&settings).unwrap();
-        let mut state = shared.open("part", config(part, 8), std::slice::from_ref(&handle), &source).unwrap();
+        let mut state = shared.open("part", config(part, 8), &mut [], std::slice::from_ref(&handle), &source).unwrap();
         let ids = ["one", "two"].map(|name| state.register_rows(schema(name)).unwrap()).to_vec();
         let read = *source.read.lock().unwrap() - before;
         assert!(read < all / 2, "{read} bytes of {all} read for an eighth of the key groups");
@@ -231,6 +232,7 @@ fn a_broken_segment_is_named() {
             let opened = RocksDb::new(&settings()).unwrap().open(
                 "test",
                 config,
+                &mut [],
                 std::slice::from_ref(&handle),
                 &subtask.segments,
             );
@@ -253,7 +255,7 @@ fn a_state_that_went_leaves_nothing_behind() {
     let (handle, _) = subtask.checkpoint("both");
     let segments = subtask.segments.clone();
     let shared = RocksDb::new(&settings()).unwrap();
-    let mut state = shared.open("test", config(0, 1), &[handle], &segments).unwrap();
+    let mut state = shared.open("test", config(0, 1), &mut [], &[handle], &segments).unwrap();
     let ids = vec![state.register_rows(schema("one")).unwrap()];
     let mut without = Subtask { shared, state, ids, segments: segments.clone(), checkpoints: 0 };
     let (handle, _) = without.checkpoint("one of them");

@@ -149,6 +149,20 @@ impl ColdShared {
         }
     }
 
+    /// The checkpoint with this handle is durable; what it names without an object lies in this one.
+    ///
+    /// # Panics
+    /// If there is such, and `object` is empty.
+    pub(crate) fn confirm(&self, handle: &mut ColdHandle, object: &str) {
+        for segment in handle.files.iter_mut().flat_map(|file| &mut file.segments) {
+            if segment.object.is_empty() {
+                assert!(!object.is_empty(), "a confirmed segment lies in an object without a name");
+                segment.object = object.to_string();
+            }
+        }
+        self.store.confirm(handle);
+    }
+
     fn start_writing(&self) -> MutexGuard<'_, ()> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,6 +5,7 @@
 
 use super::OrderedState;
 use super::leaf::prefix_of;
+use super::log::Log;
 use super::tree::{Entries, Tree};
 use crate::cold::{
     ColdBatch, ColdShared, ColdStore, PREFIX_BYTES, behind_prefix, cold_prefix, write_all, write_if_large,
@@ -41,14 +42,32 @@ impl OrderedState {
         self.cold = Some(OrderedCold { shared, state, frozen: vec![], least });
     }
 
-    pub(crate) fn cold_state(&self) -> Option<u16> {
-        self.cold.as_ref().map(|cold| cold.state)
+    /// Puts the state in front of a store that holds nothing of it: all entries lie over it.
+    pub(crate) fn spill(&mut self, shared: Arc<ColdShared>, state: u16) {
+        let marked = |tree: &Tree| {
+            let (mut over, mut value) = (Tree::default(), vec![]);
+            for (place, stored) in tree.entries_from(&[]) {
+                value.clear();
+                value.push(THERE);
+                value.extend_from_slice(stored);
+                over.push(place, &value);
+            }
+            over
+        };
+        self.trees.iter_mut().for_each(|tree| *tree = marked(tree));
+        // What a cut would hold of changes is in the trees; what was deleted, the store never had.
+        self.log = Log::default();
+        self.pending.clear();
+        self.bytes = 0;
+        self.least = None;
+        self.attach_cold(shared, state);
     }
 
-    /// Bytes of the entries here.
+    /// Bytes of the entries here, and of what was noted of their changes.
     pub(crate) fn live_bytes(&self) -> usize {
         let frozen = self.cold.iter().flat_map(|cold| cold.frozen.iter().flat_map(|(_, trees)| trees.iter()));
-        self.trees.iter().chain(frozen).map(Tree::memory_bytes).sum()
+        let logs = self.log.memory_bytes() + self.pending.iter().map(|(_, log)| log.memory_bytes()).sum::<usize>();
+        self.trees.iter().chain(frozen).map(Tree::memory_bytes).sum::<usize>() + logs
     }
 
     /// What changed since the last cut, on its way into the store. `None` if nothing did.

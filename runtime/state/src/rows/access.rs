@@ -235,7 +235,7 @@ impl RowState {
     }
 
     fn is_cache(&self) -> bool {
-        self.cold_state().is_some()
+        self.cold.is_some()
     }
 
     #[inline]

@@ -4,12 +4,12 @@
 //! that there are of its key groups (`complete`); only if it doesn't are absent keys looked up in the store. A
 //! removed row stays as a mark until the store knows.
 
-use super::RowState;
 use super::cut::{BufferPool, Chunk, RowCut, group_of};
 use super::lookup::{OneNamespace, PEEK, Placement, View};
 use super::sweep::Cursor;
 use super::table::{DEAD, LIVE, NULL_KEY, REFERENCED, Table};
 use super::words::{handle_length, handle_offset};
+use super::{Removed, RowState};
 use crate::cold::{
     ColdBatch, ColdShared, ColdStore, PREFIX_BYTES, ROW_PREFIX_BYTES, behind_prefix, cold_prefix, row_prefix,
     write_all, write_if_large,
@@ -44,8 +44,13 @@ impl RowState {
         Ok(())
     }
 
-    pub(crate) fn cold_state(&self) -> Option<u16> {
-        self.cold.as_ref().map(|cold| cold.state)
+    /// Puts the state in front of a store that holds nothing of it: all rows are changes that the store doesn't have.
+    pub(crate) fn spill(&mut self, shared: Arc<ColdShared>, state: u16) {
+        self.cold = Some(RowCold { shared, state });
+        // The store knows none of what was removed.
+        self.changes.removed = Removed::default();
+        self.changes.pending.clear();
+        self.sets.iter_mut().flat_map(|set| &mut set.tables).for_each(Table::mark_all);
     }
 
     /// Brings the rows of absent keys here, where the store may have them.
@@ -459,6 +464,17 @@ impl Table {
     /// Whether the store doesn't have the row as it is.
     fn is_dirty_row(&self, row: u32) -> bool {
         self.has_changed(row)
+    }
+
+    fn mark_all(&mut self) {
+        self.pending.clear();
+        self.changed.fill(0);
+        let used = self.used as usize;
+        self.changed[..used / 64].fill(u64::MAX);
+        if used % 64 > 0 {
+            self.changed[used / 64] = (1 << (used % 64)) - 1;
+        }
+        self.dirty = used > 0;
     }
 
     fn unmark(&mut self, row: u32) {

@@ -51,6 +51,17 @@ impl Subtask {
         handles: &[KeyedStateHandle],
         source: &MemorySegments,
     ) -> Self {
+        Subtask::open_with_kept(index, parallelism, backend, &mut [], handles, source)
+    }
+
+    pub fn open_with_kept(
+        index: u32,
+        parallelism: u32,
+        backend: Backend,
+        kept: &mut [&mut KeptState],
+        handles: &[KeyedStateHandle],
+        source: &MemorySegments,
+    ) -> Self {
         let key_groups = KeyGroupRange::of_subtask(index, parallelism, MAX);
         let config = StateConfig { key_groups, max_parallelism: MAX };
         let handles = handles_of(handles, key_groups);
@@ -58,12 +69,12 @@ impl Subtask {
         let state = match backend {
             Backend::Cold(cache_bytes) => {
                 let cold = ColdConfig { store, cache: CacheBudget::new(cache_bytes) };
-                KeyedState::open_cold(config, cold, &handles, source)
+                KeyedState::open_cold(config, cold, kept, &handles, source)
             }
             Backend::Heap if handles.iter().any(|handle| handle.cold.is_some()) => {
-                KeyedState::open_stored(config, &*store, &handles)
+                KeyedState::open_stored(config, &*store, &handles, source)
             }
-            Backend::Heap => KeyedState::open(config, &handles, source),
+            Backend::Heap => KeyedState::open_with_kept(config, kept, &handles, source),
         };
         Subtask::of(state.unwrap())
     }
@@ -120,7 +131,7 @@ pub enum Step {
     /// Restart from the last confirmed checkpoint at this parallelism.
     Restart(u32, Backend),
     /// Cut, and go on at this parallelism; of the subtasks whose bit is set what they held is kept.
-    Rescale(u32, u8),
+    Rescale(u32, u8, Backend),
 }
 
 pub fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -136,7 +147,7 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::AbortedCut),
         4 => Just(Step::BetweenBatches),
         1 => (1u32..5, backends()).prop_map(|(p, b)| Step::Restart(p, b)),
-        2 => (1u32..5, any::<u8>()).prop_map(|(p, kept)| Step::Rescale(p, kept)),
+        2 => (1u32..5, any::<u8>(), backends()).prop_map(|(p, kept, b)| Step::Rescale(p, kept, b)),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -252,27 +263,20 @@ impl World {
                 self.model = model.clone();
                 self.written.clear();
             }
-            Step::Rescale(parallelism, kept) => self.rescale(*parallelism, *kept),
+            Step::Rescale(parallelism, kept, backend) => self.rescale(*parallelism, *kept, *backend),
         }
     }
 
-    fn rescale(&mut self, parallelism: u32, kept: u8) {
+    fn rescale(&mut self, parallelism: u32, kept: u8, backend: Backend) {
         self.cut();
         let (checkpoint, handles, model) = self.written.pop().unwrap();
         self.written.clear();
         let former = std::mem::take(&mut self.subtasks).into_iter().enumerate();
         let former = former.filter(|(index, _)| kept >> index & 1 != 0);
         let mut kept: Vec<KeptState> = former.filter_map(|(_, subtask)| subtask.state.keep(checkpoint)).collect();
-        let is_cold = handles.iter().any(|handle| handle.cold.is_some());
         let open = |index| {
-            if is_cold {
-                return Subtask::open(index, parallelism, Backend::Heap, &handles, &self.segments);
-            }
-            let key_groups = KeyGroupRange::of_subtask(index, parallelism, MAX);
-            let config = StateConfig { key_groups, max_parallelism: MAX };
-            let handles = handles_of(&handles, key_groups);
             let mut kept: Vec<&mut KeptState> = kept.iter_mut().collect();
-            Subtask::of(KeyedState::open_with_kept(config, &mut kept, &handles, &self.segments).unwrap())
+            Subtask::open_with_kept(index, parallelism, backend, &mut kept, &handles, &self.segments)
         };
         self.subtasks = (0..parallelism).map(open).collect();
         self.confirmed = (handles, model);
