@@ -166,11 +166,11 @@ impl KeyedState {
             return Ok(());
         }
         if !self.flush(&shared)? {
-            // A checkpoint is being written, and its files may hold nothing that came later.
+            // A checkpoint is to be written, and its files may hold nothing that came later.
             if self.excess_bytes(&shared) < shared.cache().share_bytes() / 4 {
                 return Ok(());
             }
-            shared.wait_until_unwanted()?;
+            shared.apply_all()?;
             self.flush(&shared)?;
         }
         self.evict(excess);

@@ -308,8 +308,8 @@ impl KeyedState {
     }
 
     /// Sets the clock (microseconds since the epoch) and does a bounded amount of tidying: removes some expired
-    /// rows. In front of a cold store, keeps within the memory given: may wait for
-    /// checkpoints that are being written. Slots aren't good any more afterwards. To be called once before the first
+    /// rows. In front of a cold store, keeps within the memory given: may bring what a
+    /// checkpoint is to hold into the store, and more. Slots aren't good any more afterwards. To be called once before the first
     /// batch, too.
     ///
     /// # Errors

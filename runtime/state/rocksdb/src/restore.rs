@@ -241,7 +241,7 @@ impl ColdStore for Donors {
         self.of_key(from).map_or(Ok(()), |donor| scan(&donor.db, copying(), from, to, visit))
     }
 
-    fn freeze(&self) -> Result<Box<dyn ColdSnapshot + '_>, StateError> {
+    fn freeze(&self) -> Result<Box<dyn ColdSnapshot>, StateError> {
         Err(only_read())
     }
 

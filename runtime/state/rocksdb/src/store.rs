@@ -155,7 +155,7 @@ impl ColdStore for RocksDbStore {
         self.opened().map_or(Ok(()), |db| scan(db, self.reading(), from, to, visit))
     }
 
-    fn freeze(&self) -> Result<Box<dyn ColdSnapshot + '_>, StateError> {
+    fn freeze(&self) -> Result<Box<dyn ColdSnapshot>, StateError> {
         Ok(Box::new(Frozen::of(self)?))
     }
 

@@ -47,7 +47,7 @@ pub trait ColdStore: Send + Sync {
     ) -> Result<(), StateError>;
 
     /// Takes hold of what was written so far; nothing is written meanwhile. Later writes don't change what was frozen.
-    fn freeze(&self) -> Result<Box<dyn ColdSnapshot + '_>, StateError>;
+    fn freeze(&self) -> Result<Box<dyn ColdSnapshot>, StateError>;
 
     /// The checkpoint with this handle is durable; every segment has its object's name now. Files in it needn't
     /// be written again as long as later handles name them.
@@ -65,7 +65,7 @@ pub trait ColdWriter {
 }
 
 /// A store as it was when it was frozen.
-pub trait ColdSnapshot {
+pub trait ColdSnapshot: Send {
     /// Files of it that no confirmed checkpoint holds are appended to the sink; the handle names all of them.
     fn write(self: Box<Self>, sink: &mut dyn SegmentSink) -> Result<ColdHandle, StateError>;
 }

@@ -1,13 +1,12 @@
 //! Cuts on their way into the store, in order: a checkpoint's files hold its cut, and nothing later.
 
-use super::{CacheBudget, ColdBatch, ColdConfig, ColdHandle, ColdStore};
+use super::{CacheBudget, ColdBatch, ColdConfig, ColdHandle, ColdSnapshot, ColdStore};
 use crate::ordered::cold::OrderedColdCut;
 use crate::rows::cut::RowCut;
 use crate::{SegmentSink, StateError};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a subtask and the writers of its cuts share.
 pub(crate) struct ColdShared {
@@ -19,12 +18,13 @@ pub(crate) struct ColdShared {
     writing: Mutex<()>,
     /// Cuts up to this interval's are in the store.
     applied: AtomicU32,
-    progress: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
     cuts: VecDeque<QueuedCut>,
+    /// The store as it was with a wanted cut, by its interval: later ones had to go in before its checkpoint was written.
+    frozen: Vec<(u32, Box<dyn ColdSnapshot>)>,
     /// A wanted cut is on its way into the store, or there and not frozen yet.
     is_freezing: bool,
     /// The store failed in the middle of a cut: what it holds is unknown.
@@ -43,9 +43,6 @@ pub(crate) enum QueuedPart {
     Ordered { state: u16, cut: OrderedColdCut },
 }
 
-/// How long a subtask waits for its cuts to be written before it fails: longer than any write takes.
-const MAX_WAIT: Duration = Duration::from_secs(120);
-
 impl ColdShared {
     pub(crate) fn new(config: ColdConfig) -> Arc<Self> {
         Arc::new(ColdShared {
@@ -54,7 +51,6 @@ impl ColdShared {
             queue: Mutex::default(),
             writing: Mutex::default(),
             applied: AtomicU32::new(0),
-            progress: Condvar::new(),
         })
     }
 
@@ -78,23 +74,49 @@ impl ColdShared {
     pub(crate) fn abandon(&self, interval: u32) {
         let mut queue = self.lock();
         queue.cuts.iter_mut().filter(|cut| cut.interval == interval).for_each(|cut| cut.wanted = false);
-        self.progress.notify_all();
+        let frozen = queue.take_frozen(interval);
+        // What it holds of the disk is let go of without keeping others waiting.
+        drop(queue);
+        drop(frozen);
     }
 
     /// Brings the cut and those before it into the store and makes files of it. Only the first half of that keeps
     /// later changes out of the store.
     pub(crate) fn checkpoint(&self, interval: u32, sink: &mut dyn SegmentSink) -> Result<ColdHandle, StateError> {
         let writing = self.start_writing();
-        if self.applied() >= interval {
-            let reason = "a later checkpoint of the subtask has been written already".into();
-            return Err(StateError::ColdStore { action: "checkpoint", reason });
+        let frozen = self.lock().take_frozen(interval);
+        let frozen = match frozen {
+            Some(frozen) => frozen,
+            None if self.applied() >= interval => {
+                let reason = "a later checkpoint of the subtask has been written already".into();
+                return Err(StateError::ColdStore { action: "checkpoint", reason });
+            }
+            None => self.freeze(interval)?,
+        };
+        drop(writing);
+        frozen.write(sink)
+    }
+
+    /// Brings all cuts into the store. Of one that is wanted for a checkpoint, the store is frozen as it is with it:
+    /// when its checkpoint is written may depend on the subtask that waits for room here.
+    pub(crate) fn apply_all(&self) -> Result<(), StateError> {
+        let _writing = self.start_writing();
+        loop {
+            let wanted = self.lock().cuts.iter().find(|cut| cut.wanted).map(|cut| cut.interval);
+            let Some(interval) = wanted else { break };
+            let frozen = self.freeze(interval)?;
+            self.lock().frozen.push((interval, frozen));
         }
+        let last = self.lock().cuts.back().map(|cut| cut.interval);
+        last.map_or(Ok(()), |last| self.apply(last))
+    }
+
+    /// The store with the cuts up to this interval's; whoever calls it is writing.
+    fn freeze(&self, interval: u32) -> Result<Box<dyn ColdSnapshot>, StateError> {
         self.lock().is_freezing = true;
         let frozen = self.apply(interval).and_then(|()| self.store.freeze());
         self.lock().is_freezing = false;
-        self.progress.notify_all();
-        drop(writing);
-        frozen?.write(sink)
+        frozen
     }
 
     /// Brings all cuts into the store, if no checkpoint is to be made of any; whether it did.
@@ -112,21 +134,6 @@ impl ColdShared {
         drop(queue);
         self.apply(last)?;
         Ok(true)
-    }
-
-    /// Waits until every cut that is wanted for a checkpoint is in the store and frozen there.
-    pub(crate) fn wait_until_unwanted(&self) -> Result<(), StateError> {
-        let queue = self.lock();
-        let is_wanted = |queue: &mut Queue| queue.is_freezing || queue.cuts.iter().any(|cut| cut.wanted);
-        let waited =
-            self.progress.wait_timeout_while(queue, MAX_WAIT, is_wanted).unwrap_or_else(PoisonError::into_inner);
-        match waited.1.timed_out() {
-            false => Ok(()),
-            true => Err(StateError::ColdStore {
-                action: "take changed rows",
-                reason: format!("its cache is full and a checkpoint wasn't written within {MAX_WAIT:?}"),
-            }),
-        }
     }
 
     /// Brings cuts up to this interval's into the store; whoever calls it is writing.
@@ -169,6 +176,13 @@ impl ColdShared {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn take_frozen(&mut self, interval: u32) -> Option<Box<dyn ColdSnapshot>> {
+        let at = self.frozen.iter().position(|(of, _)| *of == interval)?;
+        Some(self.frozen.swap_remove(at).1)
     }
 }
 

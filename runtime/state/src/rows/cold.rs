@@ -471,7 +471,7 @@ impl Table {
         self.changed.fill(0);
         let used = self.used as usize;
         self.changed[..used / 64].fill(u64::MAX);
-        if used % 64 > 0 {
+        if !used.is_multiple_of(64) {
             self.changed[used / 64] = (1 << (used % 64)) - 1;
         }
         self.dirty = used > 0;

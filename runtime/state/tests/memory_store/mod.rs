@@ -72,7 +72,7 @@ impl ColdStore for MemoryStore {
         Ok(())
     }
 
-    fn freeze(&self) -> Result<Box<dyn ColdSnapshot + '_>, StateError> {
+    fn freeze(&self) -> Result<Box<dyn ColdSnapshot>, StateError> {
         Ok(Box::new(Frozen(self.entries.lock().unwrap().clone())))
     }
 
