@@ -3,13 +3,14 @@
 //! A table's columns are the key group (`UInt16`), then the schema's key, namespace and value fields. When an entry
 //! was last written is no part of it: a time to live begins anew.
 
+use crate::any_state::AnyState;
 use crate::codec::{EncodedRows, ValueCodec, check_columns};
 use crate::handle::KeyedStateHandle;
 use crate::key_batch::{KeyBatch, KeyEncoder};
 use crate::keyed_state::KeyedState;
 use crate::migrate::PlaceCodec;
 use crate::ordered::OrderedState;
-use crate::restore::{Content, RestoredState, restore};
+use crate::restore::{RestoredState, restore};
 use crate::rows::RowState;
 use crate::{SegmentSource, StateError};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt16Array, UInt32Array};
@@ -41,8 +42,8 @@ pub fn export<E: From<StateError>>(
         let part = KeyGroupRange { first: first.0, last };
         for state in restore(std::slice::from_ref(handle), part, handle.max_parallelism, source)? {
             match state.content {
-                Content::Rows(rows) => export_rows(rows, &mut visit)?,
-                Content::Ordered(entries) => export_ordered(entries, &mut visit)?,
+                AnyState::Rows(rows) => export_rows(rows, &mut visit)?,
+                AnyState::Ordered(entries) => export_ordered(entries, &mut visit)?,
             }
         }
     }
@@ -150,8 +151,9 @@ impl KeyedState {
         let at = match self.restored.iter().position(|state| state.schema.name == schema.name) {
             Some(at) => at,
             None => {
-                let state = empty_state(schema, owned, max_parallelism)?;
-                let state = self.numbered(state)?;
+                // Without runs behind it, the next cut writes all of it.
+                let state = RestoredState::empty(schema, false, owned, max_parallelism)?;
+                let state = self.placed(state)?;
                 self.restored.push(state);
                 self.restored.len() - 1
             }
@@ -168,23 +170,11 @@ impl KeyedState {
         check_columns("namespace", &schema.namespace, namespaces, groups.len())?;
         check_columns("value", &schema.value, values, groups.len())?;
         match &mut self.restored[at].content {
-            Content::Rows(rows) => import_rows(rows, &groups, keys, namespaces, values)?,
-            Content::Ordered(entries) => import_ordered(entries, &groups, keys, namespaces, values)?,
+            AnyState::Rows(rows) => import_rows(rows, &groups, keys, namespaces, values)?,
+            AnyState::Ordered(entries) => import_ordered(entries, &groups, keys, namespaces, values)?,
         }
         self.bound_restored(at)
     }
-}
-
-fn empty_state(schema: &StateSchema, owned: KeyGroupRange, max_parallelism: u32) -> Result<RestoredState, StateError> {
-    let content = match schema.kind {
-        StateKind::Value => Content::Rows(RowState::new(schema.clone(), owned, max_parallelism, None, 0)?),
-        StateKind::List | StateKind::Map | StateKind::Timer => {
-            Content::Ordered(OrderedState::new(schema.clone(), owned, max_parallelism, None)?)
-        }
-    };
-    // Without runs behind it, the next cut writes all of it.
-    let base_sequences = vec![0; owned.len()];
-    Ok(RestoredState { schema: schema.clone(), has_ttl: false, number: None, content, runs: vec![], base_sequences })
 }
 
 fn groups_of(schema: &StateSchema, column: &ArrayRef, owned: KeyGroupRange) -> Result<Vec<KeyGroup>, StateError> {

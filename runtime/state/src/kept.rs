@@ -1,8 +1,8 @@
 //! What a subtask that has ended leaves, in memory, to those that own its key groups from then on.
 
 use crate::handle::Run;
-use crate::keyed_state::AnyState;
-use crate::restore::{Content, RestoredState, check, restore_runs};
+use crate::any_state::AnyState;
+use crate::restore::{RestoredState, check, restore_runs};
 use crate::{KeyedState, KeyedStateHandle, SegmentSource, StateConfig, StateError};
 use std::sync::PoisonError;
 use weir_model::{CheckpointId, KeyGroupRange};
@@ -90,14 +90,8 @@ impl KeyedState {
             let into = match at {
                 Some(at) => &mut self.restored[at],
                 None => {
-                    self.restored.push(RestoredState {
-                        content: Content::new(&schema, tracked.has_ttl, self.key_groups, self.max_parallelism)?,
-                        schema: schema.clone(),
-                        has_ttl: tracked.has_ttl,
-                        number: tracked.number,
-                        runs: vec![],
-                        base_sequences: vec![0; self.key_groups.len()],
-                    });
+                    let (owned, max_parallelism) = (self.key_groups, self.max_parallelism);
+                    self.restored.push(RestoredState::empty(&schema, tracked.has_ttl, owned, max_parallelism)?);
                     self.restored.last_mut().expect("just pushed")
                 }
             };
@@ -106,8 +100,8 @@ impl KeyedState {
                 return Err(StateError::Incompatible { state: schema.name, reason });
             }
             match (&mut into.content, &mut tracked.state) {
-                (Content::Rows(own), AnyState::Rows(rows)) => own.take_over(rows)?,
-                (Content::Ordered(own), AnyState::Ordered(entries)) => own.take_over(entries),
+                (AnyState::Rows(own), AnyState::Rows(rows)) => own.take_over(rows)?,
+                (AnyState::Ordered(own), AnyState::Ordered(entries)) => own.take_over(entries),
                 _ => unreachable!("states of one schema are of one kind"),
             }
             for run in tracked.confirmed.runs.iter() {

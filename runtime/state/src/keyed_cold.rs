@@ -3,14 +3,15 @@
 //! As long as the states fit in the memory given, they live there as on the heap, and so do their checkpoints. Once they
 //! don't they spill: all of them go into the store, and what stays in memory is a cache of it from then on.
 
+use crate::any_state::AnyState;
 use crate::cold::{CacheShare, ColdBatch, ColdConfig, ColdShared, ColdStore, QueuedPart};
 use crate::cut::StateRuns;
 use crate::export::{export_ordered, export_rows};
 use crate::handle::{KeyedStateHandle, StateHandle};
 use crate::kept::{KeptState, elsewhere};
-use crate::keyed_state::{AnyState, KeyedState, StateConfig, Tracked};
+use crate::keyed_state::{KeyedState, StateConfig, Tracked};
 use crate::migrate::COLD_BYTES;
-use crate::restore::{Content, RestoredState, check, restore_runs, restore_runs_within};
+use crate::restore::{RestoredState, check, restore_runs, restore_runs_within};
 use crate::rows::cut::BufferPool;
 use crate::{SegmentSource, StateError};
 use arrow::array::ArrayRef;
@@ -77,7 +78,7 @@ impl KeyedState {
             cold.has_spilled = true;
             for (of, number) in states {
                 load_runs(handles, of, number, &config, &*shared.store, source)?;
-                let mut restored = RestoredState::empty(of, key_groups, max_parallelism)?;
+                let mut restored = RestoredState::empty(&of.schema, of.has_ttl, key_groups, max_parallelism)?;
                 restored.number = Some(number);
                 restored.content.attach_cold(&shared, number)?;
                 state.restored.push(restored);
@@ -126,7 +127,8 @@ impl KeyedState {
         let shared = cold.shared.clone();
         let numbered = "a state in front of a store has a number";
         for restored in &mut self.restored {
-            restored.content.spill(&shared, restored.number.expect(numbered))?;
+            restored.content.spill(&shared, restored.number.expect(numbered));
+            restored.content.flush_cold()?;
             restored.runs.clear();
             restored.base_sequences.fill(0);
         }
@@ -216,14 +218,11 @@ impl KeyedState {
         if self.cold.is_none() {
             return Ok(());
         }
-        self.restored.drain(..).try_for_each(|state| match state.content {
-            Content::Rows(mut rows) => rows.delete_cold(),
-            Content::Ordered(mut entries) => entries.delete_cold(),
-        })
+        self.restored.drain(..).try_for_each(|mut state| state.content.delete_cold())
     }
 
-    /// A state that is being imported, in front of the store if states are there.
-    pub(crate) fn numbered(&mut self, mut state: RestoredState) -> Result<RestoredState, StateError> {
+    /// A state that is being imported, with its number, and in front of the store if states are there.
+    pub(crate) fn placed(&mut self, mut state: RestoredState) -> Result<RestoredState, StateError> {
         state.number = self.next_number();
         if let (Some(shared), Some(number)) = (self.store(), state.number) {
             state.content.attach_cold(&shared, number)?;
@@ -238,10 +237,7 @@ impl KeyedState {
             let shared = cold.shared.clone();
             return if self.excess_bytes(&shared) > 0 { self.spill() } else { Ok(()) };
         }
-        match &mut self.restored[at].content {
-            Content::Rows(rows) => rows.bound_cold(COLD_BYTES),
-            Content::Ordered(entries) => entries.bound_cold(COLD_BYTES),
-        }
+        self.restored[at].content.bound_cold(COLD_BYTES)
     }
 }
 
@@ -265,71 +261,6 @@ impl Tracked {
             AnyState::Rows(rows) => QueuedPart::Rows { state, cut: rows.cut_cold(pool)? },
             AnyState::Ordered(entries) => QueuedPart::Ordered { state, cut: entries.cut_cold(interval)? },
         })
-    }
-}
-
-impl Content {
-    /// Puts the state in front of a store that may hold some of it.
-    fn attach_cold(&mut self, shared: &Arc<ColdShared>, number: u16) -> Result<(), StateError> {
-        match self {
-            Content::Rows(rows) => rows.attach_cold(shared.clone(), number),
-            Content::Ordered(entries) => {
-                entries.attach_cold(shared.clone(), number);
-                Ok(())
-            }
-        }
-    }
-
-    /// Brings the state into a store that holds nothing of it.
-    fn spill(&mut self, shared: &Arc<ColdShared>, number: u16) -> Result<(), StateError> {
-        match self {
-            Content::Rows(rows) => {
-                rows.spill(shared.clone(), number);
-                rows.flush_cold()
-            }
-            Content::Ordered(entries) => {
-                entries.spill(shared.clone(), number);
-                entries.flush_cold()
-            }
-        }
-    }
-}
-
-impl RestoredState {
-    /// The state of the handle, of which nothing is in memory and nothing is in runs.
-    fn empty(of: &StateHandle, owned: KeyGroupRange, max_parallelism: u32) -> Result<Self, StateError> {
-        Ok(RestoredState {
-            schema: of.schema.clone(),
-            has_ttl: of.has_ttl,
-            number: None,
-            content: Content::new(&of.schema, of.has_ttl, owned, max_parallelism)?,
-            runs: vec![],
-            base_sequences: vec![0; owned.len()],
-        })
-    }
-}
-
-impl AnyState {
-    /// Puts the state in front of a store that holds nothing of it; the next cut brings all there.
-    fn spill(&mut self, shared: &Arc<ColdShared>, number: u16) {
-        match self {
-            AnyState::Rows(rows) => rows.spill(shared.clone(), number),
-            AnyState::Ordered(entries) => entries.spill(shared.clone(), number),
-        }
-    }
-
-    fn applied_cold(&mut self, interval: u32) {
-        match self {
-            AnyState::Rows(rows) => rows.confirm(interval),
-            AnyState::Ordered(entries) => entries.applied_cold(interval),
-        }
-    }
-
-    fn live_bytes(&self) -> usize {
-        match self {
-            AnyState::Rows(rows) => rows.live_bytes(),
-            AnyState::Ordered(entries) => entries.live_bytes(),
-        }
     }
 }
 
@@ -382,12 +313,12 @@ fn load_runs(
     for part in parts(config.key_groups) {
         for state in restore_runs(&of_state, part, config.max_parallelism, source)? {
             match state.content {
-                Content::Rows(mut rows) => {
+                AnyState::Rows(mut rows) => {
                     if let Some(cut) = rows.cut(&[], false, &BufferPool::default()) {
                         cut.write_cold(number, &mut batch, &mut write)?;
                     }
                 }
-                Content::Ordered(entries) => entries.write_all_to(number, &mut batch, &mut write)?,
+                AnyState::Ordered(entries) => entries.write_all_to(number, &mut batch, &mut write)?,
             }
         }
     }
@@ -416,12 +347,12 @@ fn read_stored(
     for (of, number) in numbered(handles, &mut 0)? {
         let mut state = match in_runs.iter().position(|state| state.schema.name == of.schema.name) {
             Some(at) => in_runs.swap_remove(at),
-            None => RestoredState::empty(of, owned, max_parallelism)?,
+            None => RestoredState::empty(&of.schema, of.has_ttl, owned, max_parallelism)?,
         };
         for group in owned.iter().filter(is_stored) {
             match &mut state.content {
-                Content::Rows(rows) => rows.load_group(store, number, group)?,
-                Content::Ordered(entries) => entries.load_group(store, number, group)?,
+                AnyState::Rows(rows) => rows.load_group(store, number, group)?,
+                AnyState::Ordered(entries) => entries.load_group(store, number, group)?,
             }
         }
         // The next checkpoint holds all of it.
@@ -444,8 +375,8 @@ pub fn export_stored<E: From<StateError>>(
     for part in parts(handle.key_groups) {
         for state in read_stored(vec![], std::slice::from_ref(handle), part, handle.max_parallelism, store)? {
             match state.content {
-                Content::Rows(rows) => export_rows(rows, &mut visit)?,
-                Content::Ordered(entries) => export_ordered(entries, &mut visit)?,
+                AnyState::Rows(rows) => export_rows(rows, &mut visit)?,
+                AnyState::Ordered(entries) => export_ordered(entries, &mut visit)?,
             }
         }
     }

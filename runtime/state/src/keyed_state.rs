@@ -1,10 +1,11 @@
+use crate::any_state::AnyState;
 use crate::compatibility::{Verdict, compatibility};
 use crate::cut::{ColdCut, CutPart, PartCut, StateCut, StateRuns, Written};
 use crate::handle::KeyedStateHandle;
 use crate::keyed_cold::Cold;
 use crate::migrate;
 use crate::ordered::OrderedState;
-use crate::restore::{Content, RestoredState, restore};
+use crate::restore::{RestoredState, restore};
 use crate::rows::RowState;
 use crate::rows::cut::BufferPool;
 use crate::{SegmentSource, StateError};
@@ -45,11 +46,6 @@ pub(crate) struct Tracked {
     pub(crate) confirmed: StateRuns,
     /// Key groups that the rolling rebase owes, in parts of `ROLLING_CUTS`.
     pub(crate) owed: usize,
-}
-
-pub(crate) enum AnyState {
-    Rows(RowState),
-    Ordered(OrderedState),
 }
 
 pub(crate) struct PendingCut {
@@ -362,7 +358,6 @@ impl KeyedState {
     }
 
     fn track(&mut self, state: AnyState, has_ttl: bool, number: Option<u16>, confirmed: StateRuns) -> usize {
-        let number = number.filter(|_| self.cold.is_some());
         self.states.push(Tracked { state, has_ttl, number, confirmed, owed: 0 });
         self.states.len() - 1
     }
@@ -410,33 +405,8 @@ impl Tracked {
     }
 }
 
-impl AnyState {
-    pub(crate) fn schema(&self) -> &StateSchema {
-        match self {
-            AnyState::Rows(state) => state.schema(),
-            AnyState::Ordered(state) => state.schema(),
-        }
-    }
-}
-
 impl RestoredState {
-    fn into_parts(self) -> (Content, Option<u16>, StateRuns) {
+    fn into_parts(self) -> (AnyState, Option<u16>, StateRuns) {
         (self.content, self.number, StateRuns { runs: Arc::new(self.runs), base_sequences: self.base_sequences })
-    }
-}
-
-impl Content {
-    fn into_rows(self) -> RowState {
-        match self {
-            Content::Rows(rows) => rows,
-            Content::Ordered(_) => unreachable!("compatible states are of one kind"),
-        }
-    }
-
-    fn into_ordered(self) -> OrderedState {
-        match self {
-            Content::Ordered(entries) => entries,
-            Content::Rows(_) => unreachable!("compatible states are of one kind"),
-        }
     }
 }

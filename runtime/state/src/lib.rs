@@ -11,6 +11,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("rows and segments hold little-endian numbers as they are in memory");
 
+mod any_state;
 pub mod codec;
 pub mod cold;
 mod compatibility;

@@ -1,35 +1,46 @@
 //! Reads the states of a checkpoint, on several threads, the owned key groups only.
 
+use crate::any_state::AnyState;
 use crate::handle::{KeyedStateHandle, Run, StateHandle};
-use crate::ordered::OrderedState;
-use crate::rows::RowState;
 use crate::rows::read::BlockError;
 use crate::segment::index::RunIndex;
 use crate::{SegmentRef, SegmentSource, StateError};
 use bytes::Bytes;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use weir_model::{KeyGroup, KeyGroupRange, StateKind, StateSchema};
+use weir_model::{KeyGroup, KeyGroupRange, StateSchema};
 
 /// One state as a checkpoint holds it.
 pub(crate) struct RestoredState {
     pub(crate) schema: StateSchema,
     pub(crate) has_ttl: bool,
-    /// In the store, if there is one.
+    /// Among those of the store, if there is one.
     pub(crate) number: Option<u16>,
-    pub(crate) content: Content,
+    pub(crate) content: AnyState,
     /// Cut down to the owned key groups.
     pub(crate) runs: Vec<Run>,
     /// Sequence of the newest full copy of each owned key group; 0: none.
     pub(crate) base_sequences: Vec<u64>,
 }
 
-pub(crate) enum Content {
-    Rows(RowState),
-    Ordered(OrderedState),
+impl RestoredState {
+    /// Nothing of it is in memory, and nothing in runs.
+    pub(crate) fn empty(
+        schema: &StateSchema,
+        has_ttl: bool,
+        owned: KeyGroupRange,
+        max_parallelism: u32,
+    ) -> Result<Self, StateError> {
+        Ok(RestoredState {
+            schema: schema.clone(),
+            has_ttl,
+            number: None,
+            content: AnyState::new(schema, has_ttl, owned, max_parallelism)?,
+            runs: vec![],
+            base_sequences: vec![0; owned.len()],
+        })
+    }
 }
 
-/// Restored states carry a TTL of this until they're registered with theirs: nothing expires while loading.
-pub(crate) const ENDLESS_TTL_MS: u64 = u64::MAX;
 /// Blocks that lie one behind the other are read at once, up to this.
 const READ_BYTES: u64 = 1 << 23;
 /// Key groups that are read at once where memory for them is limited.
@@ -127,11 +138,11 @@ fn work(plans: &[Plan], owned: KeyGroupRange, threads: usize, max_groups: usize)
 fn join(
     plans: Vec<Plan>,
     work: Vec<(usize, KeyGroupRange)>,
-    loaded: Vec<Content>,
+    loaded: Vec<AnyState>,
     owned: KeyGroupRange,
     max_parallelism: u32,
 ) -> Result<Vec<RestoredState>, StateError> {
-    let mut contents: Vec<Vec<(KeyGroupRange, Content)>> = plans.iter().map(|_| vec![]).collect();
+    let mut contents: Vec<Vec<(KeyGroupRange, AnyState)>> = plans.iter().map(|_| vec![]).collect();
     for ((plan, part), content) in work.into_iter().zip(loaded) {
         contents[plan].push((part, content));
     }
@@ -166,7 +177,6 @@ pub(crate) fn check(
 struct Plan {
     schema: StateSchema,
     has_ttl: bool,
-    number: Option<u16>,
     runs: Vec<Run>,
     indexes: Vec<RunIndex>,
     base_sequences: Vec<u64>,
@@ -189,7 +199,6 @@ fn add_to_plan(
             plans.push(Plan {
                 schema: state.schema.clone(),
                 has_ttl: state.has_ttl,
-                number: state.cold_state,
                 runs: vec![],
                 indexes: vec![],
                 base_sequences: vec![0; owned.len()],
@@ -242,8 +251,8 @@ impl Plan {
         begins.iter().zip(ends).map(|(first, last)| KeyGroupRange { first: *first, last }).collect()
     }
 
-    fn new_content(&self, owned: KeyGroupRange, max_parallelism: u32) -> Result<Content, StateError> {
-        Content::new(&self.schema, self.has_ttl, owned, max_parallelism)
+    fn new_content(&self, owned: KeyGroupRange, max_parallelism: u32) -> Result<AnyState, StateError> {
+        AnyState::new(&self.schema, self.has_ttl, owned, max_parallelism)
     }
 
     fn load(
@@ -251,13 +260,13 @@ impl Plan {
         part: KeyGroupRange,
         max_parallelism: u32,
         source: &dyn SegmentSource,
-    ) -> Result<Content, StateError> {
+    ) -> Result<AnyState, StateError> {
         let mut content = self.new_content(part, max_parallelism)?;
         for (run, index) in self.runs.iter().zip(&self.indexes) {
             if run.key_groups.intersect(&part).is_none() {
                 continue;
             }
-            if let Content::Rows(rows) = &mut content {
+            if let AnyState::Rows(rows) = &mut content {
                 index.dropped_namespaces.iter().for_each(|namespace| rows.drop_namespace(*namespace));
             }
             let blocks = self.blocks_of(run, index, part)?;
@@ -293,7 +302,7 @@ impl Plan {
         &self,
         run: &Run,
         blocks: &[(KeyGroup, SegmentRef)],
-        content: &mut Content,
+        content: &mut AnyState,
         source: &dyn SegmentSource,
     ) -> Result<(), StateError> {
         let first = &blocks[0].1;
@@ -309,8 +318,8 @@ impl Plan {
                 .get(begin..begin + block.length as usize)
                 .ok_or_else(|| block.corrupt(0, "the source gave fewer bytes than asked for"))?;
             let applied = match content {
-                Content::Rows(rows) => rows.apply_block(*group, bytes, self.is_base_of(*group, run)),
-                Content::Ordered(entries) => entries.apply_block(*group, bytes),
+                AnyState::Rows(rows) => rows.apply_block(*group, bytes, self.is_base_of(*group, run)),
+                AnyState::Ordered(entries) => entries.apply_block(*group, bytes),
             };
             applied.map_err(|error| match error {
                 BlockError::Malformed(why) => {
@@ -332,7 +341,7 @@ impl Plan {
 
     fn join(
         self,
-        mut parts: Vec<(KeyGroupRange, Content)>,
+        mut parts: Vec<(KeyGroupRange, AnyState)>,
         owned: KeyGroupRange,
         max_parallelism: u32,
     ) -> Result<RestoredState, StateError> {
@@ -340,45 +349,18 @@ impl Plan {
         parts.sort_by_key(|(part, _)| part.first);
         for (_, part) in parts {
             match (&mut content, part) {
-                (Content::Rows(all), Content::Rows(part)) => all.absorb(part)?,
-                (Content::Ordered(all), Content::Ordered(part)) => all.absorb(part),
+                (AnyState::Rows(all), AnyState::Rows(part)) => all.absorb(part)?,
+                (AnyState::Ordered(all), AnyState::Ordered(part)) => all.absorb(part),
                 _ => unreachable!("parts of one state are of one kind"),
             }
         }
         Ok(RestoredState {
             schema: self.schema,
             has_ttl: self.has_ttl,
-            number: self.number,
+            number: None,
             content,
             runs: self.runs,
             base_sequences: self.base_sequences,
-        })
-    }
-}
-
-impl Content {
-    /// Bytes of what is in memory.
-    pub(crate) fn live_bytes(&self) -> usize {
-        match self {
-            Content::Rows(rows) => rows.live_bytes(),
-            Content::Ordered(entries) => entries.live_bytes(),
-        }
-    }
-
-    /// Empty content in memory.
-    pub(crate) fn new(
-        schema: &StateSchema,
-        has_ttl: bool,
-        owned: KeyGroupRange,
-        max_parallelism: u32,
-    ) -> Result<Content, StateError> {
-        let schema = schema.clone();
-        let ttl_ms = has_ttl.then_some(ENDLESS_TTL_MS);
-        Ok(match schema.kind {
-            StateKind::Value => Content::Rows(RowState::new(schema, owned, max_parallelism, ttl_ms, 0)?),
-            StateKind::List | StateKind::Map | StateKind::Timer => {
-                Content::Ordered(OrderedState::new(schema, owned, max_parallelism, ttl_ms)?)
-            }
         })
     }
 }
