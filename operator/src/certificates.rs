@@ -3,7 +3,7 @@
 //! The CA's key is made of the operator's key and the job's name, and so need not be kept: nothing has to be read again
 //! to sign the next certificate by the same CA, and no Secret holds what could sign others.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
 use rcgen::{
@@ -55,18 +55,23 @@ impl Authority {
         &self.name
     }
 
+    /// The name that the certificates of the job's pods have.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// The CA's own certificate, for who looks at a certificate of the job now.
+    pub fn certificate(self, now: Timestamp) -> Result<String, String> {
+        let now = SystemTime::from(now);
+        Ok(self.certified(now - VALID_SINCE, now + AUTHORITY_LIVES_LONGER)?.0.pem())
+    }
+
     pub fn issue(self, now: Timestamp, lifetime: Duration) -> Result<Issued, String> {
         let said = |error: rcgen::Error| error.to_string();
         let not_after = now.checked_add(lifetime).map_err(|error| error.to_string())?;
-        let (since, until) = (std::time::SystemTime::from(now) - VALID_SINCE, std::time::SystemTime::from(not_after));
-        let mut ca = CertificateParams::new(vec![]).map_err(said)?;
-        (ca.not_before, ca.not_after) = (since.into(), (until + AUTHORITY_LIVES_LONGER).into());
-        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        // The same key has the same name: a certificate of today is believed by who read the CA's of last week.
-        ca.distinguished_name = named(&format!("weir {}", self.name));
-        let issuer = CertifiedIssuer::self_signed(ca, self.key).map_err(said)?;
-        let mut own = CertificateParams::new(vec![self.identity]).map_err(said)?;
+        let (since, until) = (SystemTime::from(now) - VALID_SINCE, SystemTime::from(not_after));
+        let (issuer, identity) = self.certified(since, until + AUTHORITY_LIVES_LONGER)?;
+        let mut own = CertificateParams::new(vec![identity]).map_err(said)?;
         (own.not_before, own.not_after) = (since.into(), until.into());
         own.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         own.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -79,6 +84,22 @@ impl Authority {
             authority: issuer.pem(),
             not_after: Timestamp::from_second(not_after.as_second()).map_err(|error| error.to_string())?,
         })
+    }
+
+    /// With the job's identity.
+    fn certified(
+        self,
+        since: SystemTime,
+        until: SystemTime,
+    ) -> Result<(CertifiedIssuer<'static, KeyPair>, String), String> {
+        let said = |error: rcgen::Error| error.to_string();
+        let mut ca = CertificateParams::new(vec![]).map_err(said)?;
+        (ca.not_before, ca.not_after) = (since.into(), until.into());
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        // The same key has the same name: a certificate of today is believed by who read the CA's of last week.
+        ca.distinguished_name = named(&format!("weir {}", self.name));
+        Ok((CertifiedIssuer::self_signed(ca, self.key).map_err(said)?, self.identity))
     }
 }
 
@@ -134,6 +155,10 @@ mod tests {
         let other = issue(b"another key, as long as a key is", "orders", now);
         assert!(!believes(&other.authority, &first.certificate, name, now));
         assert!(!believes(&first.authority, &first.certificate, name, first.not_after.checked_add(LIFETIME).unwrap()));
+        let asking = Authority::of(KEY, "data", "orders").unwrap();
+        assert_eq!(asking.identity(), name);
+        let asking = asking.certificate(later).unwrap();
+        assert!(believes(&asking, &first.certificate, name, later), "who asks the coordinator later");
         let name = |key: &[u8]| Authority::of(key, "data", "orders").unwrap().name().to_owned();
         assert_eq!(name(KEY), name(KEY));
         assert_ne!(name(KEY), name(b"another key, as long as a key is"));

@@ -7,10 +7,11 @@ use weir_api::view::{
     JobPhase, JobView, PlanView, RescaleRequest, SavepointRequest, SavepointState as ApiSavepointState, SavepointView,
     StateFit, StopRequest,
 };
-use weir_api::{Address, Client, ClientError, SavepointId};
+use weir_api::{Address, Client, ClientError, Pem, SavepointId, Trust};
 
 use crate::build::token_of;
-use crate::names::{self, HTTP_PORT};
+use crate::certificates::Authority;
+use crate::names::{self, HTTPS_PORT};
 use crate::world::{CompletedCheckpoint, Runtime, SavepointState};
 
 /// A coordinator that does not answer by then counts as not reached; it is asked again soon.
@@ -26,8 +27,16 @@ pub struct CoordinatorApi(Client);
 
 impl CoordinatorApi {
     pub fn of(token_key: &[u8], namespace: &str, job: &str) -> Self {
-        let authority = format!("{}.{namespace}.svc:{HTTP_PORT}", names::coordinator(job));
-        CoordinatorApi(Client::new(Address::Tcp(authority)).with_token(token_of(token_key, namespace, job)))
+        let address = format!("{}.{namespace}.svc:{HTTPS_PORT}", names::coordinator(job));
+        let client = Client::new(Address::Tls(address)).with_token(token_of(token_key, namespace, job));
+        match trust(token_key, namespace, job) {
+            Ok(trust) => CoordinatorApi(client.with_trust(trust)),
+            Err(reason) => {
+                // Nothing is asked without it.
+                tracing::error!(%reason, namespace, job, "the job's CA cannot be made");
+                CoordinatorApi(client)
+            }
+        }
     }
 
     /// `None` while it can't be asked. `storage_id` tells whether it is this job's at all.
@@ -180,6 +189,13 @@ fn savepoint(view: SavepointView) -> SavepointState {
         },
         ApiSavepointState::Failed => SavepointState::Failed { reason: view.failure.unwrap_or_default() },
     }
+}
+
+/// Only a process of the job gets its token.
+fn trust(key: &[u8], namespace: &str, job: &str) -> Result<Trust, String> {
+    let authority = Authority::of(key, namespace, job)?;
+    let identity = authority.identity().to_owned();
+    Ok(Trust::new(Pem::Text(authority.certificate(Timestamp::now())?)).with_server_name(identity))
 }
 
 /// To the second, as Kubernetes writes times.

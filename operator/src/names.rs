@@ -29,8 +29,8 @@ pub const PRUNED_ANNOTATION: &str = "weir.dev/pruned";
 pub const PATH_ANNOTATION: &str = "weir.dev/path";
 /// Of the coordinator's pod: how it and the workers' are built. Pods of two layouts do not understand each other.
 pub const LAYOUT_ANNOTATION: &str = "weir.dev/pod-layout";
-/// 2: with certificates. 3: with probes of the processes' health.
-pub const LAYOUT: &str = "3";
+/// 2: with certificates. 3: with probes of the processes' health. 4: with HTTPS.
+pub const LAYOUT: &str = "4";
 /// What a coordinator gets that has no workers left to take a last checkpoint with, in seconds.
 pub const HURRIED_GRACE_S: u32 = 1;
 /// The one container of each pod.
@@ -38,7 +38,7 @@ pub const CONTAINER: &str = "weir";
 
 pub const CONTROL_PORT: u16 = 6123;
 pub const DATA_PORT: u16 = 6124;
-pub const HTTP_PORT: u16 = 8081;
+pub const HTTPS_PORT: u16 = 8081;
 /// Where workers tell the kubelet that they turn.
 pub const HEALTH_PORT: u16 = 6125;
 

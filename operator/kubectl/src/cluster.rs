@@ -43,7 +43,7 @@ impl Cluster {
 
     /// What the job's coordinator says, as text.
     pub async fn ask(&self, job: &str, operation: Operation, body: Option<String>) -> Result<String> {
-        let service = format!("{}:http", names::coordinator(job));
+        let service = format!("https:{}:https", names::coordinator(job));
         let (namespace, path) = (&self.namespace, operation.path());
         let uri = format!("/api/v1/namespaces/{namespace}/services/{service}/proxy{path}");
         let mut request = if operation.is_post() { Request::post(uri) } else { Request::get(uri) };

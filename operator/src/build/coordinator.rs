@@ -9,7 +9,7 @@ use super::pod::{
 };
 use super::{BuildError, Parts, SPEC_KEY};
 use crate::names::{
-    self, CONTROL_PORT, COORDINATOR, HTTP_PORT, LAYOUT, LAYOUT_ANNOTATION, RESTART_ANNOTATION, RUN_ANNOTATION,
+    self, CONTROL_PORT, COORDINATOR, HTTPS_PORT, LAYOUT, LAYOUT_ANNOTATION, RESTART_ANNOTATION, RUN_ANNOTATION,
 };
 
 /// A stop takes a last checkpoint: at least so long, at most the checkpoint timeout or this.
@@ -36,10 +36,10 @@ pub(super) fn pod(parts: &Parts<'_>) -> Result<Value, BuildError> {
             arguments: arguments(parts),
             ports: json!([
                 {"name": "control", "containerPort": CONTROL_PORT},
-                {"name": "http", "containerPort": HTTP_PORT},
+                {"name": "https", "containerPort": HTTPS_PORT},
             ]),
             readiness: json!({"tcpSocket": {"port": "control"}, "periodSeconds": 5}),
-            liveness: Liveness { port: "http", start_seconds: START_SECONDS },
+            liveness: Liveness { scheme: "HTTPS", port: "https", start_seconds: START_SECONDS },
             resources: pods.and_then(|pods| pods.resources.as_ref()),
             restart_policy: "OnFailure",
             grace_period_seconds: timeout.clamp(GRACE_SECONDS.0, GRACE_SECONDS.1),
@@ -74,7 +74,7 @@ fn arguments(parts: &Parts<'_>) -> Vec<String> {
         "--workers",
         &parts.workers_needed().to_string(),
         "--http",
-        &format!("0.0.0.0:{HTTP_PORT}"),
+        &format!("0.0.0.0:{HTTPS_PORT}"),
         "--http-token-file",
         &format!("{TOKEN_FOLDER}/token"),
         "--outcome",

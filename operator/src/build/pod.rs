@@ -44,6 +44,8 @@ pub(super) struct Draft<'a> {
 
 /// A process that hangs keeps its connections and answers nobody: the kubelet has to end it.
 pub(super) struct Liveness {
+    /// `HTTP`, or `HTTPS`, whose certificate the kubelet doesn't look at.
+    pub scheme: &'static str,
     /// The name of the port that answers `GET /healthz`.
     pub port: &'static str,
     /// How long a process may take until it answers for the first time.
@@ -60,17 +62,21 @@ const PROBE_GRACE_S: u64 = 5;
 impl Liveness {
     fn startup(&self) -> Value {
         json!({
-            "httpGet": {"path": "/healthz", "port": self.port}, "periodSeconds": PROBE_TIMEOUT_S,
+            "httpGet": self.request(), "periodSeconds": PROBE_TIMEOUT_S,
             "timeoutSeconds": PROBE_TIMEOUT_S, "failureThreshold": self.start_seconds.div_ceil(PROBE_TIMEOUT_S),
         })
     }
 
     fn liveness(&self) -> Value {
         json!({
-            "httpGet": {"path": "/healthz", "port": self.port}, "periodSeconds": PROBE_PERIOD_S,
+            "httpGet": self.request(), "periodSeconds": PROBE_PERIOD_S,
             "timeoutSeconds": PROBE_TIMEOUT_S, "failureThreshold": PROBE_FAILURES,
             "terminationGracePeriodSeconds": PROBE_GRACE_S,
         })
+    }
+
+    fn request(&self) -> Value {
+        json!({"scheme": self.scheme, "path": "/healthz", "port": self.port})
     }
 }
 

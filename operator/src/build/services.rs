@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Object, ObjectKind, Parts};
 use crate::certificates::Issued;
-use crate::names::{self, CONTROL_PORT, COORDINATOR, DATA_PORT, HTTP_PORT, WORKER};
+use crate::names::{self, CONTROL_PORT, COORDINATOR, DATA_PORT, HTTPS_PORT, WORKER};
 
 /// For workers and whoever asks the job. With addresses that are not ready: a worker that comes first waits there.
 pub(super) fn coordinator(parts: &Parts<'_>) -> Object {
@@ -19,7 +19,7 @@ pub(super) fn coordinator(parts: &Parts<'_>) -> Object {
             "publishNotReadyAddresses": true,
             "ports": [
                 {"name": "control", "port": CONTROL_PORT, "targetPort": "control", "protocol": "TCP"},
-                {"name": "http", "port": HTTP_PORT, "targetPort": "http", "protocol": "TCP"},
+                {"name": "https", "port": HTTPS_PORT, "targetPort": "https", "protocol": "TCP"},
             ],
         },
     });
@@ -68,7 +68,7 @@ pub(super) fn network_policy(parts: &Parts<'_>) -> Object {
             "policyTypes": ["Ingress"],
             "ingress": [
                 {"from": own, "ports": [{"port": CONTROL_PORT, "protocol": "TCP"}, {"port": DATA_PORT, "protocol": "TCP"}]},
-                {"ports": [{"port": HTTP_PORT, "protocol": "TCP"}]},
+                {"ports": [{"port": HTTPS_PORT, "protocol": "TCP"}]},
             ],
         },
     });

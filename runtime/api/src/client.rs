@@ -1,8 +1,8 @@
-//! Asks a job: over TCP, or over the Unix socket of one that runs on this machine. One connection per request; it is
+//! Asks a job: over TCP, with TLS or without, or over the Unix socket of one that runs on this machine. One connection per request; it is
 //! people, the operator and scripts that ask.
 
 use crate::view::*;
-use crate::{Operation, Problem, SavepointId};
+use crate::{Operation, Problem, SavepointId, Trust};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
@@ -14,6 +14,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Longest answer: the history of checkpoints of a wide job.
 const ANSWER_BYTES: usize = 64 << 20;
@@ -27,24 +30,28 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 pub enum Address {
     /// host:port
     Tcp(String),
+    /// host:port, with HTTPS
+    Tls(String),
     Unix(PathBuf),
 }
 
 impl Address {
-    /// Of `http://host:port`, or `host:port`.
+    /// Of `http://host:port`, `https://host:port`, or `host:port`, which is without TLS.
     pub fn of_url(url: &str) -> Result<Self, ClientError> {
         let refused = |reason: &str| Err(ClientError::Address { url: url.to_owned(), reason: reason.to_owned() });
-        let authority = match url.split_once("://") {
-            None => url,
-            Some(("http", rest)) => rest,
-            Some(_) => return refused("it begins with something else than http://"),
+        let (is_secured, authority) = match url.split_once("://") {
+            None => (false, url),
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(_) => return refused("it begins with something else than http:// or https://"),
         };
         let authority = authority.trim_end_matches('/');
         match authority.rsplit_once(':') {
             Some((host, port)) if !host.is_empty() && !authority.contains('/') && port.parse::<u16>().is_ok() => {
-                Ok(Address::Tcp(authority.to_owned()))
+                let authority = authority.to_owned();
+                Ok(if is_secured { Address::Tls(authority) } else { Address::Tcp(authority) })
             }
-            _ => refused("write http://HOST:PORT"),
+            _ => refused("write http://HOST:PORT or https://HOST:PORT"),
         }
     }
 }
@@ -53,6 +60,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Tcp(authority) => write!(f, "http://{authority}"),
+            Address::Tls(authority) => write!(f, "https://{authority}"),
             Address::Unix(path) => path.display().fmt(f),
         }
     }
@@ -65,6 +73,9 @@ pub enum ClientError {
     /// Nobody listens there.
     #[error("{address} is not reached: {source}")]
     NotReached { address: Address, source: std::io::Error },
+    /// What it would be believed by cannot be used, or it cannot be believed.
+    #[error("{address} is not asked: {reason}")]
+    NotTrusted { address: Address, reason: String },
     #[error("{address} broke off: {reason}")]
     Broken { address: Address, reason: String },
     /// The job answered that it won't, and why.
@@ -79,16 +90,22 @@ pub enum ClientError {
 pub struct Client {
     address: Address,
     token: Option<String>,
+    trust: Option<Trust>,
 }
 
 impl Client {
     pub fn new(address: Address) -> Self {
-        Client { address, token: None }
+        Client { address, token: None, trust: None }
     }
 
     /// With what it takes to change the job.
     pub fn with_token(self, token: impl Into<String>) -> Self {
         Client { token: Some(token.into()), ..self }
+    }
+
+    /// By what HTTPS is believed: without it nothing is asked over HTTPS.
+    pub fn with_trust(self, trust: Trust) -> Self {
+        Client { trust: Some(trust), ..self }
     }
 
     pub fn address(&self) -> &Address {
@@ -202,8 +219,12 @@ impl Client {
         let answered = async {
             match &self.address {
                 Address::Tcp(authority) => {
-                    let stream = self.connected(tokio::net::TcpStream::connect(authority)).await?;
+                    let stream = self.connected(TcpStream::connect(authority)).await?;
                     self.exchange(stream, request).await
+                }
+                Address::Tls(authority) => {
+                    let stream = self.connected(TcpStream::connect(authority)).await?;
+                    self.exchange(self.secured(authority, stream).await?, request).await
                 }
                 Address::Unix(path) => {
                     let stream = self.connected(tokio::net::UnixStream::connect(path)).await?;
@@ -225,7 +246,7 @@ impl Client {
 
     fn request(&self, method: Method, path: &str, body: Option<Body>) -> Result<Request<Full<Bytes>>, ClientError> {
         let host = match &self.address {
-            Address::Tcp(authority) => authority,
+            Address::Tcp(authority) | Address::Tls(authority) => authority,
             Address::Unix(_) => "localhost",
         };
         let mut request = Request::builder().method(method).uri(path).header(HOST, host).header(ACCEPT, "*/*");
@@ -248,6 +269,21 @@ impl Client {
             Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut)),
         };
         connected.map_err(|source| ClientError::NotReached { address: self.address.clone(), source })
+    }
+
+    async fn secured(&self, authority: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, ClientError> {
+        let untrusted = |reason: String| ClientError::NotTrusted { address: self.address.clone(), reason };
+        let Some(trust) = &self.trust else {
+            return Err(untrusted("nothing says which CA its certificate has to be of".to_owned()));
+        };
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        let (config, name) = trust.config(host).map_err(untrusted)?;
+        let handshake = TlsConnector::from(config).connect(name, stream);
+        match tokio::time::timeout(CONNECT_TIMEOUT, handshake).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(untrusted(error.to_string())),
+            Err(_) => Err(untrusted(format!("no TLS handshake within {} s", CONNECT_TIMEOUT.as_secs()))),
+        }
     }
 
     async fn exchange(
@@ -295,6 +331,7 @@ mod tests {
         assert_eq!(Address::of_url("http://localhost:8081").ok(), tcp("localhost:8081"));
         assert_eq!(Address::of_url("http://localhost:8081/").ok(), tcp("localhost:8081"));
         assert_eq!(Address::of_url("[::1]:80").ok(), tcp("[::1]:80"));
+        assert_eq!(Address::of_url("https://a:8081").ok(), Some(Address::Tls("a:8081".to_owned())));
         for wrong in ["", "localhost", "ftp://a:1", "http://a:b", "http://a:1/api", ":80", "a:70000"] {
             assert!(Address::of_url(wrong).is_err(), "{wrong}");
         }

@@ -37,6 +37,7 @@ pub fn document() -> String {
                     "scheme": "bearer",
                     "description": "The content of the file that --http-token-file names.",
                 },
+                "certificate": {"type": "mutualTLS", "description": "Of the job, where HTTPS is served."},
             },
         },
     });
@@ -70,8 +71,8 @@ fn describe(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
     match operation.access() {
         Access::Open => {}
         // Reading may be open: on loopback, or where the coordinator was told so.
-        Access::Read | Access::Metrics => described["security"] = json!([{}, {"token": []}]),
-        Access::Change => described["security"] = json!([{"token": []}]),
+        Access::Read | Access::Metrics => described["security"] = json!([{}, {"token": []}, {"certificate": []}]),
+        Access::Change => described["security"] = json!([{"token": []}, {"certificate": []}]),
     }
     described
 }

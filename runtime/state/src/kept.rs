@@ -1,7 +1,7 @@
 //! What a subtask that has ended leaves, in memory, to those that own its key groups from then on.
 
-use crate::handle::Run;
 use crate::any_state::AnyState;
+use crate::handle::Run;
 use crate::restore::{RestoredState, check, restore_runs};
 use crate::{KeyedState, KeyedStateHandle, SegmentSource, StateConfig, StateError};
 use std::sync::PoisonError;

@@ -59,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
         None => from,
     };
     let security = arguments.security.security(&[("--listen", &arguments.listen.to_string())])?;
+    let http = arguments.http.of_coordinator(&security)?;
     let options = CoordinatorOptions { listen: arguments.listen, workers: arguments.workers, security };
     let start = DistributedJob::start(Arc::clone(&job), &from, options);
     if let (Some(file), Err(error)) = (&arguments.outcome, &start) {
@@ -72,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<Exit
     started(&job, start, |distributed| {
         let (address, slots) = (distributed.address(), distributed.slots());
         eprintln!("{}: waiting at {address} for workers with {slots} slots", job.name);
-        let outcome = drive(&job, distributed.into_job(), &arguments.http.of_coordinator(), arguments.quiet)?;
+        let outcome = drive(&job, distributed.into_job(), &http, arguments.quiet)?;
         let code = report(&job.name, &outcome);
         match &arguments.outcome {
             Some(file) => ended(file, Ending::of(outcome)),

@@ -40,7 +40,7 @@ const INTERRUPTED: u8 = 130;
 pub(crate) fn run(arguments: &Arguments, registry: Arc<Registry>) -> Result<ExitCode> {
     let job = Arc::new(arguments.job.job(registry)?);
     let from = start_from(arguments.from.as_deref())?;
-    let http = arguments.http.of_run();
+    let http = arguments.http.of_run()?;
     let Some(workers) = arguments.workers else {
         let local = LocalJob::start(Arc::clone(&job), &from);
         return started(&job, local, |local| Ok(report(&job.name, &drive(&job, local, &http, arguments.quiet)?)));
@@ -81,8 +81,8 @@ pub(crate) fn started<T>(
 /// Runs a job to its end, shows how it goes, and takes requests meanwhile.
 pub(crate) fn drive(job: &Arc<Job>, local: LocalJob, http: &HttpOptions, quiet: bool) -> Result<Outcome> {
     let server = HttpServer::start(Arc::clone(job), local.status(), local.requests(), http)?;
-    if let Some(address) = server.address() {
-        eprintln!("{}: HTTP at http://{address}", job.name);
+    if let Some(url) = server.url() {
+        eprintln!("{}: HTTP at {url}", job.name);
     }
     stop_on_interrupt(&local)?;
     let progress = Progress::start(job, local.status(), quiet);

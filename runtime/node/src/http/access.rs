@@ -1,7 +1,7 @@
 //! Who may do what.
 
 use super::problem::{Answer, Failure};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Uri, header};
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Read;
@@ -17,10 +17,13 @@ const MIN_TOKEN_BYTES: usize = 16;
 /// The way by which a request came.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Entry {
-    /// The Unix socket: only the user who runs the job reaches it.
+    /// The Unix socket, which only the user who runs the job reaches, or with a certificate of the job, whose holder may
+    /// be one of its processes.
     Owner,
     Network {
         is_loopback: bool,
+        /// By TLS: a browser believes the certificate for no other name than stands in it.
+        is_secured: bool,
         open: OpenReads,
     },
 }
@@ -66,17 +69,19 @@ impl Token {
     }
 
     /// Lets the request pass, or says why not and what to do.
-    pub(super) fn check(&self, entry: Entry, access: Access, headers: &HeaderMap) -> Answer<()> {
-        let (is_loopback, open) = match entry {
+    pub(super) fn check(&self, entry: Entry, access: Access, uri: &Uri, headers: &HeaderMap) -> Answer<()> {
+        let (is_here, open) = match entry {
             Entry::Owner => return Ok(()),
-            Entry::Network { is_loopback, open } => (is_loopback, open),
+            Entry::Network { is_loopback, is_secured, open } => {
+                // A page in a browser may let its own name point to this machine; it cannot say that it is called so.
+                (is_loopback && (is_secured || names_this_machine(uri, headers)), open)
+            }
         };
         match access {
             Access::Open => return Ok(()),
             Access::Metrics if open != OpenReads::Nothing => return Ok(()),
             Access::Read if open == OpenReads::All => return Ok(()),
-            // A page in a browser may let its own name point to this machine; it cannot say that it is called so.
-            Access::Read | Access::Metrics if is_loopback && names_this_machine(headers) => return Ok(()),
+            Access::Read | Access::Metrics if is_here => return Ok(()),
             Access::Read | Access::Metrics | Access::Change => {}
         }
         match self.read() {
@@ -124,12 +129,13 @@ fn is_same(shown: &[u8], token: &[u8]) -> bool {
     shown.len() == token.len() && differing == 0
 }
 
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else {
-        // HTTP/2 has it in the address, which a browser only uses with TLS.
-        return true;
+fn names_this_machine(uri: &Uri, headers: &HeaderMap) -> bool {
+    // HTTP/2 has it in the address.
+    let host = match headers.get(header::HOST) {
+        Some(host) => host.to_str().ok(),
+        None => uri.authority().map(|authority| authority.as_str()),
     };
-    let Ok(host) = host.to_str() else { return false };
+    let Some(host) = host else { return false };
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
@@ -142,10 +148,11 @@ mod tests {
     use super::*;
     use weir_api::Problem;
 
-    const LOOPBACK: Entry = Entry::Network { is_loopback: true, open: OpenReads::Nothing };
-    const ANY: Entry = Entry::Network { is_loopback: false, open: OpenReads::Nothing };
-    const MEASURED: Entry = Entry::Network { is_loopback: false, open: OpenReads::Metrics };
-    const OPEN: Entry = Entry::Network { is_loopback: false, open: OpenReads::All };
+    const LOOPBACK: Entry = Entry::Network { is_loopback: true, is_secured: false, open: OpenReads::Nothing };
+    const SECURED: Entry = Entry::Network { is_loopback: true, is_secured: true, open: OpenReads::Nothing };
+    const ANY: Entry = Entry::Network { is_loopback: false, is_secured: true, open: OpenReads::Nothing };
+    const MEASURED: Entry = Entry::Network { is_loopback: false, is_secured: false, open: OpenReads::Metrics };
+    const OPEN: Entry = Entry::Network { is_loopback: false, is_secured: false, open: OpenReads::All };
 
     fn status(token: &Token, entry: Entry, access: Access, authorization: &str, host: &str) -> u16 {
         let mut headers = HeaderMap::new();
@@ -153,7 +160,7 @@ mod tests {
         if !authorization.is_empty() {
             headers.insert(header::AUTHORIZATION, authorization.parse().unwrap());
         }
-        match token.check(entry, access, &headers) {
+        match token.check(entry, access, &Uri::from_static("/"), &headers) {
             Ok(()) => 200,
             Err(Failure(Problem { status, .. })) => status,
         }
@@ -162,7 +169,7 @@ mod tests {
     #[test]
     fn nothing_that_changes_a_job_is_open_by_default() {
         let none = Token::of_file(None).unwrap();
-        for entry in [LOOPBACK, ANY, MEASURED, OPEN] {
+        for entry in [LOOPBACK, SECURED, ANY, MEASURED, OPEN] {
             assert_eq!(status(&none, entry, Access::Change, "", "localhost:1"), 403);
             assert_eq!(status(&none, entry, Access::Change, "Bearer x", "localhost:1"), 403);
             assert_eq!(status(&none, entry, Access::Open, "", "example.org"), 200);
@@ -171,6 +178,7 @@ mod tests {
         assert_eq!(status(&none, LOOPBACK, Access::Read, "", "127.0.0.1:8081"), 200);
         assert_eq!(status(&none, LOOPBACK, Access::Read, "", "[::1]:8081"), 200);
         assert_eq!(status(&none, LOOPBACK, Access::Read, "", "attacker.example:8081"), 403);
+        assert_eq!(status(&none, SECURED, Access::Read, "", "orders.default.streamjobs.weir.internal"), 200);
         assert_eq!(status(&none, ANY, Access::Read, "", "localhost"), 403);
         assert_eq!(status(&none, OPEN, Access::Read, "", "job.example"), 200);
         let metrics = |entry| status(&none, entry, Access::Metrics, "", "job.example");
@@ -196,7 +204,7 @@ mod tests {
         let by_header = |shown: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(TOKEN_HEADER, shown.parse().unwrap());
-            token.check(ANY, Access::Change, &headers).is_ok()
+            token.check(ANY, Access::Change, &Uri::from_static("/"), &headers).is_ok()
         };
         assert!(by_header("0123456789abcdef") && !by_header("0123456789abcdeX") && !by_header(""));
         assert_eq!(change("Bearer 0123456789abcdeX"), 401);

@@ -1,5 +1,6 @@
 //! Connections: accepted, bounded, and ended in order.
 
+use crate::tls::{self, Clients, JobIdentity, Security};
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -8,7 +9,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -20,7 +21,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) enum Listener {
-    Tcp(TcpListener),
+    /// With the job that this process is of, if its connections are secured.
+    Port(tls::Listener, Option<JobIdentity>),
     Unix(UnixListener),
 }
 
@@ -30,14 +32,19 @@ pub(super) struct Bound {
     pub(super) address: SocketAddr,
 }
 
+/// What a connection is answered by: who comes over it decides.
+pub(super) struct Routers {
+    /// Of this job: over its socket, or with a certificate of its own.
+    pub(super) of_the_job: Router,
+    pub(super) of_others: Router,
+}
+
 impl Listener {
     /// To be called inside a runtime.
-    pub(super) fn tcp(address: SocketAddr) -> std::io::Result<Bound> {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
-        let address = listener.local_addr()?;
-        Ok(Bound { listener: Listener::Tcp(listener), address })
+    pub(super) fn port(address: SocketAddr, security: &Security) -> std::io::Result<Bound> {
+        let port = tls::Listener::bind(address, security.clone(), Clients::Anybody)?;
+        let address = port.address();
+        Ok(Bound { listener: Listener::Port(port, security.identity().cloned()), address })
     }
 
     /// To be called inside a runtime.
@@ -47,14 +54,15 @@ impl Listener {
     }
 
     /// Until `over` says so; then what is being answered is answered.
-    pub(super) async fn serve(self, router: Router, over: watch::Receiver<bool>) {
+    pub(super) async fn serve(mut self, routers: Routers, over: watch::Receiver<bool>) {
         let mut end = over.clone();
         let mut open = JoinSet::new();
         loop {
             let is_full = open.len() >= CONNECTIONS;
             tokio::select! {
                 accepted = self.accept(), if !is_full => match accepted {
-                    Ok(stream) => {
+                    Ok((stream, is_of_the_job)) => {
+                        let router = if is_of_the_job { &routers.of_the_job } else { &routers.of_others };
                         open.spawn(answer(stream, router.clone(), over.clone()));
                     }
                     Err(error) => {
@@ -69,14 +77,18 @@ impl Listener {
         while open.join_next().await.is_some() {}
     }
 
-    async fn accept(&self) -> std::io::Result<Box<dyn Stream>> {
+    /// With whether who connects has shown to be of this job.
+    async fn accept(&mut self) -> std::io::Result<(Box<dyn Stream>, bool)> {
         Ok(match self {
-            Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true).ok();
-                Box::new(stream)
-            }
-            Listener::Unix(listener) => Box::new(listener.accept().await?.0),
+            Listener::Port(port, own) => match port.next().await {
+                Some((connection, _)) => {
+                    let is_of_the_job = own.is_some() && connection.identity() == own.as_ref();
+                    (Box::new(connection), is_of_the_job)
+                }
+                // The runtime is being shut down, and this with it.
+                None => std::future::pending().await,
+            },
+            Listener::Unix(listener) => (Box::new(listener.accept().await?.0), true),
         })
     }
 }

@@ -27,8 +27,9 @@ use crate::job::Job;
 use crate::run::RequestSender;
 use crate::start::StartError;
 use crate::status::StatusHandle;
+use crate::tls::{JobIdentity, Security};
 use access::{Entry, Token};
-use listen::{Bound, Listener};
+use listen::{Bound, Listener, Routers};
 use rates::Rates;
 use rescales::Rescales;
 use savepoints::Savepoints;
@@ -47,12 +48,14 @@ const HEAVY_REQUESTS: usize = 2;
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Where the API is served beside the job's Unix socket, and to whom.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct HttpOptions {
     /// None: on no port. Port 0 lets the system choose one.
     pub listen: Option<SocketAddr>,
     /// Go on without a port if the address is taken.
     pub is_optional: bool,
+    /// Of the port: HTTPS with the job's certificates, or plain HTTP.
+    pub security: Security,
     /// Whoever shows its content may change the job. Read again for each request.
     pub token_file: Option<PathBuf>,
     /// What needs no token, although others than this machine reach the port.
@@ -84,6 +87,7 @@ impl Shared {
 pub struct HttpServer {
     shared: Arc<Shared>,
     address: Option<SocketAddr>,
+    scheme: &'static str,
     socket: Option<PathBuf>,
     is_over: watch::Sender<bool>,
     listeners: Vec<tokio::task::JoinHandle<()>>,
@@ -94,7 +98,7 @@ impl HttpServer {
     /// Serves from now on; the job may begin to run afterwards.
     ///
     /// # Errors
-    /// The token file cannot be read, or the address is taken and not optional.
+    /// The token file cannot be read, the certificate is of another job, or the address is taken and not optional.
     pub fn start(
         job: Arc<Job>,
         status: StatusHandle,
@@ -120,8 +124,12 @@ impl HttpServer {
             heavy: Semaphore::new(HEAVY_REQUESTS),
         });
         let (is_over, over) = watch::channel(false);
-        let mut server =
-            HttpServer { shared, address: None, socket: None, is_over, listeners: vec![], runtime: Some(runtime) };
+        let scheme = match options.security {
+            Security::Open => "http",
+            Security::Tls(_) => "https",
+        };
+        let (listeners, runtime) = (vec![], Some(runtime));
+        let mut server = HttpServer { shared, address: None, scheme, socket: None, is_over, listeners, runtime };
         server.serve_socket(&over);
         if let Some(address) = options.listen {
             server.serve_port(address, options, &over)?;
@@ -130,9 +138,9 @@ impl HttpServer {
         Ok(server)
     }
 
-    /// The port's address, if there is one.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.address
+    /// Where the port is reached, if there is one.
+    pub fn url(&self) -> Option<String> {
+        self.address.map(|address| format!("{}://{address}", self.scheme))
     }
 
     /// The job has ended: lets those who asked for savepoints have their answer, and those who are being answered.
@@ -174,14 +182,28 @@ impl HttpServer {
         options: &HttpOptions,
         over: &watch::Receiver<bool>,
     ) -> Result<(), StartError> {
+        let own = JobIdentity::of_job(&self.shared.job);
+        if let Some(identity) = options.security.identity().filter(|identity| **identity != own) {
+            let dns_name = own.dns_name();
+            let reason =
+                format!("the certificate for HTTPS is of job `{identity}`; this job's has the name {dns_name}");
+            return Err(StartError::Refused(reason));
+        }
         let bound = {
             let _inside = self.enter();
-            Listener::tcp(address)
+            Listener::port(address, &options.security)
         };
         match bound {
             Ok(Bound { listener, address }) => {
+                if matches!(options.security, Security::Open) && !address.ip().is_loopback() {
+                    tracing::warn!(%address, "HTTP without TLS: whoever can read along learns the token");
+                }
                 self.address = Some(address);
-                let entry = Entry::Network { is_loopback: address.ip().is_loopback(), open: options.open };
+                let entry = Entry::Network {
+                    is_loopback: address.ip().is_loopback(),
+                    is_secured: matches!(options.security, Security::Tls(_)),
+                    open: options.open,
+                };
                 self.listen(listener, entry, over);
                 Ok(())
             }
@@ -194,8 +216,9 @@ impl HttpServer {
     }
 
     fn listen(&mut self, listener: Listener, entry: Entry, over: &watch::Receiver<bool>) {
-        let router = routes::router(Arc::clone(&self.shared), entry);
-        let handle = self.spawn(listener.serve(router, over.clone()));
+        let router = |entry| routes::router(Arc::clone(&self.shared), entry);
+        let routers = Routers { of_the_job: router(Entry::Owner), of_others: router(entry) };
+        let handle = self.spawn(listener.serve(routers, over.clone()));
         self.listeners.push(handle);
     }
 

@@ -59,7 +59,7 @@ async fn pass(State(guard): State<Guard>, request: Request, next: Next) -> Answe
     let Ok(_answering) = shared.answering.try_acquire() else {
         return Err(Failure::unavailable("too many requests at once; try again"));
     };
-    shared.token.check(entry, access, request.headers())?;
+    shared.token.check(entry, access, request.uri(), request.headers())?;
     Ok(next.run(request).await)
 }
 

@@ -3,7 +3,7 @@
 use super::certificates::Tls;
 use super::identity::JobIdentity;
 use super::socket::prepare;
-use super::words::{NO_CERTIFICATE, NOT_TLS, of_tls};
+use super::words::{NO_CERTIFICATE, NOT_TLS, PLAIN_HTTP, of_tls};
 use rustls::CommonState;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
@@ -20,6 +20,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a refused peer may still say before the connection is closed, so that it reads why.
 const FAREWELL_BYTES: u64 = 64 << 10;
 const FAREWELL: Duration = Duration::from_secs(1);
+/// To who speaks HTTP where HTTPS is spoken.
+const HTTPS_ONLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
+    this port speaks HTTPS: ask https://\n";
 /// The first byte of every TLS connection: the record of a handshake.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
@@ -77,7 +80,14 @@ impl Security {
     pub(crate) async fn accept_http(&self, stream: TcpStream) -> std::result::Result<Connection, Refusal> {
         prepare(&stream).map_err(|_| Refusal::Left)?;
         let Security::Tls(tls) = self else { return Ok(Connection::Open(stream)) };
-        handshake(accept_tls(tls.material().http_server.clone(), stream)).await
+        handshake(async {
+            if is_plain(&stream).await? {
+                tokio::spawn(part(stream, HTTPS_ONLY));
+                return Err(Refusal::Because(PLAIN_HTTP.to_owned()));
+            }
+            accept_tls(tls.material().http_server.clone(), stream).await
+        })
+        .await
     }
 
     /// Makes a connection to a process of the same job.
@@ -101,18 +111,23 @@ async fn handshake(
     tokio::time::timeout(HANDSHAKE_TIMEOUT, made).await.map_err(late)?
 }
 
-async fn accept_tls(config: Arc<rustls::ServerConfig>, stream: TcpStream) -> std::result::Result<Connection, Refusal> {
+/// Found out here: to TLS it is one broken message among others.
+async fn is_plain(stream: &TcpStream) -> std::result::Result<bool, Refusal> {
     let mut first = [0];
     match stream.peek(&mut first).await {
-        Ok(0) | Err(_) => return Err(Refusal::Left),
-        // Said in words here: to TLS it is one broken message among others.
-        Ok(_) if first[0] != HANDSHAKE_RECORD => return Err(Refusal::Because(NOT_TLS.to_owned())),
-        Ok(_) => {}
+        Ok(0) | Err(_) => Err(Refusal::Left),
+        Ok(_) => Ok(first[0] != HANDSHAKE_RECORD),
+    }
+}
+
+async fn accept_tls(config: Arc<rustls::ServerConfig>, stream: TcpStream) -> std::result::Result<Connection, Refusal> {
+    if is_plain(&stream).await? {
+        return Err(Refusal::Because(NOT_TLS.to_owned()));
     }
     match TlsAcceptor::from(config).accept(stream).into_fallible().await {
         Ok(stream) => Connection::of_tls(TlsStream::Server(stream)),
         Err((error, stream)) => {
-            tokio::spawn(part(stream));
+            tokio::spawn(part(stream, b""));
             Err(refusal(&error))
         }
     }
@@ -120,10 +135,13 @@ async fn accept_tls(config: Arc<rustls::ServerConfig>, stream: TcpStream) -> std
 
 /// Closes in order: a connection that is dropped with something unread is reset, and the peer then never reads the alert
 /// that says what was wrong with it.
-async fn part(mut stream: TcpStream) {
-    stream.shutdown().await.ok();
-    let rest = async { tokio::io::copy(&mut stream.take(FAREWELL_BYTES), &mut tokio::io::sink()).await };
-    tokio::time::timeout(FAREWELL, rest).await.ok();
+async fn part(mut stream: TcpStream, last_words: &'static [u8]) {
+    let parting = async {
+        stream.write_all(last_words).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(FAREWELL_BYTES), &mut tokio::io::sink()).await
+    };
+    tokio::time::timeout(FAREWELL, parting).await.ok();
 }
 
 fn refusal(error: &Error) -> Refusal {

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Handshakes under way at once; whoever comes then waits in the system's queue.
+/// Handshakes under way at once, and connections that nobody has taken yet; whoever comes then waits in the system's queue.
 const HANDSHAKES: usize = 64;
 /// Connections that are ready and wait for the server behind the port.
 const READY: usize = 16;
@@ -64,23 +64,6 @@ impl Listener {
     }
 }
 
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        match self.next().await {
-            Some(accepted) => accepted,
-            // The runtime is being shut down, and with it the server that asks.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> Result<SocketAddr> {
-        Ok(self.address)
-    }
-}
-
 async fn accept(
     listener: TcpListener,
     security: Security,
@@ -104,7 +87,6 @@ async fn accept(
                 Clients::OfTheJob => security.accept(stream).await,
                 Clients::Anybody => security.accept_http(stream).await,
             };
-            drop(permit);
             match accepted {
                 Ok(connection) => {
                     ready.send((connection, peer)).await.ok();
@@ -112,6 +94,8 @@ async fn accept(
                 Err(reason @ Refusal::Left) => tracing::debug!(%peer, %reason, "no connection"),
                 Err(reason) => tracing::warn!(%peer, %reason, "a connection was refused"),
             }
+            // Only now: a server that takes no more connections leaves who comes in the system's queue.
+            drop(permit);
         });
     }
 }

@@ -4,6 +4,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 use std::error::Error as StdError;
 
 pub(super) const NOT_TLS: &str = "it doesn't speak TLS: start it with --tls-dir, as this side is";
+pub(super) const PLAIN_HTTP: &str = "it speaks HTTP, and this port HTTPS";
 pub(super) const NO_CERTIFICATE: &str = "it shows no certificate: start it with --tls-dir";
 
 /// An error with its causes, one after the other, and in place of what TLS calls it what it means here.
