@@ -38,7 +38,7 @@ Test
   check                    Everything that continuous integration checks: tidy, formatting, generated
                            files, lints, all tests.
   tidy                     Check file sizes, whitespace and words that do not belong in the repository.
-  test-storage [STORE...]  Run the storage tests against real servers: s3, s3-light, azure, hdfs, or all.
+  test-storage [STORE...]  Run the storage tests against real servers: s3, s3-light, gcs, azure, hdfs, or all.
   simulate [--seeds N] [--seed S] [--bug NAME] [--keep-going]
                            Whole jobs in one thread and virtual time, under faults: N seeds, or seed S alone.
   kill-test [RUNS] [SEED]  Kill real processes at random moments and compare their output.

@@ -30,6 +30,8 @@ pub enum Server {
     S3,
     /// moto: in memory, and installed in half a minute.
     S3Light,
+    /// fake-gcs-server with a part of the XML API before it (`tools/servers/gcs`): in memory.
+    Gcs,
     Azure,
     Hdfs,
     Kafka,
@@ -38,15 +40,16 @@ pub enum Server {
 }
 
 impl Server {
-    pub const ALL: [Server; 6] =
-        [Server::S3, Server::S3Light, Server::Azure, Server::Hdfs, Server::Kafka, Server::Postgres];
+    pub const ALL: [Server; 7] =
+        [Server::S3, Server::S3Light, Server::Gcs, Server::Azure, Server::Hdfs, Server::Kafka, Server::Postgres];
     /// Those that checkpoints can stand on.
-    pub const STORES: [Server; 4] = [Server::S3, Server::S3Light, Server::Azure, Server::Hdfs];
+    pub const STORES: [Server; 5] = [Server::S3, Server::S3Light, Server::Gcs, Server::Azure, Server::Hdfs];
 
     pub fn name(self) -> &'static str {
         match self {
             Server::S3 => "s3",
             Server::S3Light => "s3-light",
+            Server::Gcs => "gcs",
             Server::Azure => "azure",
             Server::Hdfs => "hdfs",
             Server::Kafka => "kafka",
@@ -73,6 +76,7 @@ impl Server {
     pub fn variable(self) -> &'static str {
         match self {
             Server::S3 | Server::S3Light => "WEIR_TEST_S3",
+            Server::Gcs => "WEIR_TEST_GCS",
             Server::Azure => "WEIR_TEST_AZURE",
             Server::Hdfs => "WEIR_TEST_HDFS",
             Server::Kafka => "WEIR_TEST_KAFKA",
@@ -112,6 +116,7 @@ impl Server {
                 ),
                 format!("s3://{BUCKET}/weir"),
             ),
+            Server::Gcs => (format!("checkpoint.storage.endpoint: {endpoint}"), format!("gs://{BUCKET}/weir")),
             Server::Azure => (
                 format!(
                     "checkpoint.storage.endpoint: {endpoint}, with AZURE_STORAGE_ACCOUNT_NAME={AZURE_ACCOUNT} and its published key in AZURE_STORAGE_ACCOUNT_KEY"
@@ -207,6 +212,7 @@ pub fn kafka_for_tests(layout: &Layout) -> Result<Option<ForTests>> {
 fn test_target(server: Server) -> &'static str {
     match server {
         Server::S3 | Server::S3Light => "s3",
+        Server::Gcs => "gcs",
         Server::Azure => "azure",
         Server::Hdfs => "hdfs",
         Server::Kafka | Server::Postgres => unreachable!("no store"),

@@ -136,6 +136,9 @@ fn command(layout: &Layout, server: Server, program: &Path, data: &Path, port: u
         Server::S3Light => {
             command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
         }
+        Server::Gcs => {
+            command.args(["-address", &address, "-bucket", BUCKET]);
+        }
         Server::Azure => {
             // Without the first flag it sends usage data to its maker.
             command.args(["--disableTelemetry", "--silent", "--skipApiVersionCheck"]);

@@ -73,6 +73,13 @@ impl ObjectStorage {
                 let is_own = self.is_written_by(&key, &writer).await?;
                 Ok(if is_own { PutOutcome::Created } else { PutOutcome::Exists })
             }
+            // The client of GCS does not repeat such a request when the answer is lost. The object may stand all the same.
+            Err(error) if kind_of(&error) == StorageErrorKind::Transient => {
+                match self.is_written_by(&key, &writer).await {
+                    Ok(true) => Ok(PutOutcome::Created),
+                    Ok(false) | Err(_) => Err(error),
+                }
+            }
             Err(error) => Err(error),
         }
     }

@@ -1,5 +1,4 @@
-//! What stands between the storage trait and `object_store`, on its store in memory: for both orders of lists. Google's
-//! emulator can't stand in: it lacks the XML API, by which `object_store` writes.
+//! What stands between the storage trait and `object_store`, on its store in memory: for both orders of lists.
 
 use object_store::memory::InMemory;
 use std::sync::Arc;
