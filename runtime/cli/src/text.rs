@@ -1,6 +1,7 @@
 //! Numbers, times and tables for people.
 
 use chrono::{DateTime, Utc};
+use weir_api::view::CheckpointUnderWay;
 
 /// `1.2 MiB`
 pub(crate) fn bytes(count: u64) -> String {
@@ -17,6 +18,15 @@ pub(crate) fn bytes(count: u64) -> String {
 /// What a line says of a checkpoint whose barriers overtook records; nothing of another.
 pub(crate) fn unaligned(is_unaligned: bool, in_flight_bytes: u64) -> String {
     if is_unaligned { format!(", unaligned with {} in flight", bytes(in_flight_bytes)) } else { String::new() }
+}
+
+/// What a line says of a checkpoint under way whose barriers overtake records, or will.
+pub(crate) fn turning_unaligned(under_way: &CheckpointUnderWay) -> String {
+    match under_way.turns_unaligned_at_ms {
+        _ if under_way.is_unaligned => ", unaligned".to_owned(),
+        Some(at_ms) => format!(", unaligned from {} UTC on", time_of_ms(at_ms)),
+        None => String::new(),
+    }
 }
 
 /// `336,776`

@@ -110,23 +110,47 @@ fn with_a_worker_gone_too_it_is_restored() {
     cluster.end_well(workers, "a worker was killed with its coordinator");
 }
 
+/// The next coordinator goes by the job's own parallelism: its tasks are others than those that run, though these have as
+/// many slots, for a source keeps a parallelism of its own.
+#[test]
+fn what_was_rescaled_is_restored_at_the_jobs_own_parallelism() {
+    let cluster = Cluster { parallelism: 1, ..Cluster::new("coordinator-dies-rescaled", Checkpoints::Unhurried) };
+    let text = std::fs::read_to_string(&cluster.job).expect("read the job");
+    let mut spec: serde_json::Value = serde_json::from_str(&text).expect("the job is JSON");
+    spec["spec"]["pipeline"]["sources"][0]["parallelism"] = serde_json::json!(WORKERS);
+    std::fs::write(&cluster.job, spec.to_string()).expect("write the job");
+    let workers = cluster.workers();
+    let coordinator = cluster.coordinator(None);
+    cluster.await_checkpoint_after(0);
+    let rescale = Weir::new(cluster.scratch.path(), ["rescale".as_ref(), cluster.job.as_os_str()]);
+    rescale.with(["-p", "2"]).succeed();
+    let latest = latest_checkpoint(&cluster.scratch, &cluster.job).unwrap_or(0);
+    cluster.await_checkpoint_after(latest);
+    coordinator.kill();
+    let finished = cluster.coordinator(None).wait();
+    assert!(finished.status.success(), "{finished}");
+    assert_eq!(counts(&finished), (0, 1), "{finished}");
+    cluster.end_well(workers, "the attempt was rescaled");
+}
+
 /// A job, and the address of whoever coordinates it.
 struct Cluster {
     scratch: Scratch,
     job: PathBuf,
     port: u16,
+    parallelism: usize,
 }
 
 impl Cluster {
     fn new(name: &str, checkpoints: Checkpoints) -> Self {
         let scratch = Scratch::new(name);
         let job = traffic::write(&scratch, Guarantee::ExactlyOnce, checkpoints);
-        Cluster { scratch, job, port: free_port() }
+        Cluster { scratch, job, port: free_port(), parallelism: WORKERS }
     }
 
     fn coordinator(&self, failpoint: Option<&str>) -> Running {
         let weir = Weir::new(self.scratch.path(), ["coordinator".as_ref(), self.job.as_os_str()])
-            .with(["--listen", &self.address(), "--workers", &WORKERS.to_string(), "-p", &WORKERS.to_string()])
+            .with(["--listen", &self.address(), "--workers", &WORKERS.to_string(), "-p", &self.parallelism.to_string()])
             .with(["--quiet"])
             .env("WEIR_LOG", "warn,weir_node=info");
         match failpoint {

@@ -21,6 +21,20 @@ pub(crate) struct Pending<P> {
     pub(crate) is_completing: bool,
 }
 
+/// What people are shown of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointUnderWay<'a> {
+    pub checkpoint: CheckpointId,
+    pub kind: CheckpointKind,
+    pub triggered_ms: u64,
+    /// Its barriers overtake rows by now.
+    pub is_unaligned: bool,
+    /// When they begin to, if it is not complete before.
+    pub turns_unaligned_ms: Option<u64>,
+    /// The tasks that haven't acknowledged; none is left while the log entry is being appended.
+    pub awaited: Vec<&'a SubtaskId>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SavepointRequest {
     pub(crate) request: RequestId,

@@ -206,6 +206,8 @@ pub struct AttemptShape {
     /// Every subtask that acknowledges checkpoints; `sources` are among them.
     pub tasks: Vec<SubtaskId>,
     pub sources: Vec<SubtaskId>,
+    /// Of every step that has none of its own.
+    pub parallelism: u32,
     /// Subtasks of the widest task.
     pub slots: u32,
     /// By slot: the objects with the state that its subtasks start from, and how many bytes of it are in each.
@@ -360,9 +362,9 @@ impl<P, O> JobControl<P, O> {
             JobEvent::Stopped { worker, fence } => self.rollout.stopped(fence, worker),
             JobEvent::Located { fence, result } => match result {
                 Ok(_) if fence != self.coordinator.fence() => vec![],
-                Ok(AttemptShape { tasks, sources, slots, wanted }) => {
+                Ok(AttemptShape { tasks, sources, parallelism, slots, wanted }) => {
                     (self.tasks, self.sources) = (tasks, sources);
-                    self.rollout.needs(slots);
+                    self.rollout.needs(slots, parallelism);
                     self.rollout.retain_held(|object| wanted.iter().any(|objects| objects.contains_key(object)));
                     self.rollout.located(fence, wanted, now_ms)
                 }
@@ -550,7 +552,7 @@ impl<P, O> JobControl<P, O> {
             return self.rollout.begin(fence, None, now_ms);
         };
         (self.tasks, self.sources, self.opening) = (shape.tasks.clone(), shape.sources.clone(), *opening);
-        self.rollout.needs(shape.slots);
+        self.rollout.needs(shape.slots, shape.parallelism);
         self.rollout.begin(fence, Some(*left_running), now_ms)
     }
 

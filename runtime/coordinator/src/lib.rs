@@ -17,6 +17,7 @@ mod placement;
 mod restart;
 mod rollout;
 
+pub use checkpoints::CheckpointUnderWay;
 pub use command::{Acknowledged, Command, Outcome, RescaleAnswer};
 pub use config::{CheckpointConfig, CheckpointMode, Config};
 pub use control::{Adopted, AttemptShape, DeployFailure, Inherited, JobCommand, JobControl, JobEvent, WorkerOrder};

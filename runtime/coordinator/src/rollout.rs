@@ -83,6 +83,8 @@ enum State {
 pub struct Rollout {
     /// Subtasks of the widest task: the slots an attempt needs.
     slots_needed: u32,
+    /// Of the steps that have none of their own. One that runs with another was rescaled: it may need as many slots.
+    parallelism: u32,
     /// Workers that somebody promised to start: worth a short wait, so that none stays idle.
     promised_workers: usize,
     workers: BTreeMap<WorkerId, RegisteredWorker>,
@@ -111,6 +113,7 @@ impl Rollout {
     pub fn new(slots_needed: u32, promised_workers: usize) -> Self {
         Rollout {
             slots_needed,
+            parallelism: slots_needed,
             promised_workers,
             workers: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -124,9 +127,9 @@ impl Rollout {
         self.leaving = workers;
     }
 
-    /// How many slots attempts need that begin from here on.
-    pub fn needs(&mut self, slots: u32) {
-        self.slots_needed = slots;
+    /// What attempts need that begin from here on, and at which parallelism they are.
+    pub fn needs(&mut self, slots: u32, parallelism: u32) {
+        (self.slots_needed, self.parallelism) = (slots, parallelism);
     }
 
     /// What is missing for so many slots.

@@ -25,6 +25,7 @@ struct Record {
     opening: u64,
     own: WorkerId,
     slots: Vec<WorkerId>,
+    parallelism: u32,
     /// Why it cannot be gone on with.
     failure: Option<String>,
     ended: BTreeSet<SubtaskId>,
@@ -34,13 +35,15 @@ struct Record {
 
 impl Standing {
     /// Tasks are about to run.
-    pub(crate) fn begin(&self, fence: Fence, opening: u64, own: WorkerId, slots: &[WorkerId]) {
+    pub(crate) fn begin(&self, running: RunningAttempt) {
+        let RunningAttempt { fence, opening, slots, own, parallelism } = running;
         *self.lock() = Some(Record {
             inner: fence,
             outer: fence,
             opening,
             own,
-            slots: slots.to_vec(),
+            slots,
+            parallelism,
             failure: None,
             ended: BTreeSet::new(),
             under_way: BTreeSet::new(),
@@ -62,6 +65,7 @@ impl Standing {
             opening: record.opening,
             slots: record.slots.clone(),
             own: record.own,
+            parallelism: record.parallelism,
         })
     }
 
@@ -178,7 +182,8 @@ mod tests {
         let ear = Arc::clone(&heard);
         let events = EventSink::new(move |event| ear.lock().unwrap().push(format!("{event:?}")));
         let standing = Arc::new(Standing::default());
-        standing.begin(OLD, 7, WorkerId(3), &[WorkerId(3), WorkerId(4)]);
+        let slots = vec![WorkerId(3), WorkerId(4)];
+        standing.begin(RunningAttempt { fence: OLD, opening: 7, slots, own: WorkerId(3), parallelism: 2 });
         (Arc::clone(&standing), noted(&standing, events.clone()), events, heard)
     }
 
@@ -209,7 +214,7 @@ mod tests {
         ];
         assert_eq!(*heard.lock().unwrap(), expected.map(|event| format!("{event:?}")));
         let slots = vec![WorkerId(3), WorkerId(4)];
-        let running = RunningAttempt { fence: NEW, opening: 9, slots, own: WorkerId(3) };
+        let running = RunningAttempt { fence: NEW, opening: 9, slots, own: WorkerId(3), parallelism: 2 };
         assert_eq!(standing.running(), Some(running));
     }
 

@@ -109,6 +109,10 @@ pub struct UnderWay {
     pub checkpoint: u64,
     pub kind: CheckpointKind,
     pub triggered_ms: u64,
+    /// Its barriers overtake records by now.
+    pub is_unaligned: bool,
+    /// When they begin to, if it is not complete before.
+    pub turns_unaligned_ms: Option<u64>,
     /// Those whose part is not there yet.
     pub awaited: Vec<SubtaskId>,
 }

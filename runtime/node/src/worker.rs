@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use weir_coordinator::Adopted;
+use weir_coordinator::{Adopted, RunningAttempt};
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{Barrier, CheckpointId, CommitPermit, Fence, WorkerId};
 use weir_snapshot::{CheckpointManifest, JobFolder, ObjectRef};
@@ -240,7 +240,7 @@ struct Running {
 }
 
 enum Stage {
-    Prepared { prepared: Prepared, own: WorkerId, slots: Vec<WorkerId> },
+    Prepared { prepared: Prepared, own: WorkerId, slots: Vec<WorkerId>, parallelism: u32 },
     Started(Attempt),
 }
 
@@ -324,10 +324,12 @@ impl Running {
         let _around = span.entered();
         // Nothing of an older attempt may run beside the new one.
         self.end_what_runs();
-        let (own, slots) = (deployment.worker, deployment.slots.clone());
+        let (own, slots, parallelism) = (deployment.worker, deployment.slots.clone(), deployment.job.parallelism());
         let prepared = self.try_prepare(deployment);
         failpoint("before-restore-done");
-        let result = prepared.map(|prepared| self.attempt = Some((fence, Stage::Prepared { prepared, own, slots })));
+        let result = prepared.map(|prepared| {
+            self.attempt = Some((fence, Stage::Prepared { prepared, own, slots, parallelism }));
+        });
         self.worker.events.send(WorkerEvent::Prepared { fence, result });
     }
 
@@ -391,8 +393,8 @@ impl Running {
         if *own != fence {
             return;
         }
-        let Some((_, Stage::Prepared { prepared, own, slots })) = self.attempt.take() else { return };
-        self.worker.standing.begin(fence, opening, own, &slots);
+        let Some((_, Stage::Prepared { prepared, own, slots, parallelism })) = self.attempt.take() else { return };
+        self.worker.standing.begin(RunningAttempt { fence, opening, slots, own, parallelism });
         // Threads that are missing are told as a task's failure, which ends the attempt as any other does.
         let attempt = prepared.start();
         self.handover = Some(Arc::clone(&attempt.handover));

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use weir_connectors::api::*;
 use weir_model::{CheckpointId, CommitPermit};
 use weir_node::job::load_text;
@@ -67,6 +67,37 @@ fn output_is_that_of_an_undisturbed_run() {
     let in_flight = in_flight.into_inner();
     println!("{in_flight} starts had rows in flight to begin with");
     assert!(in_flight > 0 || repeated.is_some(), "nothing was in flight: the sinks are not slow enough");
+}
+
+/// `alignedTimeout` passes while a sink still prepares.
+#[test]
+fn a_checkpoint_under_way_says_that_it_has_turned_unaligned() {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let gate = Gate::default();
+    let settings = Settings { aligned_timeout_ms: Some(3), gate: gate.clone(), ..Settings::default() };
+    let job = job(folder.path(), &Visible::default(), settings);
+    let local = LocalJob::start_on(job, &StartFrom::Nothing, Arc::new(MemoryStorage::default())).expect("it starts");
+    let (requests, status) = (local.requests(), local.status());
+    let (shut, is_shut) = channel::<()>();
+    let user = std::thread::spawn(move || {
+        let held = gate.lock().expect("nobody panicked");
+        shut.send(()).expect("the job waits for it");
+        let began = Instant::now();
+        let has_turned = || status.lock().under_way.iter().any(|shown| shown.is_unaligned);
+        while !has_turned() && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let seen = status.lock().under_way.clone();
+        drop(held);
+        requests.send(Request::Stop(StopMode::Cancel));
+        seen
+    });
+    is_shut.recv().expect("the gate is shut");
+    assert_eq!(local.run(), Outcome::Cancelled);
+    let seen = user.join().expect("the asking thread");
+    let [one] = &seen[..] else { panic!("one checkpoint is under way, and waits for the gate: {seen:?}") };
+    assert!(one.is_unaligned && one.turns_unaligned_ms.is_none() && !one.awaited.is_empty(), "{one:?}");
 }
 
 /// How many starts were from a checkpoint with rows in flight.
@@ -166,16 +197,26 @@ struct Settings {
     aligned_timeout_ms: Option<u64>,
     /// Of a sink for each row.
     work: Duration,
+    gate: Gate,
 }
+
+/// What sinks wait for before they prepare.
+type Gate = Arc<Mutex<()>>;
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { parallelism: 1, backend: "heap", aligned_timeout_ms: None, work: WORK_OF_A_ROW }
+        Settings {
+            parallelism: 1,
+            backend: "heap",
+            aligned_timeout_ms: None,
+            work: WORK_OF_A_ROW,
+            gate: Gate::default(),
+        }
     }
 }
 
 fn job(folder: &Path, visible: &Visible, settings: Settings) -> Arc<Job> {
-    let Settings { parallelism, backend, aligned_timeout_ms, work } = settings;
+    let Settings { parallelism, backend, aligned_timeout_ms, work, gate } = settings;
     let clicks = |name: &str| {
         json!({
             "name": name,
@@ -245,7 +286,8 @@ fn job(folder: &Path, visible: &Visible, settings: Settings) -> Arc<Job> {
     let mut registry = Registry::default();
     let store = Arc::clone(visible);
     let slow = move |name: &str, _: &Value| {
-        Ok(Arc::new(Slow { name: name.to_owned(), work, visible: Arc::clone(&store) }) as Arc<dyn Sink>)
+        let (visible, gate) = (Arc::clone(&store), Arc::clone(&gate));
+        Ok(Arc::new(Slow { name: name.to_owned(), work, visible, gate }) as Arc<dyn Sink>)
     };
     registry.sinks.insert("Slow".to_owned(), Arc::new(slow));
     let loaded = load_text(resource.to_string(), folder.to_owned(), Arc::new(registry), |_| Ok(()));
@@ -286,6 +328,7 @@ struct Slow {
     name: String,
     work: Duration,
     visible: Visible,
+    gate: Gate,
 }
 
 /// What is committed, by the committable's name: the sink's name and its rows.
@@ -334,6 +377,7 @@ impl SinkWriter for SlowWriter {
     }
 
     fn pre_commit(&mut self, checkpoint: CheckpointId) -> Result<SinkSnapshot, ConnectorError> {
+        drop(self.sink.gate.lock().expect("nobody panicked"));
         let rows = std::mem::take(&mut self.rows);
         let prepared = Prepared { id: format!("{}-{checkpoint}", self.id), sink: self.sink.name.clone(), rows };
         let committable = Committable(serde_json::to_value(prepared).expect("a plain structure"));

@@ -271,7 +271,7 @@ impl CoordinatorProcess {
             WorkerWord::Acknowledged { fence, checkpoint, object, snapshots } => {
                 let (fence, checkpoint) = match (world.bug, self.control.as_ref().map(JobControl::coordinator)) {
                     (Some(Bug::StaleAcknowledgement), Some(coordinator)) => {
-                        let under_way = coordinator.under_way().next().map(|(under_way, ..)| under_way);
+                        let under_way = coordinator.under_way().next().map(|shown| shown.checkpoint);
                         (coordinator.fence(), under_way.unwrap_or(checkpoint))
                     }
                     _ => (fence, checkpoint),

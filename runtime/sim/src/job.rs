@@ -82,7 +82,7 @@ fn subtasks(parallelism: u32) -> (Vec<SubtaskId>, Vec<SubtaskId>) {
 /// The tasks of an attempt.
 pub(crate) fn shape(parallelism: u32) -> AttemptShape {
     let (tasks, sources) = subtasks(parallelism);
-    AttemptShape { tasks, sources, slots: parallelism, wanted: vec![] }
+    AttemptShape { tasks, sources, parallelism, slots: parallelism, wanted: vec![] }
 }
 
 impl Job {

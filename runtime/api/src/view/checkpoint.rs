@@ -66,6 +66,12 @@ pub struct CheckpointUnderWay {
     pub subtasks: u32,
     /// All parts are there, and the log entry is being written.
     pub is_completing: bool,
+    /// Its barriers overtake records, from the start or since `alignedTimeout` was over.
+    #[serde(default)]
+    pub is_unaligned: bool,
+    /// When they begin to, if it is not complete before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns_unaligned_at_ms: Option<u64>,
     /// Subtasks that hold it up: each has its barrier before it, and nobody else to wait for.
     pub held_up_by: Vec<HeldUpBy>,
 }

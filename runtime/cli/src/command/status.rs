@@ -125,8 +125,8 @@ fn rows(task: &TaskSubtasks) -> Vec<Vec<String>> {
 fn progress(checkpoints: &CheckpointsView) -> String {
     let mut out = String::new();
     for under_way in &checkpoints.under_way {
-        write!(out, "\ncheckpoint {}: {} of {} subtasks", under_way.id, under_way.acknowledged, under_way.subtasks)
-            .ok();
+        let (turning, done) = (text::turning_unaligned(under_way), under_way.acknowledged);
+        write!(out, "\ncheckpoint {}{turning}: {done} of {} subtasks", under_way.id, under_way.subtasks).ok();
         let named = under_way.held_up_by.iter().map(|held| format!("{}[{}] {:?}", held.task, held.subtask, held.why));
         let named: Vec<_> = named.collect();
         if !named.is_empty() {

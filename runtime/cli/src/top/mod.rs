@@ -139,7 +139,8 @@ fn checkpoints(checkpoints: &CheckpointsView, area: Rect) -> Paragraph<'static> 
         let held = under_way.held_up_by.iter().map(|held| format!("{}[{}] {:?}", held.task, held.subtask, held.why));
         let held = held.collect::<Vec<_>>().join(", ");
         let held = if held.is_empty() { held } else { format!(", held up by {held}") };
-        let line = format!("{}  {} of {}{held}", under_way.id, under_way.acknowledged, under_way.subtasks);
+        let (turning, done) = (text::turning_unaligned(under_way), under_way.acknowledged);
+        let line = format!("{}  {done} of {}{turning}{held}", under_way.id, under_way.subtasks);
         lines.push(Line::styled(line, Style::new().fg(Color::Yellow)));
     }
     lines.extend(checkpoints.history.iter().map(checkpoint_line));
@@ -206,7 +207,7 @@ mod tests {
             "counts": job["checkpoints"],
             "underWay": [{
                 "id": 11, "kind": "Checkpoint", "triggeredAtMs": 0, "acknowledged": 1, "subtasks": 2,
-                "isCompleting": false, "heldUpBy": [{"task": "hourly", "subtask": 1, "why": "Processing"}],
+                "isCompleting": false, "isUnaligned": true, "heldUpBy": [{"task": "hourly", "subtask": 1, "why": "Processing"}],
             }],
             "percentiles": {"durationMs": zero, "newBytes": zero, "fullBytes": zero},
             "history": [{
@@ -233,7 +234,15 @@ mod tests {
         let mut screen = Screen::new(snapshot());
         for width in [50, 80, 120, 200] {
             let seen = drawn(&mut screen, width, 24);
-            for expected in ["flight-delays", "Running 12m 5s", "hourly", "104.0 k/s", "50%", "held up by", "84 ms"] {
+            for expected in [
+                "flight-delays",
+                "Running 12m 5s",
+                "hourly",
+                "104.0 k/s",
+                "50%",
+                "1 of 2, unaligned, held up by",
+                "84 ms",
+            ] {
                 assert!(seen.contains(expected), "{expected} is missing at {width}:\n{seen}");
             }
         }

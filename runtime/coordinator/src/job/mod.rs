@@ -3,7 +3,7 @@
 mod rescale;
 mod schedule;
 
-use crate::checkpoints::{Pending, SavepointRequest};
+use crate::checkpoints::{CheckpointUnderWay, Pending, SavepointRequest};
 use crate::{
     Acknowledged, AttemptResult, Command, Config, Event, Failure, History, Outcome, RequestId, RestartDecision,
     RestartRecord, RestartTracker, StopMode,
@@ -156,13 +156,17 @@ impl<P> Coordinator<P> {
         self.deployed_ms
     }
 
-    /// The checkpoints under way: id, kind, time of the trigger, and the tasks that haven't acknowledged; none of them
-    /// is left while the log entry is being appended.
-    pub fn under_way(&self) -> impl Iterator<Item = (CheckpointId, CheckpointKind, u64, Vec<&SubtaskId>)> {
+    pub fn under_way(&self) -> impl Iterator<Item = CheckpointUnderWay<'_>> {
         self.pending.values().map(|pending| {
             let is_awaited = |task: &&SubtaskId| !pending.is_completing && !pending.acknowledged.contains_key(*task);
-            let awaited = self.tasks.iter().filter(is_awaited).collect();
-            (pending.checkpoint, pending.kind, pending.triggered_ms, awaited)
+            CheckpointUnderWay {
+                checkpoint: pending.checkpoint,
+                kind: pending.kind,
+                triggered_ms: pending.triggered_ms,
+                is_unaligned: pending.is_unaligned,
+                turns_unaligned_ms: pending.turns_unaligned_ms.filter(|_| !pending.is_completing),
+                awaited: self.tasks.iter().filter(is_awaited).collect(),
+            }
         })
     }
 

@@ -50,6 +50,8 @@ pub struct RunningAttempt {
     pub slots: Vec<WorkerId>,
     /// Which of them this one is.
     pub own: WorkerId,
+    /// Of the steps that have none of their own: another one than the job's, if it was rescaled.
+    pub parallelism: u32,
 }
 
 impl Rollout {
@@ -111,9 +113,10 @@ impl Rollout {
         self.workers.iter().filter_map(|(worker, registered)| Some((*worker, registered.running.as_ref()?)))
     }
 
-    /// Whether it has the parallelism that the job is to have now.
+    /// Whether it has the parallelism that the job is to have now. The slots alone don't tell: where the widest step has a
+    /// parallelism of its own, a rescaled attempt has as many.
     fn fits(&self, running: &RunningAttempt) -> bool {
-        running.slots.len() as u64 == u64::from(self.slots_needed)
+        running.parallelism == self.parallelism && running.slots.len() as u64 == u64::from(self.slots_needed)
     }
 
     /// The attempt, and where it runs by today's numbers, if each of its slots is there.

@@ -161,12 +161,16 @@ const C: WorkerId = WorkerId(3);
 /// A worker that had the number `own` in an attempt over three slots of two workers.
 fn returning(own: u32, opening: u64) -> RegisteredWorker {
     let slots = [7, 7, 8].map(WorkerId).to_vec();
-    let running = RunningAttempt { fence: OLD, opening, slots, own: WorkerId(own) };
+    let running = RunningAttempt { fence: OLD, opening, slots, own: WorkerId(own), parallelism: PARALLELISM };
     RegisteredWorker { slots: 2, running: Some(running), ..RegisteredWorker::default() }
 }
 
+/// The widest step has one of its own.
+const PARALLELISM: u32 = 2;
+
 fn takes_over() -> Rollout {
     let mut rollout = Rollout::new(3, 0);
+    rollout.needs(3, PARALLELISM);
     assert_eq!(rollout.begin(NEW, Some(LeftRunning::Under(OPENING)), 0), vec![]);
     rollout
 }
@@ -201,10 +205,30 @@ fn one_that_another_may_have_followed_is_not() {
     assert_eq!(rollout.registered(B, returning(7, OPENING - 1), 10), vec![dismiss(A), dismiss(B), locate()]);
 }
 
+/// Its coordinator rescaled it; the next one goes by the spec, whose tasks are others.
+#[test]
+fn one_that_was_rescaled_is_not() {
+    let rescaled = |own: u32, slots: &[u32]| {
+        let mut returning = returning(own, OPENING);
+        let running = returning.running.as_mut().expect("it runs something");
+        running.slots = slots.iter().copied().map(WorkerId).collect();
+        running.parallelism = PARALLELISM + 1;
+        returning
+    };
+    // To more slots than the spec needs, and to as many: those are of a step that keeps a parallelism of its own.
+    for slots in [&[7, 7, 8, 8][..], &[7, 7, 8]] {
+        let mut rollout = takes_over();
+        assert_eq!(rollout.registered(A, rescaled(8, slots), 5), vec![]);
+        let steps = rollout.registered(B, rescaled(7, slots), 10);
+        assert_eq!(steps, vec![dismiss(A), dismiss(B), locate()], "{slots:?}");
+    }
+}
+
 #[test]
 fn where_the_opening_is_trimmed_the_fence_of_its_checkpoints_tells() {
     for (left_running, is_it) in [(OLD, true), (Fence { attempt: AttemptNumber(5), ..OLD }, false)] {
         let mut rollout = Rollout::new(3, 0);
+        rollout.needs(3, PARALLELISM);
         rollout.begin(NEW, Some(LeftRunning::As(left_running)), 0);
         rollout.registered(A, returning(8, OPENING), 5);
         let steps = rollout.registered(B, returning(7, OPENING), 10);
@@ -274,14 +298,14 @@ mod worlds {
         #[test]
         fn only_a_whole_attempt_of_the_last_opening_is_gone_on_with(
             steps in prop::collection::vec(
-                (0u32..6, 0u32..4, 0u64..2, 1u32..3, 0u64..4_000, prop::bool::weighted(0.2)),
+                (0u32..6, 0u32..4, 0u64..2, 1u32..3, 0u64..4_000, prop::bool::weighted(0.2), 0u32..8),
                 1..30,
             )
         ) {
             let mut rollout = takes_over();
             let mut now_ms = 0;
             let mut brought = Brought::new();
-            for (number, (worker, own, older, attempt, pass_ms, leaves)) in steps.into_iter().enumerate() {
+            for (number, (worker, own, older, attempt, pass_ms, leaves, rescaled)) in steps.into_iter().enumerate() {
                 now_ms += pass_ms;
                 let steps = rollout.tick(now_ms);
                 follow(steps, &rollout, &mut brought)?;
@@ -292,7 +316,8 @@ mod worlds {
                 let worker = WorkerId(worker + 10 * number as u32);
                 let fence = Fence { epoch: Epoch(1), attempt: AttemptNumber(attempt) };
                 let slots = [1, 2, 3].map(WorkerId).to_vec();
-                let running = RunningAttempt { fence, opening: OPENING - older, slots, own: WorkerId(own) };
+                let parallelism = if rescaled == 0 { PARALLELISM + 1 } else { PARALLELISM };
+                let running = RunningAttempt { fence, opening: OPENING - older, slots, own: WorkerId(own), parallelism };
                 let running = (own > 0).then_some(running);
                 brought.extend(running.clone().map(|running| (worker, running)));
                 let registered = RegisteredWorker { slots: 1, running, ..RegisteredWorker::default() };
@@ -312,6 +337,7 @@ mod worlds {
                     prop_assert_eq!(fence, NEW);
                     let parts: Vec<_> = workers.iter().map(|worker| &brought[worker]).collect();
                     prop_assert!(parts.iter().all(|part| part.opening == OPENING && part.fence == from));
+                    prop_assert!(parts.iter().all(|part| part.parallelism == PARALLELISM));
                     let owns: BTreeSet<_> = parts.iter().map(|part| part.own).collect();
                     prop_assert_eq!(owns, [1, 2, 3].map(WorkerId).into());
                     let placed = rollout.placement().expect("it is placed");

@@ -626,6 +626,32 @@ fn an_aligned_checkpoint_turns_unaligned_after_its_time() {
 }
 
 #[test]
+fn a_checkpoint_under_way_says_whether_it_is_unaligned() {
+    let mut coordinator = Coordinator::new(unaligned_after(200), Epoch(1), CheckpointId(1));
+    coordinator.start();
+    let mut shown_after = |now_ms: u64, words: &str| {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        coordinator.on(event(&words, coordinator.fence()), now_ms);
+        let shown = coordinator.under_way().next()?;
+        Some((shown.is_unaligned, shown.turns_unaligned_ms))
+    };
+    for (now_ms, words, expected) in [
+        (10, "deployed", None),
+        (510, "tick", Some((false, Some(710)))),
+        (709, "ack 1 source#0", Some((false, Some(710)))),
+        (710, "tick", Some((true, None))),
+        (720, "ack 1 sink#0", Some((true, None))),
+        (730, "appended 1", None),
+        // One that is complete in time only waits for the log.
+        (1_510, "tick", Some((false, Some(1_710)))),
+        (1_520, "ack 2 source#0", Some((false, Some(1_710)))),
+        (1_530, "ack 2 sink#0", Some((false, None))),
+    ] {
+        assert_eq!(shown_after(now_ms, words), expected, "{now_ms} {words}");
+    }
+}
+
+#[test]
 fn a_savepoint_is_aligned_where_checkpoints_are_not() {
     check(
         unaligned_after(0),

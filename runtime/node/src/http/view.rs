@@ -228,7 +228,7 @@ pub(super) fn checkpoints(status: &JobStatus, rates: &Rates) -> CheckpointsView 
 }
 
 fn checkpoint_under_way(status: &JobStatus, rates: &Rates, under_way: &UnderWay) -> CheckpointUnderWay {
-    let UnderWay { checkpoint, kind, triggered_ms, awaited } = under_way;
+    let UnderWay { checkpoint, kind, triggered_ms, is_unaligned, turns_unaligned_ms, awaited } = under_way;
     let subtasks = status.job.as_ref().map_or(0, |job| PhysicalPlan::of(&job.graph).subtasks(&job.graph).0.len());
     CheckpointUnderWay {
         id: *checkpoint,
@@ -237,6 +237,8 @@ fn checkpoint_under_way(status: &JobStatus, rates: &Rates, under_way: &UnderWay)
         acknowledged: subtasks.saturating_sub(awaited.len()) as u32,
         subtasks: subtasks as u32,
         is_completing: awaited.is_empty(),
+        is_unaligned: *is_unaligned,
+        turns_unaligned_at_ms: *turns_unaligned_ms,
         held_up_by: super::held_up::held_up_by(status, rates, under_way),
     }
 }

@@ -352,15 +352,15 @@ fn from_figures(figures: v1::CheckpointFigures) -> CheckpointFigures {
 }
 
 pub(super) fn running_message(running: RunningAttempt) -> v1::RunningAttempt {
-    let RunningAttempt { fence, opening, slots, own } = running;
+    let RunningAttempt { fence, opening, slots, own, parallelism } = running;
     let slots = slots.into_iter().map(|worker| worker.0).collect();
-    v1::RunningAttempt { fence: to_fence(fence), opening, slots, own: own.0 }
+    v1::RunningAttempt { fence: to_fence(fence), opening, slots, own: own.0, parallelism }
 }
 
 pub(super) fn running(message: v1::RunningAttempt) -> Converted<RunningAttempt> {
-    let v1::RunningAttempt { fence, opening, slots, own } = message;
+    let v1::RunningAttempt { fence, opening, slots, own, parallelism } = message;
     let slots = slots.into_iter().map(WorkerId).collect();
-    Ok(RunningAttempt { fence: from_fence(fence)?, opening, slots, own: WorkerId(own) })
+    Ok(RunningAttempt { fence: from_fence(fence)?, opening, slots, own: WorkerId(own), parallelism })
 }
 
 fn to_fence(fence: Fence) -> Option<v1::Fence> {

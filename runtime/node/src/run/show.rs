@@ -2,7 +2,7 @@
 
 use super::Runner;
 use crate::status::{CheckpointLine, UnderWay};
-use weir_coordinator::{AttemptResult, Outcome, Phase, Then};
+use weir_coordinator::{AttemptResult, CheckpointUnderWay, Outcome, Phase, Then};
 use weir_snapshot::CheckpointSizes;
 
 impl Runner {
@@ -24,11 +24,11 @@ impl Runner {
             let workers = self.links.keys().map(|worker| (*worker, self.addresses.get(worker).cloned()));
             status.workers = workers.collect();
         }
-        let under_way = coordinator.under_way().map(|(checkpoint, kind, triggered_ms, awaited)| UnderWay {
-            checkpoint: checkpoint.0,
-            kind,
-            triggered_ms,
-            awaited: awaited.into_iter().cloned().collect(),
+        let under_way = coordinator.under_way().map(|shown| {
+            let CheckpointUnderWay { checkpoint, kind, triggered_ms, is_unaligned, turns_unaligned_ms, awaited } =
+                shown;
+            let awaited = awaited.into_iter().cloned().collect();
+            UnderWay { checkpoint: checkpoint.0, kind, triggered_ms, is_unaligned, turns_unaligned_ms, awaited }
         });
         status.under_way = under_way.collect();
         status.checkpoints_failed_in_a_row = coordinator.failures_in_a_row();

@@ -13,7 +13,7 @@ use weir_snapshot::log::Began;
 pub(super) fn shape(job: &Job, wanted: Vec<ObjectBytes>) -> AttemptShape {
     let plan = PhysicalPlan::of(&job.graph);
     let (tasks, sources) = plan.subtasks(&job.graph);
-    AttemptShape { tasks, sources, slots: plan.slots(), wanted }
+    AttemptShape { tasks, sources, parallelism: job.parallelism(), slots: plan.slots(), wanted }
 }
 
 pub(super) fn inherited(job: &Job, left: LeftRunning) -> Inherited {

@@ -22,9 +22,9 @@ impl Attempt {
     /// What the next coordinator may go on with.
     pub(super) fn running(&self) -> Option<RunningAttempt> {
         let Standing { outer, opening, own, failure, .. } = &self.standing;
-        let slots = self.deployment.slots.clone();
+        let (slots, parallelism) = (self.deployment.slots.clone(), self.deployment.parallelism);
         let is_whole = self.is_started && failure.is_none();
-        is_whole.then_some(RunningAttempt { fence: *outer, opening: *opening, slots, own: *own })
+        is_whole.then_some(RunningAttempt { fence: *outer, opening: *opening, slots, own: *own, parallelism })
     }
 
     /// Notes what a word says for good, and puts it under the attempt's present fence.
