@@ -117,4 +117,6 @@ pub const KAFKA_DISCOVERY_INTERVAL: HumanDuration = HumanDuration::from_mins(1);
 /// Longer than the default interval and timeout of checkpoints together, and what brokers allow by default.
 pub const KAFKA_TRANSACTION_TIMEOUT: HumanDuration = HumanDuration::from_mins(15);
 pub const POSTGRES_SINK_BATCH_ROWS: u32 = 1_000;
+pub const ICEBERG_TARGET_FILE_SIZE: ByteSize = ByteSize::from_mib(128);
+pub const ICEBERG_MAX_OPEN_FILES: u32 = 64;
 pub const POSTGRES_COMMIT_BY: PostgresCommitBy = PostgresCommitBy::StagingTables;

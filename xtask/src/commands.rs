@@ -76,7 +76,18 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
         }),
         _ => None,
     };
+    let names_iceberg = arguments.iter().any(|argument| argument.contains("iceberg"));
+    let iceberg = match arguments {
+        _ if names_iceberg => servers::iceberg_for_tests(layout)?,
+        [] => servers::iceberg_for_tests(layout).unwrap_or_else(|failure| {
+            let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
+            say(&format!("{reason}. The tests of the Iceberg sink are skipped"));
+            None
+        }),
+        _ => None,
+    };
     let mut cargo = cargo_test(env, arguments);
+    cargo.envs(iceberg);
     for server in [&s3, &kafka].into_iter().flatten() {
         server.announce(&mut cargo);
     }
@@ -98,6 +109,11 @@ pub fn kill_test_postgres(layout: &Layout, arguments: &[String]) -> Result<()> {
 /// Kills of jobs between topics of a real broker.
 pub fn kafka_test(layout: &Layout, arguments: &[String]) -> Result<()> {
     random_runs(layout, "kafka-test", "kafka", ["WEIR_KAFKA_RUNS", "WEIR_KAFKA_SEED"], arguments)
+}
+
+/// Kills of jobs that write into Iceberg tables, and of their catalog.
+pub fn iceberg_test(layout: &Layout, arguments: &[String]) -> Result<()> {
+    random_runs(layout, "iceberg-test", "iceberg", ["WEIR_ICEBERG_RUNS", "WEIR_ICEBERG_SEED"], arguments)
 }
 
 /// Random faults on the processes of a job and on what connects them.
@@ -124,6 +140,9 @@ fn random_runs(
     let server = if test == "kafka" { servers::kafka_for_tests(layout)? } else { servers::light_for_tests(layout)? };
     let mut cargo = env.cargo(&["test", "--release", "--workspace", "--test", test, "--", "--nocapture"]);
     cargo.envs(variables.into_iter().zip(arguments));
+    if test == "iceberg" {
+        cargo.envs(servers::iceberg_for_tests(layout)?);
+    }
     if let Some(server) = &server {
         server.announce(&mut cargo);
     }

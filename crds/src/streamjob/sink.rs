@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Compression, CustomConnector, HttpMethod, HttpSink, KafkaSink, PostgresSink, SinkFormat, StorageCredentials, only,
+    Compression, CustomConnector, HttpMethod, HttpSink, IcebergSink, KafkaSink, PostgresSink, SinkFormat,
+    StorageCredentials, only,
 };
 use crate::{
     defaults,
@@ -15,7 +16,8 @@ use crate::{
 };
 
 /// The fields of which exactly one says where a sink writes.
-pub const SINK_CONNECTORS: [&str; 7] = ["files", "print", "blackhole", "kafka", "postgres", "http", "custom"];
+pub const SINK_CONNECTORS: [&str; 8] =
+    ["files", "print", "blackhole", "kafka", "postgres", "iceberg", "http", "custom"];
 
 /// A sink: a name, what it reads, exactly one connector, and a promise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema, Default)]
@@ -53,6 +55,9 @@ pub struct Sink {
     /// A PostgreSQL table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub postgres: Option<PostgresSink>,
+    /// An Apache Iceberg table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iceberg: Option<IcebergSink>,
     /// A web service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpSink>,
@@ -171,6 +176,7 @@ pub enum SinkConnector<'a> {
     Blackhole(&'a BlackholeSink),
     Kafka(&'a KafkaSink),
     Postgres(&'a PostgresSink),
+    Iceberg(&'a IcebergSink),
     Http(&'a HttpSink),
     Custom(&'a CustomConnector),
 }
@@ -184,6 +190,7 @@ impl SinkConnector<'_> {
             Self::Blackhole(_) => "blackhole",
             Self::Kafka(_) => "kafka",
             Self::Postgres(_) => "postgres",
+            Self::Iceberg(_) => "iceberg",
             Self::Http(_) => "http",
             Self::Custom(_) => "custom",
         }
@@ -207,6 +214,7 @@ impl Sink {
             blackhole,
             kafka,
             postgres,
+            iceberg,
             http,
             custom,
             format: _,
@@ -219,6 +227,7 @@ impl Sink {
             blackhole.as_ref().map(SinkConnector::Blackhole),
             kafka.as_ref().map(SinkConnector::Kafka),
             postgres.as_ref().map(SinkConnector::Postgres),
+            iceberg.as_ref().map(SinkConnector::Iceberg),
             http.as_ref().map(SinkConnector::Http),
             custom.as_ref().map(SinkConnector::Custom),
         ]

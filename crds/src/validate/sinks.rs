@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Findings, formats, human};
 use crate::streamjob::{
-    CheckpointMode, CheckpointPolicy, Compression, Delivery, FilesSink, KafkaSink, SINK_CONNECTORS, Sink,
-    SinkConnector, StreamJobSpec,
+    CheckpointMode, CheckpointPolicy, Compression, Delivery, FilesSink, ICEBERG_CATALOGS, IcebergSink, KafkaSink,
+    SINK_CONNECTORS, Sink, SinkConnector, StreamJobSpec,
 };
 
 pub(super) fn check(spec: &StreamJobSpec, findings: &mut Findings) {
@@ -19,6 +19,7 @@ pub(super) fn check(spec: &StreamJobSpec, findings: &mut Findings) {
         match connector {
             SinkConnector::Files(files) => self::files(files, sink, &path, findings),
             SinkConnector::Kafka(kafka) => transaction_timeout(spec, sink, kafka, &path, findings),
+            SinkConnector::Iceberg(iceberg) => self::iceberg(iceberg, spec, &path, findings),
             SinkConnector::Http(http) => {
                 if http.timeout().is_zero() {
                     let reason = "no answer comes in no time";
@@ -62,6 +63,11 @@ fn delivery(spec: &StreamJobSpec, sink: &Sink, connector: SinkConnector<'_>, pat
             Some(CheckpointMode::ExactlyOnce) => {}
         },
         Delivery::Upsert => match connector {
+            SinkConnector::Iceberg(_) => findings.error(
+                path_of_delivery,
+                "iceberg can only append: this version writes no delete files, by which a table takes rows back",
+                "use ExactlyOnce, with changeKindColumn for an updating input",
+            ),
             SinkConnector::Postgres(postgres) if postgres.key.is_empty() => findings.error(
                 format!("{path}.postgres.key"),
                 "Upsert needs to know which columns identify a row",
@@ -141,6 +147,29 @@ fn files(files: &FilesSink, sink: &Sink, path: &str, findings: &mut Findings) {
     }
     if files.rolling_max_age().is_zero() {
         findings.error(format!("{path}.files.rolling.maxAge"), "each file would end at once", "write 1s or more");
+    }
+}
+
+fn iceberg(iceberg: &IcebergSink, spec: &StreamJobSpec, path: &str, findings: &mut Findings) {
+    let path = format!("{path}.iceberg");
+    findings.exactly_one(&format!("{path}.catalog"), "catalog", &iceberg.catalog.named(), &ICEBERG_CATALOGS);
+    if let Some(rest) = &iceberg.catalog.rest
+        && rest.token.is_some()
+        && rest.credential.is_some()
+    {
+        let reason = "a token and a credential for which one is fetched exclude each other";
+        findings.error(format!("{path}.catalog.rest.token"), reason, "remove one of the two");
+    }
+    if iceberg.target_file_size().bytes() == 0 {
+        let reason = "no record fits into a file of no size";
+        findings.error(format!("{path}.targetFileSize"), reason, "write 1Mi or more");
+    }
+    if iceberg.commit_interval.is_some() && spec.checkpoint.is_none() {
+        findings.error(
+            format!("{path}.commitInterval"),
+            "the job takes no checkpoints, of which several could be committed together",
+            "remove it, or add `checkpoint: {interval: 10s}` to the spec",
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::attempt::DeployError;
 use crate::local_copies::Held;
+use crate::sink_commits::{OfSinks, SinksCommitted};
 use crate::worker::{RestoreFrom, WorkerCommand, WorkerEvent};
 use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
@@ -49,7 +50,11 @@ pub(crate) enum ControlEvent {
         in_flight_bytes: u64,
         /// What a restore from it reads.
         objects: BTreeSet<String>,
+        /// What it holds for the sinks that have one committer for all subtasks.
+        of_sinks: OfSinks,
     },
+    /// What those had prepared is visible, or not.
+    SinksCommitted(SinksCommitted),
     AppendFailed {
         checkpoint: CheckpointId,
         reason: String,

@@ -27,6 +27,7 @@ mod remote;
 mod restore;
 mod run;
 pub mod savepoint;
+mod sink_commits;
 mod standing;
 mod start;
 pub mod status;

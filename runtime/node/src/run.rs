@@ -11,6 +11,7 @@ use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
 use crate::savepoint;
+use crate::sink_commits::{CommitFailure, SinkCommits, SinksCommitted, of_sinks};
 use crate::start::{Opened, StartError};
 use crate::status::{NodeStatus, StatusHandle};
 use crate::storage_thread::{StorageRequest, StorageThread, now_ms};
@@ -49,6 +50,8 @@ pub struct Runner {
     events: Sender<ControlEvent>,
     received: Receiver<ControlEvent>,
     storage: Sender<StorageRequest>,
+    /// Of sinks that have one committer for all subtasks.
+    sink_commits: Option<SinkCommits>,
     /// What the attempt that is being deployed starts from.
     start_point: StartPoint,
     requests: BTreeMap<RequestId, SavepointWish>,
@@ -91,6 +94,13 @@ impl Runner {
         let (events, received) = channel();
         let inherited = left_running.map(|left| inherited(&job, left));
         let control = JobControl::new(config, log.epoch(), log.next_checkpoint(), promised_workers, inherited);
+        let mut sink_commits = SinkCommits::start(&job, log.epoch(), events.clone()).map_err(StartError::thread)?;
+        // What ran may be gone on with, and nobody knows whether the last commit was carried out.
+        if let Some(commits) = &mut sink_commits
+            && let Some(last) = log.history().checkpoints().last()
+        {
+            commits.prepared(last.checkpoint, of_sinks(&job, last).map_err(StartError::Storage)?);
+        }
         let storage_thread = StorageThread {
             job: Arc::clone(&job),
             log,
@@ -120,6 +130,7 @@ impl Runner {
             events,
             received,
             storage,
+            sink_commits,
             start_point: StartPoint::default(),
             requests: BTreeMap::new(),
             rescales: BTreeMap::new(),
@@ -237,13 +248,17 @@ impl Runner {
             ControlEvent::Settled { fence, result } => {
                 JobEvent::Settled { fence, result: result.map_err(deploy_failure) }
             }
-            ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects } => {
+            ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects, of_sinks } => {
+                if let Some(commits) = &mut self.sink_commits {
+                    commits.prepared(*checkpoint.get(), of_sinks);
+                }
                 let under_way: BTreeSet<String> =
                     self.control.written().map(|own| own.path.as_str().to_owned()).collect();
                 self.control.retain_held(|object| objects.contains(object) || under_way.contains(object));
                 self.sizes.insert(*checkpoint.get(), CheckpointSizes { new_bytes, full_bytes, in_flight_bytes });
                 JobEvent::Job(Event::Appended { checkpoint })
             }
+            ControlEvent::SinksCommitted(committed) => return self.sinks_committed(committed),
             ControlEvent::AppendFailed { checkpoint, reason } => {
                 JobEvent::Job(Event::AppendFailed { checkpoint, reason })
             }
@@ -267,6 +282,25 @@ impl Runner {
                 return None;
             }
         })
+    }
+
+    /// Tasks let go of what is committed; the commit of an attempt that is over says nothing about this one.
+    fn sinks_committed(&self, committed: SinksCommitted) -> Option<JobEvent<TaskSnapshot, ObjectRef>> {
+        let SinksCommitted { permit, workers, result } = committed;
+        match result {
+            Ok(()) => {
+                self.tell(&workers, || WorkerCommand::Commit(permit));
+                None
+            }
+            Err(CommitFailure { task, reason, is_fatal }) => Some(JobEvent::Job(Event::TaskFailed {
+                fence: permit.fence(),
+                task,
+                reason,
+                is_fatal,
+                is_of_data: false,
+                random: rand::random(),
+            })),
+        }
     }
 
     fn worker_event(&mut self, worker: WorkerId, event: WorkerEvent) -> Option<JobEvent<TaskSnapshot, ObjectRef>> {
@@ -438,14 +472,19 @@ impl Runner {
         }
     }
 
-    fn order(&self, workers: &[WorkerId], order: WorkerOrder) {
+    fn order(&mut self, workers: &[WorkerId], order: WorkerOrder) {
         match order {
             WorkerOrder::Start { .. } => {
                 let from = self.start_point.words.as_deref().unwrap_or("nothing");
                 tracing::info!(workers = workers.len(), from, "the attempt's tasks run");
             }
             WorkerOrder::Adopt { from, .. } => self.show_adoption(from),
-            WorkerOrder::Commit(_) => failpoint("before-commit"),
+            WorkerOrder::Commit(permit) => {
+                failpoint("before-commit");
+                if let Some(commits) = &mut self.sink_commits {
+                    return commits.commit(permit, workers.to_vec());
+                }
+            }
             _ => {}
         }
         self.tell(workers, || worker_command(&order));

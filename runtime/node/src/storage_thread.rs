@@ -8,6 +8,7 @@ use crate::job::Job;
 use crate::physical::PhysicalPlan;
 use crate::restore::{Look, RestoreState, damage, subtask_manifest};
 use crate::savepoint;
+use crate::sink_commits::of_sinks;
 use crate::start::{FallBack, meaning_of_going_back, not_restorable};
 use crate::task::{TaskSnapshot, now_us};
 use crate::worker::RestoreFrom;
@@ -241,11 +242,15 @@ impl StorageThread {
         let checkpoint = manifest.checkpoint;
         let CheckpointSizes { new_bytes, full_bytes, in_flight_bytes } = manifest.sizes;
         let objects = manifest.objects.iter().map(|object| object.path.as_str().to_owned()).collect();
+        let of_sinks = match of_sinks(&self.job, &manifest) {
+            Ok(of_sinks) => of_sinks,
+            Err(reason) => return ControlEvent::AppendFailed { checkpoint, reason },
+        };
         let completion = self.log.complete_for_certain(manifest, &self.retention, protect_from, now_ms());
         match self.runtime.block_on(completion) {
             Completion::Completed(checkpoint) => {
                 self.appended = Some(*checkpoint.get());
-                ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects }
+                ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects, of_sinks }
             }
             Completion::Failed { reason } => ControlEvent::AppendFailed { checkpoint, reason },
             Completion::Fenced { by } => ControlEvent::Fenced { by },

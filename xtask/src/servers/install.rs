@@ -22,7 +22,14 @@ pub fn ensure(layout: &Layout, server: Server) -> Result<PathBuf> {
         Server::Hdfs => by_maven(layout, &folder.join("hdfs"), "HDFS"),
         Server::Kafka => by_maven(layout, &folder.join("kafka"), "Kafka"),
         Server::Postgres => postgres::ensure(),
+        Server::Iceberg => iceberg(layout),
     }
+}
+
+/// The libraries of Iceberg's REST catalog, and the client that reads its tables in tests.
+pub fn iceberg(layout: &Layout) -> Result<PathBuf> {
+    python::ensure_packages(layout, "tools/oracle/iceberg.txt", "the Iceberg client of the tests")?;
+    by_maven(layout, &layout.tools().join("servers/iceberg"), "Iceberg")
 }
 
 fn built_by_go(folder: &Path, program: &str, module: &str, duration: &str) -> Result<PathBuf> {

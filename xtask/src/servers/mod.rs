@@ -37,11 +37,21 @@ pub enum Server {
     Kafka,
     /// For the connectors; not a store. Its tests start servers of their own.
     Postgres,
+    /// A catalog, for the connector; its tests start their own. Its tables stand in a store beside it, s3-light.
+    Iceberg,
 }
 
 impl Server {
-    pub const ALL: [Server; 7] =
-        [Server::S3, Server::S3Light, Server::Gcs, Server::Azure, Server::Hdfs, Server::Kafka, Server::Postgres];
+    pub const ALL: [Server; 8] = [
+        Server::S3,
+        Server::S3Light,
+        Server::Gcs,
+        Server::Azure,
+        Server::Hdfs,
+        Server::Kafka,
+        Server::Postgres,
+        Server::Iceberg,
+    ];
     /// Those that checkpoints can stand on.
     pub const STORES: [Server; 5] = [Server::S3, Server::S3Light, Server::Gcs, Server::Azure, Server::Hdfs];
 
@@ -54,6 +64,7 @@ impl Server {
             Server::Hdfs => "hdfs",
             Server::Kafka => "kafka",
             Server::Postgres => "postgres",
+            Server::Iceberg => "iceberg",
         }
     }
 
@@ -81,11 +92,16 @@ impl Server {
             Server::Hdfs => "WEIR_TEST_HDFS",
             Server::Kafka => "WEIR_TEST_KAFKA",
             Server::Postgres => "WEIR_TEST_POSTGRES",
+            Server::Iceberg => "WEIR_TEST_ICEBERG",
         }
     }
 
     fn usual_port(self) -> Option<u16> {
-        (self == Server::Kafka).then_some(9092)
+        match self {
+            Server::Kafka => Some(9092),
+            Server::Iceberg => Some(8181),
+            _ => None,
+        }
     }
 
     /// The value of that variable.
@@ -108,6 +124,11 @@ impl Server {
             }
             Server::Postgres => {
                 return format!("postgres.url.value: {endpoint}\npsql {endpoint}");
+            }
+            Server::Iceberg => {
+                return format!(
+                    "iceberg.catalog.rest.uri: {endpoint}\nTry: weir run examples/iceberg/job.yaml (see its README)"
+                );
             }
             Server::S3 | Server::S3Light => (
                 format!(
@@ -140,7 +161,18 @@ pub fn foreground(layout: &Layout, arguments: &[String]) -> Result<()> {
         Server::Postgres => postgres::folder(layout)?,
         _ => layout.cache.join("servers").join(server.name()),
     };
-    let running = Running::start_on_usual_port(layout, server, &data)?;
+    // Its catalog would name tables whose files went with the store, which is in memory.
+    let beside = match server {
+        Server::Iceberg => {
+            crate::process::remove_folder(&data)?;
+            let store = Running::start(layout, Server::S3Light, &data.join("store"))?;
+            println!("{}", Server::S3Light.instructions(store.port));
+            Some(store)
+        }
+        _ => None,
+    };
+    let store = beside.as_ref().map(|store| Server::S3Light.endpoint(store.port));
+    let running = Running::start_on_usual_port(layout, server, &data, store.as_deref())?;
     println!("{}", server.instructions(running.port));
     say(&format!("{} serves; Ctrl-C ends it, its data stays in {}", server.name(), data.display()));
     running.wait()
@@ -209,13 +241,23 @@ pub fn kafka_for_tests(layout: &Layout) -> Result<Option<ForTests>> {
     ForTests::start(layout, Server::Kafka)
 }
 
+/// Where the libraries of an Iceberg catalog are, which tests start themselves, in `WEIR_TEST_ICEBERG_LIBRARIES`.
+/// None: somebody has said that already.
+pub fn iceberg_for_tests(layout: &Layout) -> Result<Option<(&'static str, std::path::PathBuf)>> {
+    const VARIABLE: &str = "WEIR_TEST_ICEBERG_LIBRARIES";
+    if crate::layout::variable(VARIABLE).is_some() {
+        return Ok(None);
+    }
+    Ok(Some((VARIABLE, install::iceberg(layout)?)))
+}
+
 fn test_target(server: Server) -> &'static str {
     match server {
         Server::S3 | Server::S3Light => "s3",
         Server::Gcs => "gcs",
         Server::Azure => "azure",
         Server::Hdfs => "hdfs",
-        Server::Kafka | Server::Postgres => unreachable!("no store"),
+        Server::Kafka | Server::Postgres | Server::Iceberg => unreachable!("no store"),
     }
 }
 

@@ -32,20 +32,21 @@ pub struct Running {
 impl Running {
     /// Installs it if need be, starts it with its data in `folder`, and waits until it answers.
     pub fn start(layout: &Layout, server: Server, folder: &Path) -> Result<Self> {
-        Self::start_on(free_port()?, layout, server, folder)
+        Self::start_on(free_port()?, layout, server, folder, None)
     }
 
-    /// As `start`, on the port that clients of such a server expect if nobody has that.
-    pub fn start_on_usual_port(layout: &Layout, server: Server, folder: &Path) -> Result<Self> {
+    /// As `start`, on the port that clients of such a server expect if nobody has that. `store`: the endpoint of the one
+    /// that a catalog's tables stand in.
+    pub fn start_on_usual_port(layout: &Layout, server: Server, folder: &Path, store: Option<&str>) -> Result<Self> {
         let usual = server.usual_port().filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
-        Self::start_on(usual.map_or_else(free_port, Ok)?, layout, server, folder)
+        Self::start_on(usual.map_or_else(free_port, Ok)?, layout, server, folder, store)
     }
 
-    fn start_on(port: u16, layout: &Layout, server: Server, folder: &Path) -> Result<Self> {
+    fn start_on(port: u16, layout: &Layout, server: Server, folder: &Path, store: Option<&str>) -> Result<Self> {
         let program = install::ensure(layout, server)?;
         let data = folder.join("data");
         create_folder(&data)?;
-        let mut command = command(layout, server, &program, &data, port)?;
+        let mut command = command(layout, server, &program, &data, port, store)?;
         let log = folder.join("log");
         let stream = || File::create(&log).map_err(Failure::io(format!("create {}", log.display())));
         command
@@ -96,7 +97,7 @@ impl Running {
     fn is_ready(&self) -> bool {
         match self.server {
             Server::Kafka => self.log_text().contains("Kafka Server started"),
-            Server::Hdfs => self.log_text().lines().any(|line| line == "ready"),
+            Server::Hdfs | Server::Iceberg => self.log_text().lines().any(|line| line == "ready"),
             Server::S3 => request(self.port, "GET", "/minio/health/ready") == Some(200),
             Server::Postgres => TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok(),
             _ => request(self.port, "GET", "/").is_some(),
@@ -121,7 +122,14 @@ impl Drop for Running {
     }
 }
 
-fn command(layout: &Layout, server: Server, program: &Path, data: &Path, port: u16) -> Result<Command> {
+fn command(
+    layout: &Layout,
+    server: Server,
+    program: &Path,
+    data: &Path,
+    port: u16,
+    store: Option<&str>,
+) -> Result<Command> {
     let address = format!("127.0.0.1:{port}");
     let mut command = Command::new(program);
     match server {
@@ -155,6 +163,13 @@ fn command(layout: &Layout, server: Server, program: &Path, data: &Path, port: u
             return kafka::command(layout, program, data, port, next.map_or_else(free_port, Ok)?);
         }
         Server::Postgres => command = postgres::command(program, data, port)?,
+        Server::Iceberg => {
+            let store = store.ok_or_else(|| Failure::new("an Iceberg catalog needs a store beside it"))?;
+            command = Command::new("java");
+            command.args(["-Xmx256m", "-cp"]).arg(program.join("*"));
+            command.arg(layout.checkout.join("tools/servers/iceberg/IcebergCatalog.java")).arg(port.to_string());
+            command.arg(data.join("catalog.db")).arg(format!("s3://{BUCKET}/iceberg")).arg(store);
+        }
     }
     Ok(command)
 }

@@ -53,11 +53,7 @@ impl Client {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| ConnectorError::Transient(format!("cannot start a runtime: {error}")))?;
         let unusable = |error: &dyn std::fmt::Display| ConnectorError::Permanent(format!("{}: {error}", config.url));
-        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| unusable(&error))?
-            .with_root_certificates(roots(config.ca_file.as_deref())?)
-            .with_no_client_auth();
+        let tls = tls(config.ca_file.as_deref())?;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .timeout(config.timeout)
@@ -153,6 +149,17 @@ fn wanted_pause(value: &HeaderValue, now: chrono::DateTime<chrono::Utc>) -> Opti
     }
     let until = chrono::DateTime::parse_from_rfc2822(text).ok()?;
     Some(until.signed_duration_since(now).to_std().unwrap_or_default())
+}
+
+/// TLS for a client: the system's authorities are believed, and those of a file in PEM.
+///
+/// # Errors
+/// The file can't be used.
+pub fn tls(ca_file: Option<&Path>) -> Result<ClientConfig, ConnectorError> {
+    let unusable = |error: rustls::Error| ConnectorError::Permanent(format!("TLS can't be set up: {error}"));
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(unusable)?;
+    Ok(builder.with_root_certificates(roots(ca_file)?).with_no_client_auth())
 }
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ConnectorError> {

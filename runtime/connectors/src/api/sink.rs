@@ -26,6 +26,11 @@ pub trait Sink: Send + Sync {
         restored: Vec<(u32, serde_json::Value)>,
     ) -> Result<Box<dyn SinkWriter>, ConnectorError>;
 
+    /// For whose committables a committer is called.
+    fn commit_scope(&self) -> CommitScope {
+        CommitScope::Subtask
+    }
+
     /// The second phase. `None` for sinks that have none (print, blackhole, upserts).
     fn committer(&self, context: CommitterContext) -> Result<Option<Box<dyn Committer>>, ConnectorError>;
 
@@ -44,6 +49,15 @@ pub enum Guarantee {
     /// Repeating a write changes nothing (upsert by key).
     Idempotent,
     ExactlyOnce,
+}
+
+/// Whose committables of a checkpoint are committed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitScope {
+    /// Those of each subtask, by itself and where it runs.
+    Subtask,
+    /// Those of all subtasks, by one committer beside the coordinator: for what takes one commit at a time.
+    Sink,
 }
 
 #[derive(Clone, Debug)]

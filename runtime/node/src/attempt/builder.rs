@@ -12,7 +12,7 @@ use crate::worker::Deployment;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use weir_connectors::api::{CommitterContext, Guarantee, SinkContext, SinkWriter, SourceContext};
+use weir_connectors::api::{CommitScope, CommitterContext, Guarantee, SinkContext, SinkWriter, SourceContext};
 use weir_dataflow::PendingCommits;
 use weir_dataflow::alignment::Aligner;
 use weir_dataflow::operator::OperatorMetrics;
@@ -294,6 +294,10 @@ impl<'a> Builder<'a> {
     fn commit_thread(&self, chained: &[NodeId], reporter: &Reporter) -> Result<Option<CommitThread>, DeployError> {
         let nodes = chained.iter().map(|id| self.around.job.graph.node(*id));
         let Some(node) = nodes.into_iter().find(|node| matches!(node.kind, NodeKind::Sink)) else { return Ok(None) };
+        // Committed beside the coordinator, before this task hears of it.
+        if self.around.job.sinks[&node.step].commit_scope() == CommitScope::Sink {
+            return Ok(None);
+        }
         let context = CommitterContext {
             name: node.step.clone(),
             job_uid: self.around.job.uid.clone(),

@@ -1,5 +1,6 @@
 //! From the connectors that a spec names to sources and sinks.
 
+mod iceberg;
 mod kafka;
 mod sinks;
 mod sources;
@@ -31,7 +32,7 @@ pub(super) fn set_up(spec: &StreamJobSpec, registry: &Registry) -> Connectors {
         }
     }
     for (index, sink) in spec.pipeline.sinks.iter().enumerate() {
-        match sinks::set_up(sink, registry) {
+        match sinks::set_up(sink, spec, registry) {
             Ok(made) => {
                 connectors.sinks.insert(sink.name.clone(), made);
             }

@@ -16,9 +16,9 @@ use weir_connectors::formats::{CsvFormat, EncoderConfig};
 use weir_connectors::print::PrintSink;
 use weir_connectors_http::{BodyFormat, HttpSink, HttpSinkConfig, Method};
 use weir_connectors_postgres::{CommitBy, ExactlyOnce, PostgresSink, PostgresSinkConfig};
-use weir_crds::streamjob::{self as crd, Compression, Delivery, SinkConnector, SinkFormatKind};
+use weir_crds::streamjob::{self as crd, Compression, Delivery, SinkConnector, SinkFormatKind, StreamJobSpec};
 
-pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Sink>, Fault> {
+pub(super) fn set_up(sink: &crd::Sink, spec: &StreamJobSpec, registry: &Registry) -> Result<Arc<dyn Sink>, Fault> {
     let made: Result<Arc<dyn Sink>, ConnectorError> = match sink.connector() {
         None => return Err(Fault::new("", "a sink has exactly one connector", "name one")),
         Some(SinkConnector::Files(files)) => self::files(sink, files, registry)?,
@@ -28,6 +28,7 @@ pub(super) fn set_up(sink: &crd::Sink, registry: &Registry) -> Result<Arc<dyn Si
             Ok(Arc::new(BlackholeSink { rows_per_second: blackhole.rows_per_second }))
         }
         Some(SinkConnector::Postgres(postgres)) => self::postgres(sink, postgres)?,
+        Some(SinkConnector::Iceberg(iceberg)) => super::iceberg::sink(sink, iceberg, spec, registry)?,
         Some(SinkConnector::Http(http)) => self::http(sink, http)?,
         Some(SinkConnector::Custom(custom)) => match registry.sinks.get(&custom.connector_type) {
             Some(factory) => {

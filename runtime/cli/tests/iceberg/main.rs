@@ -1,0 +1,264 @@
+//! The Iceberg sink: real processes, killed at random and at chosen moments, as is the catalog, against Iceberg's own REST
+//! catalog. What pyiceberg reads at the end must be what a run would have written that nobody disturbed, each checkpoint in
+//! one snapshot. `cargo xtask test` brings the catalog's libraries and a store.
+//!
+//! `WEIR_ICEBERG_RUNS` says how many random runs there are and `WEIR_ICEBERG_SEED` what the first one's seed is.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod catalog;
+mod tables;
+
+use catalog::{Catalog, LossyWay};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use support::traffic::{self, Checkpoints, Guarantee};
+use support::{Finished, Scratch, Weir};
+
+const DEFAULT_RUNS: u64 = 2;
+/// The commits of four sinks, one after the other.
+const INTERVAL: &str = "400ms";
+/// After the files and before the manifest; between the manifest and the first commit; between the commits of several sinks;
+/// while a restore commits.
+const FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "mid-commit", "before-settle"];
+/// Makes a run last a minute, where it is to die at a certain point long before.
+const SLOWLY: [&str; 2] = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=3000"];
+const TABLES: [&str; 4] = ["copy", "windows", "sessions", "totals"];
+
+/// A job that writes into tables.
+struct Session {
+    scratch: Scratch,
+    job: PathBuf,
+    catalog: Catalog,
+}
+
+enum Death {
+    After(Duration),
+    Failpoint(&'static str, u32),
+    /// The catalog's, and no process of ours.
+    OfCatalog(Duration),
+}
+
+impl Session {
+    /// The job of the other kill tests, with its results in tables.
+    fn new(name: &str) -> Option<Self> {
+        let scratch = Scratch::new(name);
+        let catalog = Catalog::start(scratch.path())?;
+        let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
+        let session = Session { scratch, job, catalog };
+        session.change(|spec| {
+            spec["checkpoint"]["interval"] = json!(INTERVAL);
+            for sink in spec["pipeline"]["sinks"].as_array_mut().expect("sinks") {
+                let table = sink["from"].as_str().expect("a step").to_owned();
+                sink.as_object_mut().expect("a sink").retain(|field, _| field != "files" && field != "format");
+                sink["iceberg"] = session.iceberg(&table);
+            }
+        });
+        Some(session)
+    }
+
+    fn iceberg(&self, table: &str) -> Value {
+        iceberg(&self.catalog, table)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        let text = std::fs::read_to_string(&self.job).expect("read the job");
+        let mut job: Value = serde_json::from_str(&text).expect("the job is JSON");
+        change(&mut job["spec"]);
+        std::fs::write(&self.job, serde_json::to_string_pretty(&job).expect("JSON is written to memory"))
+            .expect("write");
+    }
+
+    fn weir(&self, command: &str, options: &[&str]) -> Weir {
+        weir(&self.scratch, command, &self.job, options)
+    }
+
+    /// Starts the job and lets it die; whether it did, rather than finish.
+    fn start(&mut self, parallelism: u32, death: &Death) -> Result<bool, String> {
+        let weir = self.weir("run", &["-p", &parallelism.to_string()]);
+        died(&match *death {
+            Death::Failpoint(name, nth) => weir.with(SLOWLY).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run(),
+            Death::After(delay) => {
+                let mut running = weir.spawn();
+                let began = Instant::now();
+                while began.elapsed() < delay && !running.has_ended() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                running.kill()
+            }
+            Death::OfCatalog(delay) => {
+                let restarts = "spec.restart={fixedDelay: {attempts: 1000, delay: 200ms}}";
+                let mut running = weir.with(["--set", restarts]).spawn();
+                let began = Instant::now();
+                while began.elapsed() < delay && !running.has_ended() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                self.catalog.kill();
+                self.catalog.run();
+                running.wait()
+            }
+        })
+    }
+
+    /// Brings the rows into the scratch folder, as the files sink would have written them; the snapshots' summaries.
+    fn fetch(&self) -> Result<Vec<Value>, String> {
+        let mut summaries = vec![];
+        for table in TABLES {
+            let folder = self.scratch.join("out").join(table).display().to_string();
+            let told = self.catalog.client("read", &format!("shop.{table}"), &[&folder])?;
+            let told: Vec<Value> = serde_json::from_str(&told).map_err(|error| error.to_string())?;
+            summaries.extend(told);
+        }
+        Ok(summaries)
+    }
+
+    /// Lets the job run to its end, and compares.
+    fn finish(&mut self, parallelism: u32) -> Result<Vec<Value>, String> {
+        let finished = self.weir("run", &["-p", &parallelism.to_string()]).run();
+        if died(&finished)? {
+            return Err(format!("the last start was ended by a signal: {finished}"));
+        }
+        let summaries = self.fetch().map_err(|problem| format!("{problem}\n{finished}"))?;
+        traffic::verify(&self.scratch, Guarantee::ExactlyOnce).map_err(|problem| format!("{problem}\n{finished}"))?;
+        Ok(summaries)
+    }
+}
+
+fn iceberg(catalog: &Catalog, table: &str) -> Value {
+    json!({
+        "catalog": {"rest": {"uri": catalog.uri()}},
+        "table": format!("shop.{table}"),
+        "createTable": {},
+        "storage": {"endpoint": catalog.store, "region": "us-east-1", "credentials": {"env": "WEIR_TEST"}},
+    })
+}
+
+fn weir(scratch: &Scratch, command: &str, job: &Path, options: &[&str]) -> Weir {
+    let weir = Weir::new(scratch.path(), [Path::new(command).as_os_str(), job.as_os_str()]);
+    let weir = weir.with(options).env("WEIR_TEST_ACCESS_KEY_ID", "testkey");
+    weir.env("WEIR_TEST_SECRET_ACCESS_KEY", "testsecret")
+}
+
+/// Whether the process died, rather than finish. That it gave up by itself is an error.
+fn died(finished: &Finished) -> Result<bool, String> {
+    match (finished.status.signal(), finished.status.success()) {
+        (Some(_), _) => Ok(true),
+        (None, true) => Ok(false),
+        (None, false) => Err(format!("a start failed by itself: {finished}")),
+    }
+}
+
+#[test]
+fn killed_at_random_the_tables_are_those_of_an_undisturbed_run() {
+    let runs = number("WEIR_ICEBERG_RUNS").unwrap_or(DEFAULT_RUNS);
+    let first = number("WEIR_ICEBERG_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
+    println!("Iceberg: {runs} runs, the first with seed {first}");
+    for seed in (0..runs).map(|run| first.wrapping_add(run)) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let Some(mut session) = Session::new(&format!("iceberg-{seed}")) else { return };
+        if rng.random_bool(0.5) {
+            let job = session.job.clone();
+            traffic::make_unaligned(&job, 0);
+        }
+        // In half of the runs several checkpoints make one snapshot.
+        if rng.random_bool(0.5) {
+            session.change(|spec| {
+                for sink in spec["pipeline"]["sinks"].as_array_mut().expect("sinks") {
+                    if sink.get("iceberg").is_some() {
+                        sink["iceberg"]["commitInterval"] = json!("1200ms");
+                    }
+                }
+            });
+        }
+        let mut run = || -> Result<u32, String> {
+            let mut deaths = 0;
+            for _ in 0..rng.random_range(1..=3) {
+                let death = match rng.random_range(0..6) {
+                    0 | 1 => match FAILPOINTS[rng.random_range(0..FAILPOINTS.len())] {
+                        // A restore that is passed once is passed once.
+                        "before-settle" => Death::Failpoint("before-settle", 1),
+                        name => Death::Failpoint(name, rng.random_range(1..=6)),
+                    },
+                    2 => Death::OfCatalog(Duration::from_millis(rng.random_range(0..3_000))),
+                    _ => Death::After(Duration::from_millis(rng.random_range(0..4_000))),
+                };
+                deaths += u32::from(session.start(rng.random_range(1..=3), &death)?);
+            }
+            session.finish(rng.random_range(1..=3)).map(|_| deaths)
+        };
+        match run() {
+            Ok(deaths) => println!("seed {seed}: died {deaths} times, correct"),
+            Err(problem) => panic!(
+                "seed {seed}: {problem}\nrepeat with: WEIR_ICEBERG_RUNS=1 WEIR_ICEBERG_SEED={seed} cargo xtask test \
+                 --workspace --test iceberg killed_at_random"
+            ),
+        }
+    }
+}
+
+#[test]
+fn killed_at_each_moment_of_a_checkpoint() {
+    // Of the commits of four sinks in a checkpoint, one that others precede and others follow.
+    for (name, nth) in [("before-manifest", 2), ("after-manifest", 2), ("mid-commit", 6)] {
+        let Some(mut session) = Session::new(&format!("iceberg-{name}")) else { return };
+        let died = session.start(2, &Death::Failpoint(name, nth)).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+        assert!(died, "{name} was not passed");
+        session.finish(3).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+    }
+}
+
+#[test]
+fn an_answer_that_is_lost_commits_nothing_twice() {
+    let Some(mut session) = Session::new("iceberg-lossy") else { return };
+    let way = LossyWay::to(&session.catalog, 2);
+    session.change(|spec| {
+        for sink in spec["pipeline"]["sinks"].as_array_mut().expect("sinks") {
+            sink["iceberg"]["catalog"]["rest"]["uri"] = json!(way.uri);
+        }
+    });
+    session.finish(2).unwrap_or_else(|problem| panic!("{problem}"));
+    assert!(way.lost.load(Ordering::Relaxed) > 0, "no answer was lost, so that nothing is shown");
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let Some(session) = Session::new("iceberg-wrong") else { return };
+    let set = |field: &str, value: &str| format!("spec.pipeline.sinks[0].{field}={value}");
+    let nobody = "http://127.0.0.1:1";
+    for (changes, parts) in [
+        (vec![set("iceberg.table", "copy")], ["`copy` is no table", "namespace.table"]),
+        (vec![set("delivery", "Upsert")], ["iceberg can only append", "ExactlyOnce"]),
+        (vec![set("iceberg.createTable", "{partitionBy: [nothing]}")], ["`nothing`", "it has id, usr, cents"]),
+        (vec![set("iceberg.createTable", "{partitionBy: ['days(id)']}")], ["days(id)", "bucket(N, column)"]),
+        (vec![set("iceberg.catalog.rest.uri", nobody)], [nobody, "refused"]),
+        (vec![set("iceberg.storage.credentials.env", "NOTHING")], ["NOTHING_ACCESS_KEY_ID", "environment"]),
+    ] {
+        let options: Vec<&str> = changes.iter().flat_map(|change| ["--set", change]).collect();
+        let refused = session.weir("run", &options).fail();
+        for part in parts {
+            let said = refused.stderr.contains(part) || refused.stdout.contains(part);
+            assert!(said, "no word of {part}: {refused}");
+        }
+    }
+    // An updating input, at its place in the file.
+    session.change(|spec| {
+        for sink in spec["pipeline"]["sinks"].as_array_mut().expect("sinks") {
+            sink.as_object_mut().expect("a sink").retain(|field, _| field != "changeKindColumn");
+        }
+    });
+    let refused = session.weir("validate", &[]).fail();
+    for part in ["the input is updating", "delete files", "changeKindColumn", "sinks[3]"] {
+        assert!(refused.stderr.contains(part) || refused.stdout.contains(part), "no word of {part}: {refused}");
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}

@@ -1,0 +1,27 @@
+//! A sink that appends to Apache Iceberg tables, exactly once.
+//!
+//! Subtasks write Parquet files; one committer for the whole sink adds those of a checkpoint to the table in one snapshot,
+//! which says in its summary what it holds. See docs/adr/0023.
+
+mod catalog;
+mod files;
+mod format;
+mod sink;
+
+pub use catalog::{CatalogConfig, RestConfig};
+pub use sink::{CreateTable, IcebergSink, IcebergSinkConfig, StorageSettings};
+
+use weir_connectors::api::ConnectorError;
+
+/// Said of what will be so the next time, too.
+fn permanent<T>(reason: impl Into<String>) -> Result<T, ConnectorError> {
+    Err(ConnectorError::Permanent(reason.into()))
+}
+
+/// Puts before a failure what was being done.
+fn while_doing(what: impl std::fmt::Display) -> impl FnOnce(ConnectorError) -> ConnectorError {
+    move |error| match error {
+        ConnectorError::Transient(reason) => ConnectorError::Transient(format!("{what}: {reason}")),
+        ConnectorError::Permanent(reason) => ConnectorError::Permanent(format!("{what}: {reason}")),
+    }
+}

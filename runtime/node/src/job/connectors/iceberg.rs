@@ -1,0 +1,65 @@
+//! Iceberg, as a sink.
+
+use super::{Fault, resolve, secrets};
+use crate::job::storage::object_options;
+use crate::registry::Registry;
+use std::sync::Arc;
+use weir_connectors::api::{ConnectorError, Sink};
+use weir_connectors_iceberg::{
+    CatalogConfig, CreateTable, IcebergSink, IcebergSinkConfig, RestConfig, StorageSettings,
+};
+use weir_crds::streamjob::{self as crd, CheckpointPolicy, IcebergCatalogKind, SecretValue, StreamJobSpec};
+
+pub(super) fn sink(
+    sink: &crd::Sink,
+    iceberg: &crd::IcebergSink,
+    spec: &StreamJobSpec,
+    registry: &Registry,
+) -> Result<Result<Arc<dyn Sink>, ConnectorError>, Fault> {
+    let catalog = match iceberg.catalog.kind() {
+        Some(IcebergCatalogKind::Rest(rest)) => CatalogConfig::Rest(self::rest(rest)),
+        None => return Err(Fault::new("iceberg.catalog", "a catalog is of exactly one kind", "name one")),
+    };
+    let storage = iceberg.storage.clone().map(|storage| -> Arc<StorageSettings> {
+        // A job is checked where its secrets need not be.
+        Arc::new(move || object_options(Some(&storage)).map_err(ConnectorError::Permanent))
+    });
+    let config = IcebergSinkConfig {
+        catalog,
+        table: iceberg.table.clone(),
+        create_table: iceberg
+            .create_table
+            .as_ref()
+            .map(|create| CreateTable { partition_by: create.partition_by.clone() }),
+        commit_every: spec
+            .checkpoint
+            .as_ref()
+            .map_or(1, |policy: &CheckpointPolicy| iceberg.commit_every(policy.interval())),
+        target_file_size_bytes: iceberg.target_file_size().bytes(),
+        max_open_files: iceberg.max_open_files() as usize,
+        change_kind_column: sink.change_kind_column.clone(),
+        storages: registry.storages.clone(),
+        storage,
+    };
+    Ok(IcebergSink::new(config).map(|sink| Arc::new(sink) as _))
+}
+
+fn rest(rest: &crd::IcebergRestCatalog) -> RestConfig {
+    let mut missing_secrets = vec![];
+    let mut secret = |name: &str, value: &Option<SecretValue>| {
+        // A job is checked where its secrets need not be.
+        let read = value.as_ref().map(secrets::value)?;
+        read.map_err(|reason| missing_secrets.push(format!("catalog.rest.{name}: {reason}"))).ok()
+    };
+    let (token, credential) = (secret("token", &rest.token), secret("credential", &rest.credential));
+    RestConfig {
+        uri: rest.uri.clone(),
+        warehouse: rest.warehouse.clone(),
+        token,
+        credential,
+        oauth2_server_uri: rest.oauth2_server_uri.clone(),
+        scope: rest.scope.clone(),
+        missing_secrets,
+        ca_file: rest.ca_file.as_deref().map(resolve),
+    }
+}
