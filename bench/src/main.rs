@@ -4,6 +4,7 @@ mod benchmarks;
 mod flink;
 mod machine;
 mod measure;
+mod operator;
 mod process;
 mod report;
 mod settings;
@@ -12,7 +13,7 @@ mod weir;
 use anyhow::{Context, Result};
 use benchmarks::Bench;
 use clap::Parser;
-use settings::Settings;
+use settings::{Benchmark, Settings};
 
 fn main() -> Result<()> {
     let settings = Settings::parse();
@@ -24,6 +25,10 @@ fn main() -> Result<()> {
     }
     .context("cannot create a folder for the runs")?;
     let benchmarks = settings.benchmarks.clone();
+    // It needs neither Flink nor a job's process.
+    if benchmarks == [Benchmark::Operator] {
+        return operator::run(&settings, scratch.path());
+    }
     let bench = Bench::new(settings, scratch.path())?;
     benchmarks.into_iter().try_for_each(|benchmark| bench.run(benchmark))
 }

@@ -19,6 +19,9 @@ pub struct Settings {
     pub backend: Vec<Backend>,
     #[arg(long, value_enum, value_delimiter = ',', default_value = "sequence,mixed")]
     pub order: Vec<Order>,
+    /// How many StreamJobs the operator looks after; one measurement for each number.
+    #[arg(long, value_delimiter = ',', default_value = "1000")]
+    pub jobs: Vec<u32>,
     /// Only Weir.
     #[arg(long)]
     pub without_flink: bool,
@@ -71,6 +74,8 @@ pub enum Benchmark {
     Backpressure,
     /// An idle job: its memory, and the time to its first checkpoint.
     Start,
+    /// The operator with many jobs on a real API server; not in `all`, as it takes root and the cluster's ports.
+    Operator,
     All,
 }
 

@@ -51,7 +51,7 @@ pub struct CheckpointSpec {
     #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
     #[x_kube(validation = immutable("path"))]
     pub path: String,
-    /// Keep it whatever the retention says.
+    /// Keep it whatever the retention says; with `false` no longer. What is said once holds until the other is said.
     #[schemars(extend("default" = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pinned: Option<bool>,

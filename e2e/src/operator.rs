@@ -19,8 +19,7 @@ fn leader() -> Option<String> {
     lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
 }
 
-/// Waits until somebody leads, and so long, and removes that pod by force. Once its process is gone its lease is taken
-/// away: to wait until that has run out is a test of its own, and takes a quarter of a minute.
+/// Waits until somebody leads, and so long, and removes that pod by force, with its process.
 pub fn kill_the_leader(after: Duration) {
     let holder = await_some("a replica leads", || {
         let holder = leader()?;
@@ -36,10 +35,6 @@ pub fn kill_the_leader(after: Duration) {
     let _ = kubectl(&["-n", NAMESPACE, "delete", "pod", name, "--grace-period=0", "--force"], None);
     let Some(process) = process else { return };
     await_some("its process is gone", || (!process.lives()).then_some(()));
-    if leader().as_deref() == Some(name) {
-        let free = r#"{"spec":{"holderIdentity":""}}"#;
-        let _ = kubectl(&["-n", NAMESPACE, "patch", "lease", LEASE, "--type=merge", "-p", free], None);
-    }
 }
 
 fn await_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

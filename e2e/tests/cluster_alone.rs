@@ -1,8 +1,10 @@
 //! The rows of docs/failure-matrix.md that concern all of a cluster: one after the other, with nothing beside them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use weir_crds::streamjob::{JobPhase, UpgradeResult};
 use weir_e2e::matrix::bound;
 use weir_e2e::processes::Process;
@@ -15,21 +17,11 @@ const AWAY: Duration = Duration::from_secs(60);
 /// Another seed: another order of moments. Said at the start.
 const SEED: &str = "WEIR_E2E_SEED";
 
-/// A small generator: how it is seeded is printed.
-struct Moments(u64);
-
-impl Moments {
-    fn seeded() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
-        let seed = std::env::var(SEED).ok().and_then(|text| text.parse().ok()).unwrap_or(now);
-        eprintln!("{SEED}={seed} repeats it");
-        Moments(seed)
-    }
-
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below
-    }
+/// Random, and the same again for the seed that is printed.
+fn moments() -> ChaCha8Rng {
+    let seed = std::env::var(SEED).ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    eprintln!("{SEED}={seed} cargo xtask e2e operators_are_killed repeats it");
+    ChaCha8Rng::seed_from_u64(seed)
 }
 
 #[test]
@@ -41,9 +33,9 @@ fn operators_are_killed() {
     let (mut changes, mut savepoints) = (0_u32, 0_usize);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut moments = Moments::seeded();
+            let mut moments = moments();
             for _ in 0..KILLS {
-                operator::kill_the_leader(Duration::from_millis(moments.next(4_000)));
+                operator::kill_the_leader(Duration::from_millis(moments.random_range(0..4_000)));
             }
             is_over.store(true, Ordering::SeqCst);
         });

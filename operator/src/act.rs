@@ -61,6 +61,10 @@ impl Hands {
         self.api()
     }
 
+    pub async fn checkpoint(&self, name: &str) -> Result<Option<Checkpoint>, ActError> {
+        Ok(self.checkpoints().get_opt(name).await?)
+    }
+
     /// Adds or takes away the finalizer, on the version of the job that was seen.
     pub async fn set_finalizer(&self, job: &StreamJob, stands: bool) -> Result<(), ActError> {
         let mut finalizers: Vec<&str> = job.finalizers().iter().map(String::as_str).collect();

@@ -1,8 +1,11 @@
 //! One Checkpoint object for each checkpoint that the job's storage retains, so that `kubectl get checkpoints` lists
 //! them. The storage is the truth; the objects follow it.
 
+use std::time::Instant;
+
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::runtime::events::EventType;
 use serde_json::json;
 use weir_api::view::{CheckpointKind as ApiKind, RestorePoint};
 use weir_crds::checkpoint::{Checkpoint, CheckpointKind, CheckpointPhase, CheckpointStatus, TriState};
@@ -12,27 +15,42 @@ use weir_crds::{ByteSize, HumanDuration, StreamJob, StreamJobStatus};
 use crate::act::{ActError, Hands};
 use crate::coordinator_api::{CoordinatorApi, timestamp};
 use crate::names::{self, FIELD_MANAGER, JOB_LABEL};
-use crate::reconcile::Context;
+use crate::reconcile::{Context, publish};
 use crate::world::World;
 
 /// More are not shown: who retains more looks at the storage.
 const SHOWN: usize = 100;
 
-/// Brings the objects up to date where the status that was just written names another latest checkpoint.
+/// Among the reasons for which a checkpoint is kept.
+const PINNED: &str = "Pinned";
+
+/// Whether the resource asks for something else than is so. One that says nothing asks for nothing.
+pub fn is_pin_asked(checkpoint: &Checkpoint) -> bool {
+    let is_pinned = checkpoint.status.iter().flat_map(|status| &status.retained_because).any(|why| why == PINNED);
+    checkpoint.spec.pinned.is_some_and(|wanted| wanted != is_pinned)
+}
+
+/// Brings the objects up to date where the status that was just written names another latest checkpoint, and does what
+/// they ask for.
 pub async fn mirror(
     job: &StreamJob,
     world: &World,
-    written: &StreamJobStatus,
+    written: Option<&StreamJobStatus>,
     hands: &Hands,
     context: &Context,
 ) -> Result<(), ActError> {
-    let latest = |status: &StreamJobStatus| Some(status.checkpoints.as_ref()?.last_completed.as_ref()?.id);
-    let is_news = latest(&world.status) != latest(written);
-    if world.runtime.is_none() || world.deleted_at.is_some() || !is_news {
+    if world.runtime.is_none() || world.deleted_at.is_some() || !is_due(job, world, written, context) {
         return Ok(());
     }
     let (name, namespace) = (job.name_any(), job.namespace().unwrap_or_default());
     let api = CoordinatorApi::of(&context.settings.token_key, &namespace, &name);
+    let objects: Api<Checkpoint> = hands.checkpoints();
+    let selector = ListParams::default().labels(&format!("{JOB_LABEL}={name}"));
+    context.pins.forget(job);
+    let standing = objects.list(&selector).await?.items;
+    for asked in standing.iter().filter(|one| is_pin_asked(one)) {
+        pin(job, asked, &api, context).await;
+    }
     let points = match api.restore_points().await {
         Ok(points) => points.checkpoints,
         // Next time: the objects are a view.
@@ -41,23 +59,51 @@ pub async fn mirror(
             return Ok(());
         }
     };
-    let objects: Api<Checkpoint> = hands.checkpoints();
-    let selector = ListParams::default().labels(&format!("{JOB_LABEL}={name}"));
-    let standing: Vec<String> = objects.list_metadata(&selector).await?.into_iter().map(|one| one.name_any()).collect();
-    let shown: Vec<&RestorePoint> = points.iter().rev().take(SHOWN).collect();
+    // What is pinned is shown, however many have come since.
+    let (pinned, others): (Vec<&RestorePoint>, Vec<_>) = points.iter().rev().partition(|point| point.is_pinned);
+    let shown: Vec<&RestorePoint> = pinned.into_iter().chain(others).take(SHOWN).collect();
     for point in &shown {
         let object = names::checkpoint(&name, point.id);
-        if !standing.contains(&object) {
+        let is_shown = |one: &Checkpoint| {
+            let because = one.status.as_ref().map(|status| status.retained_because.as_slice()).unwrap_or_default();
+            one.name_any() == object && because == retained_because(point)
+        };
+        if !standing.iter().any(is_shown) {
             write(job, world, point, &objects).await?;
         }
     }
-    for gone in standing.iter().filter(|one| !shown.iter().any(|point| names::checkpoint(&name, point.id) == **one)) {
-        match objects.delete(gone, &DeleteParams::default()).await {
+    let is_gone = |one: &&Checkpoint| !shown.iter().any(|point| names::checkpoint(&name, point.id) == one.name_any());
+    for gone in standing.iter().filter(is_gone) {
+        match objects.delete(&gone.name_any(), &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => drop(other?),
         }
     }
     Ok(())
+}
+
+/// Somebody asks for a pin, or there are other checkpoints and it is time to show them.
+fn is_due(job: &StreamJob, world: &World, written: Option<&StreamJobStatus>, context: &Context) -> bool {
+    let latest = |status: &StreamJobStatus| Some(status.checkpoints.as_ref()?.last_completed.as_ref()?.id);
+    let is_news = written.is_some_and(|written| latest(&world.status) != latest(written));
+    // A job's first is shown at once.
+    let is_first = latest(&world.status).is_none();
+    let is_time = is_news && (context.views.is_due(job, context.pace().view, Instant::now()) || is_first);
+    is_time || context.pins.are_asked(job)
+}
+
+async fn pin(job: &StreamJob, asked: &Checkpoint, api: &CoordinatorApi, context: &Context) {
+    let (name, is_pinned) = (asked.name_any(), asked.spec.pinned == Some(true));
+    let (kind, reason, note) = match (api.pin_checkpoint(asked.spec.id, is_pinned).await, is_pinned) {
+        (Ok(()), true) => (EventType::Normal, "CheckpointPinned", format!("{name} stays until it is unpinned")),
+        (Ok(()), false) => (EventType::Normal, "CheckpointUnpinned", format!("{name} goes by retention")),
+        (Err(error), _) => (EventType::Warning, "PinRefused", format!("{name}: {error}")),
+    };
+    publish(job, kind, reason, &note, context).await;
+}
+
+fn retained_because(point: &RestorePoint) -> [&'static str; 1] {
+    if point.is_pinned { [PINNED] } else { ["RetainCount"] }
 }
 
 async fn write(
@@ -97,7 +143,7 @@ async fn write(
         state_size: Some(point.full_bytes),
         restorable: Some(if point.is_restorable { TriState::True } else { TriState::False }),
         message: point.faults.first().cloned(),
-        retained_because: if point.is_pinned { vec!["Pinned".to_owned()] } else { vec!["RetainCount".to_owned()] },
+        retained_because: retained_because(point).map(str::to_owned).into(),
     };
     let patch = json!({"apiVersion": weir_crds::API_VERSION, "kind": "Checkpoint", "status": status});
     objects.patch_status(&object, &parameters, &Patch::Apply(&patch)).await?;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use weir_api::view::{
-    JobPhase, JobView, PlanView, RescaleRequest, SavepointRequest, SavepointState as ApiSavepointState, SavepointView,
-    StateFit, StopRequest,
+    JobPhase, JobView, PinRequest, PlanView, RescaleRequest, SavepointRequest, SavepointState as ApiSavepointState,
+    SavepointView, StateFit, StopRequest,
 };
 use weir_api::{Address, Client, ClientError, Pem, SavepointId, Trust};
 
@@ -41,11 +41,20 @@ impl CoordinatorApi {
 
     /// `None` while it can't be asked. `storage_id` tells whether it is this job's at all.
     pub async fn runtime(&self, storage_id: &str) -> Option<Runtime> {
-        let asked = async {
-            let job = self.0.job().await?;
-            let savepoints = self.0.savepoints().await?;
-            Ok::<_, ClientError>((job, savepoints.savepoints))
-        };
+        self.answered(storage_id, async { Ok((self.0.job().await?, vec![])) }).await
+    }
+
+    /// The same with the savepoints that it was asked for.
+    pub async fn runtime_with_savepoints(&self, storage_id: &str) -> Option<Runtime> {
+        let asked = async { Ok((self.0.job().await?, self.0.savepoints().await?.savepoints)) };
+        self.answered(storage_id, asked).await
+    }
+
+    async fn answered(
+        &self,
+        storage_id: &str,
+        asked: impl Future<Output = Result<(JobView, Vec<SavepointView>), ClientError>>,
+    ) -> Option<Runtime> {
         match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
             Ok(Ok((job, savepoints))) if job.uid == storage_id => Some(runtime(job, savepoints)),
             Ok(Ok((job, _))) => {
@@ -78,6 +87,11 @@ impl CoordinatorApi {
 
     pub async fn remove_savepoint(&self, address: &str) -> Result<(), String> {
         self.within(REMOVAL_TIMEOUT, self.0.remove_savepoint(address)).await.map(drop)
+    }
+
+    /// Keeps a checkpoint beyond retention, or no longer.
+    pub async fn pin_checkpoint(&self, checkpoint: u64, is_pinned: bool) -> Result<(), String> {
+        self.within(REMOVAL_TIMEOUT, self.0.pin_checkpoint(&PinRequest { checkpoint, is_pinned })).await.map(drop)
     }
 
     pub async fn rescale(&self, parallelism: u32, leaving: Vec<String>) -> Result<(), String> {

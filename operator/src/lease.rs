@@ -1,13 +1,15 @@
 //! One replica acts, the others wait: by a Lease, whose holder renews it. A holder that cannot renew in time ends its
-//! process, so that it never acts beside its successor.
+//! process, so that it never acts beside its successor. The Lease names the holder's pod, too: of one that is gone, which
+//! Kubernetes says only when its process has ended or somebody vouches for that, nobody need wait for.
 
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
+use kube::{Client, ResourceExt};
 
 /// After so long without a renewal another replica takes over.
 const DURATION: Duration = Duration::from_secs(15);
@@ -15,16 +17,27 @@ const RENEWAL: Duration = Duration::from_secs(5);
 /// Before the duration is over, by as much as two clocks may differ and a request may take.
 const GIVE_UP: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
+/// On the Lease: the UID of the holder's pod, whose name is the holder's identity.
+const POD_ANNOTATION: &str = "weir.dev/holder-pod-uid";
 
 pub struct Election {
     api: Api<Lease>,
+    pods: Api<Pod>,
     name: String,
     identity: String,
+    /// Outside of a cluster there is none.
+    pod_uid: Option<String>,
 }
 
 impl Election {
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
-        Election { api: Api::namespaced(client, namespace), name: name.to_owned(), identity: identity.to_owned() }
+    pub fn new(client: Client, namespace: &str, name: &str, identity: &str, pod_uid: Option<String>) -> Self {
+        Election {
+            api: Api::namespaced(client.clone(), namespace),
+            pods: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            identity: identity.to_owned(),
+            pod_uid,
+        }
     }
 
     /// Waits until this replica leads.
@@ -71,12 +84,13 @@ impl Election {
                 metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                 spec: Some(self.spec(0, None)),
             };
+            let lease = self.named(lease);
             return created(self.api.create(&PostParams::default(), &lease).await);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let is_own = spec.holder_identity.as_deref() == Some(&self.identity);
         let is_free = spec.holder_identity.as_deref().unwrap_or_default().is_empty();
-        if !is_own && !is_free {
+        if !is_own && !is_free && !self.is_gone(&lease).await? {
             let since = match seen {
                 Some((renewal, since)) if *renewal == spec.renew_time => *since,
                 _ => {
@@ -89,7 +103,24 @@ impl Election {
             }
         }
         lease.spec = Some(self.spec(spec.lease_transitions.unwrap_or_default() + i32::from(!is_own), None));
-        created(self.api.replace(&self.name, &PostParams::default(), &lease).await)
+        created(self.api.replace(&self.name, &PostParams::default(), &self.named(lease)).await)
+    }
+
+    /// Whether the holder's pod is there no more. One that says nothing of its pod is waited for.
+    async fn is_gone(&self, lease: &Lease) -> Result<bool, kube::Error> {
+        let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+        let (Some(holder), Some(uid)) = (holder, lease.annotations().get(POD_ANNOTATION)) else { return Ok(false) };
+        let pod = self.pods.get_metadata_opt(holder).await?;
+        Ok(pod.is_none_or(|pod| pod.uid().as_ref() != Some(uid)))
+    }
+
+    /// With this replica's pod.
+    fn named(&self, mut lease: Lease) -> Lease {
+        match &self.pod_uid {
+            Some(uid) => drop(lease.annotations_mut().insert(POD_ANNOTATION.to_owned(), uid.clone())),
+            None => drop(lease.annotations_mut().remove(POD_ANNOTATION)),
+        }
+        lease
     }
 
     async fn renew(&self) -> Result<bool, kube::Error> {

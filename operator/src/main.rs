@@ -24,6 +24,16 @@ use weir_operator::names::FIELD_MANAGER;
 use weir_operator::serve::{Metrics, Shown, serve};
 use weir_operator::{Settings, controller};
 
+/// Lists of thousands of objects come and go: the system's allocator keeps what they took.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+#[cfg(target_os = "linux")]
+#[allow(non_upper_case_globals)]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static malloc_conf: Option<&u8> = Some(&b"narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0\0"[0]);
+
 /// Looks after the StreamJobs of a cluster.
 #[derive(Parser)]
 #[command(name = "weir-operator", version, max_term_width = 100)]
@@ -72,6 +82,10 @@ struct Arguments {
     /// This replica's name in the Lease.
     #[arg(long, env = "POD_NAME")]
     identity: String,
+    /// The UID of this replica's pod, whose name is its name in the Lease: where that pod is gone, another replica need
+    /// not wait.
+    #[arg(long, env = "POD_UID")]
+    pod_uid: Option<String>,
 }
 
 /// Shorter ones could be guessed.
@@ -124,7 +138,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let is_ready = Arc::new(AtomicBool::new(false));
     let shown = Shown { registry: Arc::new(registry), is_ready: Arc::clone(&is_ready) };
     let serving = tokio::spawn(serve(arguments.listen, shown));
-    let election = Election::new(client.clone(), &arguments.lease_namespace, &arguments.lease, &arguments.identity);
+    let election = {
+        let (namespace, lease) = (&arguments.lease_namespace, &arguments.lease);
+        Election::new(client.clone(), namespace, lease, &arguments.identity, arguments.pod_uid.clone())
+    };
     let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(arguments.identity.clone()) };
     let recorder = Recorder::new(client.clone(), reporter);
     // One that waits is ready to take over.

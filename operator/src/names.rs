@@ -138,6 +138,12 @@ pub fn storage_id(job: &StreamJob) -> String {
     format!("{namespace}.{}", job.metadata.name.as_deref().unwrap_or_default())
 }
 
+/// How the addresses of checkpoints begin that the job's coordinator has copied as savepoints, to begin with them.
+pub fn copies(job: &StreamJob) -> String {
+    let uri = job.spec.storage_uri().unwrap_or_default().trim_end_matches('/').to_owned();
+    format!("{uri}/savepoints/{}-of-", storage_id(job))
+}
+
 /// By the resource's UID, of which a part is enough.
 pub fn savepoint_prefix(job: &StreamJob) -> String {
     const UID_CHARS: usize = 8;

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use weir_crds::streamjob::{JobState, UpgradePolicy};
 use weir_crds::validate::{Severity, validate};
-use weir_crds::{Savepoint, SavepointPhase, StreamJob, StreamJobSpec, StreamJobStatus, defaults};
+use weir_crds::{Checkpoint, Savepoint, SavepointPhase, StreamJob, StreamJobSpec, StreamJobStatus, defaults};
 
 use crate::build::template_problems;
 use crate::names::{
@@ -38,6 +38,8 @@ pub struct Seen<'a> {
     pub savepoints: Vec<Arc<Savepoint>>,
     /// Asked for where the spec names a checkpoint, and somebody can be asked.
     pub retained: Option<Result<Retained, String>>,
+    /// The Checkpoint of another job that the spec names.
+    pub foreign: Option<Checkpoint>,
     /// The CA that would sign the job's certificates now.
     pub authority: String,
     pub certificate_lifetime: Duration,
@@ -62,6 +64,7 @@ pub fn world(seen: Seen<'_>, now: Timestamp) -> World {
         runtime,
         savepoints,
         retained,
+        foreign,
         authority,
         certificate_lifetime,
     } = seen;
@@ -87,6 +90,7 @@ pub fn world(seen: Seen<'_>, now: Timestamp) -> World {
         target: SpecHashes::of(spec),
         storage_id: names::storage_id(job),
         savepoint_prefix: names::savepoint_prefix(job),
+        copies: names::copies(job),
         policy: policy(job, annotation(APPROVE_ANNOTATION).as_deref()),
         run_spec,
         coordinator: coordinator.map_or(Coordinator::Absent, |pod| Coordinator::Present(coordinator_pod(pod))),
@@ -95,7 +99,13 @@ pub fn world(seen: Seen<'_>, now: Timestamp) -> World {
         restart_asked,
         run_parallelism: parallelism,
         can_preflight,
-        restore: resolve(&job.name_any(), spec, savepoints.iter().map(Arc::as_ref), retained.as_ref()),
+        restore: resolve(
+            &job.name_any(),
+            spec,
+            savepoints.iter().map(Arc::as_ref),
+            retained.as_ref(),
+            foreign.as_ref(),
+        ),
         restore_nonce: spec.restore.as_ref().and_then(|restore| restore.nonce),
         savepoints: complete.collect(),
         scheduled,

@@ -11,8 +11,8 @@ use kube::runtime::controller;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
-use weir_crds::streamjob::{CertificatesStatus, PreflightStatus, RestoreOrigin};
-use weir_crds::{Savepoint, StreamJob};
+use weir_crds::streamjob::{CertificatesStatus, PreflightStatus, RestoreOrigin, RunStatus, UpgradeResult};
+use weir_crds::{Checkpoint, Savepoint, StreamJob};
 
 use crate::act::{ActError, Hands};
 use crate::build::{Parts, spec_text};
@@ -22,11 +22,14 @@ use crate::coordinator_api::CoordinatorApi;
 use crate::decide::{Action, Change, Decision, bounded, decide};
 use crate::names;
 use crate::observe::{Seen, Wanted, world};
+use crate::pace::Pace;
+use crate::packed::Packed;
+use crate::remembered::{Failures, Pins, Views, key};
 use crate::restore::{Retained, resolved};
 use crate::serve::Metrics;
 use crate::settings::Settings;
 use crate::status::{is_significant, status};
-use crate::world::{PodState, Restore, RunSpec, World};
+use crate::world::{PodState, Restore, RunSpec, Runtime, World, is_set_back};
 
 /// After an act, what follows is looked at again so soon, even if no event comes.
 const SOON: Duration = Duration::from_millis(200);
@@ -34,19 +37,34 @@ const SOON: Duration = Duration::from_millis(200);
 const WAITING: Duration = Duration::from_secs(2);
 /// A job at rest.
 const AT_REST: Duration = Duration::from_secs(60);
-const BACKOFF_MIN: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// What every reconcile works with.
 pub struct Context {
     pub client: Client,
     pub settings: Settings,
-    pub pods: Store<Pod>,
-    pub sets: Store<StatefulSet>,
+    pub jobs: Store<StreamJob>,
+    pub pods: Store<Packed<Pod>>,
+    pub sets: Store<Packed<StatefulSet>>,
     pub savepoints: Store<Savepoint>,
     pub recorder: Recorder,
     pub metrics: Metrics,
     pub failures: Failures,
+    pub views: Views,
+    pub pins: Arc<Pins>,
+}
+
+impl Context {
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Pod> {
+        self.pods.get(&ObjectRef::new(name).within(namespace)).map(|pod| pod.unpacked())
+    }
+
+    fn set(&self, namespace: &str, name: &str) -> Option<StatefulSet> {
+        self.sets.get(&ObjectRef::new(name).within(namespace)).map(|set| set.unpacked())
+    }
+
+    pub fn pace(&self) -> Pace {
+        Pace::of(&self.settings, self.jobs.len())
+    }
 }
 
 pub async fn reconcile(job: Arc<StreamJob>, context: Arc<Context>) -> Result<controller::Action, ActError> {
@@ -84,14 +102,14 @@ async fn look_after(job: &StreamJob, context: &Context) -> Result<Duration, ActE
     let namespace = job.namespace().unwrap_or_default();
     let hands = Hands::new(context.client.clone(), &namespace);
     let run_job = run_job(job, &hands).await?;
-    let world = observe(job, run_job.as_ref(), &namespace, context).await?;
+    let world = observe(job, run_job.as_ref(), &namespace, &hands, context).await?;
     let decision = answered(job, run_job.as_ref(), decide(&world), &world, &hands, context).await?;
     let mut base = world.status.clone();
     if let Action::Record(change) = &decision.action {
         change.apply(&mut base);
     }
     let next = status(&job.name_any(), &world, &decision, &base);
-    let interval = context.settings.status_interval;
+    let interval = context.pace().progress;
     let now = Time(world.now);
     let must_write = matches!(decision.action, Action::Record(_));
     if let Action::Record(change) = &decision.action {
@@ -111,10 +129,13 @@ async fn look_after(job: &StreamJob, context: &Context) -> Result<Duration, ActE
         publish(job, EventType::Warning, "CoordinatorRefused", &refused, context).await;
     }
     acted?;
-    tell(job, &decision, context).await;
-    if is_written {
-        mirror(job, &world, &next, &hands, context).await?;
+    if let Action::Record(change) = &decision.action
+        && let Some(run) = &change.run
+    {
+        prune_specs(job, run, &hands).await?;
     }
+    tell(job, &decision, context).await;
+    mirror(job, &world, is_written.then_some(&next), &hands, context).await?;
     Ok(requeue(&world, &decision, context))
 }
 
@@ -186,13 +207,14 @@ async fn observe(
     job: &StreamJob,
     run_job: Option<&StreamJob>,
     namespace: &str,
+    hands: &Hands,
     context: &Context,
 ) -> Result<World, ActError> {
     let name = job.name_any();
     let run = job.status.as_ref().and_then(|status| status.run.clone());
-    let coordinator = context.pods.get(&ObjectRef::new(&names::coordinator(&name)).within(namespace));
+    let coordinator = context.pod(namespace, &names::coordinator(&name));
     let coordinator = coordinator.filter(|pod| pod.controller_is(job));
-    let set = context.sets.get(&ObjectRef::new(&names::workers(&name)).within(namespace));
+    let set = context.set(namespace, &names::workers(&name));
     let wanted = match (&run, run_job) {
         (Some(run), Some(run_job)) => {
             let parts = Parts { job, spec: &run_job.spec, run, settings: &context.settings };
@@ -206,40 +228,23 @@ async fn observe(
         _ => None,
     };
     let highest = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).and_then(|count| u32::try_from(count).ok());
-    let worker_pods: Vec<Arc<Pod>> = (0..highest.unwrap_or_default())
-        .filter_map(|ordinal| context.pods.get(&ObjectRef::new(&names::worker_pod(&name, ordinal)).within(namespace)))
+    let worker_pods: Vec<Pod> = (0..highest.unwrap_or_default())
+        .filter_map(|ordinal| context.pod(namespace, &names::worker_pod(&name, ordinal)))
         .collect();
-    let runs = |pod: &&Arc<Pod>| crate::observe::pod_state(pod) == PodState::Running;
-    let belongs = |pod: &&Arc<Pod>| {
+    let runs = |pod: &&Pod| crate::observe::pod_state(pod) == PodState::Running;
+    let belongs = |pod: &&Pod| {
         let number = run.as_ref().map(|run| run.number.to_string());
         pod.annotations().get(names::RUN_ANNOTATION) == number.as_ref()
     };
+    let api = || CoordinatorApi::of(&context.settings.token_key, namespace, &name);
     let runtime = match (&run, coordinator.as_ref().filter(runs).filter(belongs)) {
-        (Some(run), Some(_)) => {
-            let api = CoordinatorApi::of(&context.settings.token_key, namespace, &name);
-            api.runtime(&run.storage_id).await
-        }
+        (Some(run), Some(_)) if takes_savepoint(job) => api().runtime_with_savepoints(&run.storage_id).await,
+        (Some(run), Some(_)) => api().runtime(&run.storage_id).await,
         _ => None,
     };
     let is_up = coordinator.as_ref().is_some_and(|pod| runs(&pod));
-    let nonce = job.spec.restore.as_ref().and_then(|restore| restore.nonce);
-    // Storage is read for it: not at every look.
-    let is_set_back = nonce.is_some() && run.as_ref().is_some_and(|run| run.restore_nonce != nonce);
-    let retained = match (&runtime, run_job, job.spec.restore_from()) {
-        _ if !is_set_back => None,
-        (Some(_), Some(run_job), RestoreOrigin::Checkpoint(_)) => {
-            let api = CoordinatorApi::of(&context.settings.token_key, namespace, &name);
-            let count = run_job.spec.checkpoint.clone().unwrap_or_default().retain_count();
-            let points = api.restore_points().await;
-            Some(points.map(|points| Retained {
-                ids: points.checkpoints.iter().filter(|point| point.is_restorable).map(|point| point.id).collect(),
-                count: usize::try_from(count).unwrap_or(usize::MAX),
-            }))
-        }
-        // A moment's silence is no reason to stop a job for a checkpoint that may not be there.
-        (None, _, RestoreOrigin::Checkpoint(_)) if is_up => Some(Err("the coordinator does not answer".to_owned())),
-        _ => None,
-    };
+    let retained = retained(job, run_job, runtime.as_ref(), is_up, api).await;
+    let foreign = foreign(job, hands).await?;
     let run_spec = match (&run, run_job) {
         (None, _) => RunSpec::NoRun,
         (Some(_), Some(_)) => RunSpec::Known,
@@ -250,19 +255,68 @@ async fn observe(
     let seen = Seen {
         job,
         run_spec,
-        coordinator: coordinator.as_deref(),
-        workers: set.as_deref(),
-        worker_pods: worker_pods.iter().map(Arc::as_ref).collect(),
+        coordinator: coordinator.as_ref(),
+        workers: set.as_ref(),
+        worker_pods: worker_pods.iter().collect(),
         wanted,
         runtime,
         savepoints: context.savepoints.state().into_iter().filter(is_here).collect(),
         retained,
+        foreign,
         authority: authority.name().to_owned(),
         certificate_lifetime: context.settings.certificate_lifetime,
     };
     // To the second, as times in objects are.
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     Ok(world(seen, now))
+}
+
+/// An upgrade is under way: it may wait for a savepoint.
+fn takes_savepoint(job: &StreamJob) -> bool {
+    let upgrade = job.status.as_ref().and_then(|status| status.upgrades.first());
+    upgrade.is_some_and(|upgrade| upgrade.result == UpgradeResult::InProgress)
+}
+
+/// What the job that is to be set back to one of its checkpoints has of them. Storage is read for it: not at every look.
+async fn retained(
+    job: &StreamJob,
+    run_job: Option<&StreamJob>,
+    runtime: Option<&Runtime>,
+    is_up: bool,
+    api: impl Fn() -> CoordinatorApi,
+) -> Option<Result<Retained, String>> {
+    let nonce = job.spec.restore.as_ref().and_then(|restore| restore.nonce);
+    let run = job.status.as_ref().and_then(|status| status.run.as_ref());
+    if !is_set_back(nonce, run) || !matches!(job.spec.restore_from(), RestoreOrigin::Checkpoint(_)) {
+        return None;
+    }
+    match (runtime, run_job) {
+        (Some(_), Some(run_job)) => {
+            let count = run_job.spec.checkpoint.clone().unwrap_or_default().retain_count();
+            Some(api().restore_points().await.map(|points| Retained {
+                ids: points.checkpoints.iter().filter(|point| point.is_restorable).map(|point| point.id).collect(),
+                pinned: points.checkpoints.iter().filter(|point| point.is_pinned).map(|point| point.id).collect(),
+                count: usize::try_from(count).unwrap_or(usize::MAX),
+            }))
+        }
+        // A moment's silence is no reason to stop a job for a checkpoint that may not be there.
+        (None, _) if is_up => Some(Err("the coordinator does not answer".to_owned())),
+        _ => None,
+    }
+}
+
+/// The Checkpoint of another job that this one is to begin with. It is asked for where it counts.
+async fn foreign(job: &StreamJob, hands: &Hands) -> Result<Option<Checkpoint>, ActError> {
+    let nonce = job.spec.restore.as_ref().and_then(|restore| restore.nonce);
+    let run = job.status.as_ref().and_then(|status| status.run.as_ref());
+    match job.spec.restore_from() {
+        RestoreOrigin::Checkpoint(name)
+            if (run.is_none() || is_set_back(nonce, run)) && names::checkpoint_of(&job.name_any(), name).is_none() =>
+        {
+            hands.checkpoint(name).await
+        }
+        _ => Ok(None),
+    }
 }
 
 /// A run's spec is written down before the run is.
@@ -279,6 +333,11 @@ async fn write_spec(
         let parts = Parts { job, spec: &spec, run, settings: &context.settings };
         hands.write_spec(&parts).await?;
     }
+    Ok(())
+}
+
+/// Lets go of specs that neither this run nor a way back from it needs.
+async fn prune_specs(job: &StreamJob, run: &RunStatus, hands: &Hands) -> Result<(), ActError> {
     let mut kept = vec![run.generation];
     kept.extend(job.metadata.generation);
     kept.extend(run.fallback.as_ref().map(|version| version.generation));
@@ -300,12 +359,15 @@ async fn act(
         (Some(run), Some(run_job)) => Some(Parts { job, spec: &run_job.spec, run, settings: &context.settings }),
         _ => None,
     };
-    let pod = |name: &str| context.pods.get(&ObjectRef::new(name).within(&namespace));
+    let pod = |name: &str| context.pod(&namespace, name);
     let api = || CoordinatorApi::of(&context.settings.token_key, &namespace, &name);
     match (&decision.action, parts) {
         (Action::Wait | Action::Record(_), _) => {}
         (Action::AddFinalizer, _) => hands.set_finalizer(job, true).await?,
-        (Action::RemoveFinalizer, _) => hands.set_finalizer(job, false).await?,
+        (Action::RemoveFinalizer, _) => {
+            hands.set_finalizer(job, false).await?;
+            context.views.forget(job);
+        }
         (Action::ApplyObjects { workers: 0 }, _) => hands.scale_workers(&name, 0).await?,
         (Action::ApplyObjects { workers }, Some(parts)) => hands.apply_objects(&parts, *workers).await?,
         (Action::CreateCoordinator, Some(parts)) => {
@@ -378,7 +440,7 @@ async fn tell(job: &StreamJob, decision: &Decision, context: &Context) {
     publish(job, kind, decision.reason, &decision.message, context).await;
 }
 
-async fn publish(job: &StreamJob, type_: EventType, reason: &str, note: &str, context: &Context) {
+pub(crate) async fn publish(job: &StreamJob, type_: EventType, reason: &str, note: &str, context: &Context) {
     let event = Event {
         type_,
         reason: reason.to_owned(),
@@ -401,9 +463,7 @@ fn requeue(world: &World, decision: &Decision, context: &Context) -> Duration {
         return WAITING;
     }
     match (&world.runtime, world.coordinator_pod()) {
-        (Some(runtime), _) if runtime.is_running && world.run().is_some_and(|run| run.verified) => {
-            context.settings.poll_interval
-        }
+        (Some(runtime), _) if runtime.is_running && world.run().is_some_and(|run| run.verified) => context.pace().poll,
         (_, Some(pod)) if pod.state == PodState::Running => WAITING.min(context.settings.poll_interval),
         _ => AT_REST,
     }
@@ -430,34 +490,13 @@ fn short(action: &Action) -> &'static str {
     }
 }
 
-fn key(job: &StreamJob) -> String {
-    format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any())
-}
-
 trait OwnedBy {
     fn controller_is(&self, job: &StreamJob) -> bool;
 }
 
-impl OwnedBy for Arc<Pod> {
+impl OwnedBy for Pod {
     /// A pod of a job that was deleted and made again under the same name is not this job's.
     fn controller_is(&self, job: &StreamJob) -> bool {
         self.owner_references().iter().any(|owner| Some(&owner.uid) == job.metadata.uid.as_ref())
-    }
-}
-
-/// How often each job's reconcile has failed in a row.
-#[derive(Default)]
-pub struct Failures(std::sync::Mutex<std::collections::HashMap<String, u32>>);
-
-impl Failures {
-    fn next(&self, job: &StreamJob) -> Duration {
-        let mut failures = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let count = failures.entry(key(job)).or_default();
-        *count = count.saturating_add(1);
-        BACKOFF_MAX.min(BACKOFF_MIN * 2_u32.saturating_pow((*count).min(10) - 1))
-    }
-
-    fn forget(&self, job: &StreamJob) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&key(job));
     }
 }

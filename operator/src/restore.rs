@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 use weir_crds::streamjob::{IfMissing, LatestOf, RestoreFrom, RestoreOrigin, RestorePolicy};
-use weir_crds::{Savepoint, SavepointPhase, StreamJobSpec};
+use weir_crds::{Checkpoint, Savepoint, SavepointPhase, StreamJobSpec};
 
 use crate::names;
 use crate::world::Restore;
@@ -13,6 +13,7 @@ pub fn resolve<'a>(
     spec: &StreamJobSpec,
     savepoints: impl Iterator<Item = &'a Savepoint>,
     retained: Option<&Result<Retained, String>>,
+    foreign: Option<&Checkpoint>,
 ) -> Restore {
     let found = match spec.restore_from() {
         RestoreOrigin::Latest | RestoreOrigin::Path(_) => return Restore::AsWritten,
@@ -31,10 +32,13 @@ pub fn resolve<'a>(
                     return Restore::Missing { reason };
                 }
             },
-            None => Err(format!(
-                "spec.restore.from.checkpoint: `{name}` is no Checkpoint of this job, and only its own job can go on with \
-                 it; take a savepoint of that job, and name it in spec.restore.from.savepoint"
-            )),
+            // The job that begins with it makes a copy, and needs nothing of the other's from then on.
+            None => match foreign {
+                Some(Checkpoint { spec, .. }) => Ok(format!("{}/chk-{}", spec.path.trim_end_matches('/'), spec.id)),
+                None => Err(format!(
+                    "spec.restore.from.checkpoint: there is no Checkpoint `{name}` in this namespace; the job waits for it"
+                )),
+            },
         },
     };
     match found {
@@ -48,6 +52,8 @@ pub fn resolve<'a>(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retained {
     pub ids: Vec<u64>,
+    /// Of these, those that stay whatever the retention says.
+    pub pinned: Vec<u64>,
     /// Of the version that runs.
     pub count: usize,
 }
@@ -63,11 +69,11 @@ impl Retained {
         let Some(younger) = self.ids.iter().rev().position(|one| *one == id) else {
             return Err(format!("{field}: checkpoint {id} is not retained; there are {}", shown()));
         };
-        match younger + Self::UNTIL_STOPPED < self.count {
+        match self.pinned.contains(&id) || younger + Self::UNTIL_STOPPED < self.count {
             true => Ok(()),
             false => Err(format!(
                 "{field}: until the job has stopped, retention lets go of checkpoint {id}: {} of {} that are kept are \
-                 younger. Name a younger one, or raise checkpoint.retain.count first",
+                 younger. Name a younger one, pin it, or raise checkpoint.retain.count first",
                 younger, self.count
             )),
         }
@@ -156,19 +162,28 @@ mod tests {
             ("{savepoint: bad}", "failed: S3 refuses"),
             ("{savepoint: none}", "there is no Savepoint `none`"),
             ("{latest: {of: none}}", "no Savepoint of the job `none` is complete"),
-            ("{checkpoint: orders-00000001}", "checkpoint 1 is not retained; there are 4, 5, 6, 7, 8"),
+            ("{checkpoint: orders-00000001}", "checkpoint 1 is not retained; there are 2, 4, 5, 6, 7, 8"),
             ("{checkpoint: orders-00000004}", "retention lets go of checkpoint 4: 4 of 5 that are kept are younger"),
             ("{checkpoint: orders-00000005}", "retention lets go of checkpoint 5"),
             ("{checkpoint: orders-00000006}", "Checkpoint 6"),
             ("{checkpoint: orders-00000008}", "Checkpoint 8"),
-            ("{checkpoint: orders-8}", "no Checkpoint of this job"),
-            ("{checkpoint: flights-00000008}", "take a savepoint of that job"),
+            ("{checkpoint: orders-00000002}", "Checkpoint 2"),
+            ("{checkpoint: flights-00000008}", "At s3://b/weir/shop.flights/chk-8"),
+            ("{checkpoint: flights-00000009}", "no Checkpoint `flights-00000009` in this namespace"),
         ];
-        let retained = Ok(Retained { ids: (4..=8).collect(), count: 5 });
+        let retained = Ok(Retained { ids: [2].into_iter().chain(4..=8).collect(), pinned: vec![2], count: 5 });
+        let flights: Checkpoint = serde_json::from_value(serde_json::json!({
+            "apiVersion": "weir.dev/v1alpha1",
+            "kind": "Checkpoint",
+            "metadata": {"name": "flights-00000008"},
+            "spec": {"job": "flights", "jobUid": "u", "id": 8, "kind": "Aligned", "path": "s3://b/weir/shop.flights"},
+        }))
+        .unwrap();
         for (from, expected) in rows {
             let text = format!("{{pipeline: {{sources: [], sinks: []}}, restore: {{from: {from}, nonce: 1}}}}");
             let spec: StreamJobSpec = serde_yaml::from_str(&text).unwrap();
-            let found = resolve("orders", &spec, all.iter(), Some(&retained));
+            let foreign = Some(&flights).filter(|_| from.contains("flights-00000008"));
+            let found = resolve("orders", &spec, all.iter(), Some(&retained), foreign);
             let said = match &found {
                 Restore::AsWritten => "AsWritten".to_owned(),
                 Restore::At { path } => format!("At {path}"),

@@ -46,9 +46,7 @@ pub fn is_significant(old: &StreamJobStatus, new: &StreamJobStatus, now: Time, i
     if old == new {
         return false;
     }
-    let progress =
-        |status: &StreamJobStatus| StreamJobStatus { checkpoints: None, next_restore: None, ..status.clone() };
-    if progress(old) != progress(new) {
+    if without_progress(old) != without_progress(new) {
         return true;
     }
     let completed =
@@ -57,6 +55,11 @@ pub fn is_significant(old: &StreamJobStatus, new: &StreamJobStatus, now: Time, i
         (Some(old), _) => now.0.duration_since(old).unsigned_abs() >= interval,
         (None, _) => true,
     }
+}
+
+/// The status without what each completed checkpoint changes.
+pub fn without_progress(status: &StreamJobStatus) -> StreamJobStatus {
+    StreamJobStatus { checkpoints: None, next_restore: None, ..status.clone() }
 }
 
 fn of_runtime(job: &str, world: &World, runtime: &Runtime, next: &mut StreamJobStatus) {
@@ -220,14 +223,18 @@ fn checkpointing(world: &World, phase: JobPhase, next: &StreamJobStatus) -> Sayi
     if !world.policy.checkpointing {
         return unknown("Disabled", "the spec has no section `checkpoint`");
     }
-    if phase != JobPhase::Running {
-        return unknown("NotRunning", "checkpoints are taken while the job runs");
-    }
-    let Some(checkpoints) = &next.checkpoints else { return unknown("NoneYet", "no checkpoint has been tried") };
-    if checkpoints.failed_in_a_row > 0 {
+    let failed = next.checkpoints.as_ref().filter(|checkpoints| checkpoints.failed_in_a_row > 0);
+    // One that the job may not tolerate restarts it: the reason must not wait until it runs again.
+    if let (JobPhase::Running | JobPhase::Restarting, Some(checkpoints)) = (phase, failed) {
         let why = checkpoints.last_failure.clone().unwrap_or_default();
         let text = format!("{} failed in a row: {why}", checkpoints.failed_in_a_row);
         return Saying(ConditionStatus::False, "CheckpointsFail", text);
+    }
+    if phase != JobPhase::Running {
+        return unknown("NotRunning", "checkpoints are taken while the job runs");
+    }
+    if next.checkpoints.is_none() {
+        return unknown("NoneYet", "no checkpoint has been tried");
     }
     let own = world.runtime.as_ref().and_then(|runtime| runtime.last_completed.as_ref());
     let Some(last) = own else { return unknown("NoneYet", "no checkpoint has completed since the start") };

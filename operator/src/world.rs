@@ -30,6 +30,8 @@ pub struct World {
     /// How the ids of the job's savepoints begin: they share a folder with those of every other job on the storage, also
     /// of one that had the same name before.
     pub savepoint_prefix: String,
+    /// How the addresses of its copies begin: checkpoints that were not in its log, and with which it began.
+    pub copies: String,
     pub policy: Policy,
     /// The spec of the current run, if it can be read.
     pub run_spec: RunSpec,
@@ -208,6 +210,11 @@ pub enum SavepointState {
     Failed { reason: String },
 }
 
+/// A job that has begun goes back whenever its spec has another nonce than its run.
+pub fn is_set_back(nonce: Option<u32>, run: Option<&RunStatus>) -> bool {
+    nonce.is_some() && run.is_some_and(|run| run.restore_nonce != nonce)
+}
+
 impl World {
     pub fn run(&self) -> Option<&RunStatus> {
         self.status.run.as_ref()
@@ -215,7 +222,7 @@ impl World {
 
     /// The spec asks for another start from its restore point.
     pub fn is_set_back(&self) -> bool {
-        self.restore_nonce.is_some() && self.run().is_some_and(|run| run.restore_nonce != self.restore_nonce)
+        is_set_back(self.restore_nonce, self.run())
     }
 
     /// The upgrade that is under way.

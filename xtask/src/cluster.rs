@@ -60,10 +60,16 @@ pub fn command(layout: &Layout, arguments: &[String]) -> Result<()> {
     }
 }
 
-/// Installs and builds what is missing, and starts what does not run.
-pub fn up(layout: &Layout) -> Result<()> {
+/// Installs and builds what is missing. Returns the folder of its programs.
+pub fn prepare(layout: &Layout) -> Result<PathBuf> {
     ensure_programs()?;
     ensure_built(layout)?;
+    Ok(programs(layout))
+}
+
+/// Installs and builds what is missing, and starts what does not run.
+pub fn up(layout: &Layout) -> Result<()> {
+    prepare(layout)?;
     // On stderr: what it prints last is for people, and `up` may stand in a pipe.
     run_aside(&mut script(layout, &["up"]))?;
     say("the cluster is up; `eval \"$(cargo xtask cluster env)\"` points kubectl and helm at it");

@@ -6,7 +6,7 @@ use crate::build_env::BuildEnv;
 use crate::failure::{Failure, Result};
 use crate::layout::Layout;
 use crate::process::{replace, run, run_aside, say, succeeds};
-use crate::{data, kubernetes, python, servers, tidy};
+use crate::{cluster, data, kubernetes, python, servers, tidy};
 
 /// Builds the CLI and becomes it, in the folder of the caller.
 pub fn weir(layout: &Layout, arguments: &[String]) -> Result<()> {
@@ -24,11 +24,27 @@ pub fn weir(layout: &Layout, arguments: &[String]) -> Result<()> {
 }
 
 pub fn bench(layout: &Layout, arguments: &[String]) -> Result<()> {
+    if arguments.first().is_some_and(|benchmark| benchmark == "operator") {
+        return bench_operator(layout, arguments);
+    }
     let env = BuildEnv::prepare(layout)?;
     let build = ["build", "--release", "--workspace", "--bin", "weir", "--bin", "weir-bench"];
     run_aside(env.cargo(&build).current_dir(&layout.checkout))?;
     let mut bench = Command::new(layout.target.join("release").join("weir-bench"));
     bench.args(arguments).env("WEIR_CACHE_DIR", &layout.cache).env("WEIR_BENCH_PYTHON", python::ensure(layout)?);
+    replace_in_checkout(layout, bench)
+}
+
+/// On etcd and an API server of its own, without nodes.
+fn bench_operator(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let programs = cluster::prepare(layout)?;
+    let env = BuildEnv::prepare(layout)?;
+    let build = ["build", "--release", "--workspace", "--bin", "weir-operator", "--bin", "weir-bench"];
+    run_aside(env.cargo(&build).current_dir(&layout.checkout))?;
+    let mut bench = Command::new(layout.target.join("release").join("weir-bench"));
+    bench.args(arguments).env("WEIR_BENCH_CLUSTER", cluster::script_path(layout)).env("CLUSTER_BIN", programs);
+    // Short: there are sockets in it.
+    bench.env("WEIR_BENCH_CLUSTER_DIR", layout.cache.join("cluster-bench"));
     replace_in_checkout(layout, bench)
 }
 

@@ -62,9 +62,12 @@ impl Bench {
             Benchmark::Memory => memory::run(self),
             Benchmark::Backpressure => backpressure::run(self),
             Benchmark::Start => start::run(self),
+            Benchmark::Operator => crate::operator::run(&self.settings, &self.scratch),
             Benchmark::All => {
                 use clap::ValueEnum;
-                let all = Benchmark::value_variants().iter().filter(|other| **other != Benchmark::All);
+                let all = Benchmark::value_variants()
+                    .iter()
+                    .filter(|other| !matches!(other, Benchmark::All | Benchmark::Operator));
                 all.into_iter().try_for_each(|benchmark| self.run(*benchmark))
             }
         }

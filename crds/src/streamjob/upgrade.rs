@@ -135,7 +135,8 @@ pub struct RestoreFrom {
     /// The job's own latest checkpoint or savepoint; with `of`, the latest savepoint of another job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest: Option<LatestOf>,
-    /// A Checkpoint resource of this job, by name. Not with `weir run`, which takes numbers with `--from`.
+    /// A Checkpoint resource of this namespace, by name. Another job's is copied before this job begins. Not with `weir run`,
+    /// which takes numbers with `--from`.
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_SUBDOMAIN_PATTERN))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
@@ -143,7 +144,8 @@ pub struct RestoreFrom {
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_SUBDOMAIN_PATTERN))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub savepoint: Option<String>,
-    /// The URI of a savepoint's directory; a path without a scheme is relative to the job file.
+    /// The URI of a savepoint's directory, or of a checkpoint: that of a job's checkpoints, and `/chk-<number>`. A path
+    /// without a scheme is relative to the job file.
     #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,

@@ -139,8 +139,8 @@ fn restore(spec: &StreamJobSpec, findings: &mut Findings) {
         findings.error(
             "spec.restore.nonce",
             "it says when to go back to `from`, which names nothing that a job could be set back to",
-            "name a savepoint in `from`: {savepoint: NAME}, {path: URI} or {latest: {of: JOB}}; to only start it again use \
-             `kubectl weir restart`",
+            "name it in `from`: {checkpoint: NAME}, {savepoint: NAME}, {path: URI} or {latest: {of: JOB}}; to only start it \
+             again use `kubectl weir restart`",
         );
     }
     let Some(from) = &restore.from else { return };

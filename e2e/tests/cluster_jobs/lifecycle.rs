@@ -108,6 +108,7 @@ fn savepoints_clones_and_rescales() {
     let every_minute =
         "upgrade: {verify: {deadline: 90s}}\n  savepoints: {schedule: \"* * * * *\", retain: {count: 1}}";
     let job = JOB.replace("ROWS", &rows.to_string()).replace("upgrade: {verify: {deadline: 90s}}", every_minute);
+    let job = job.replace("{interval: 2s,", "{interval: 1s, retain: {count: 10},");
     cluster.apply(&job).unwrap();
     cluster.await_condition("numbers", ConditionType::Ready, "True", LONG);
     assert!(cluster.get("secret", "numbers-weir-tls").is_some(), "the pods have certificates");
@@ -188,6 +189,8 @@ fn savepoints_clones_and_rescales() {
     assert_eq!((from.kind, from.name.as_deref()), (RestorePointKind::Savepoint, Some("monday")), "{from:?}");
     assert!(status.run.as_ref().is_some_and(|run| run.beginning.is_some()), "{:?}", status.run);
 
+    pinned_and_cloned(&cluster, job_only);
+
     let by_schedule = || {
         let text = cluster.kubectl(&["get", "savepoints", "-o", "json"]).unwrap_or_default();
         let list: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -214,6 +217,38 @@ fn savepoints_clones_and_rescales() {
         );
         assert!(seen.values().any(|count| *count == 2), "it had written something before it was set back");
     }
+}
+
+/// A checkpoint that is pinned stays, and a third job begins with it; what it began with is listed.
+fn pinned_and_cloned(cluster: &Namespace, job: &str) {
+    let id = completed(&cluster.job("numbers").unwrap()).unwrap();
+    let name = format!("numbers-{id:08}");
+    cluster.await_true("the checkpoint is listed", LONG, || cluster.get("checkpoint", &name).is_some());
+    cluster.kubectl(&["patch", "checkpoint", &name, "--type=merge", "-p", r#"{"spec":{"pinned":true}}"#]).unwrap();
+    let is_kept_as = |why: &str| {
+        let because = |one: Value| one["status"]["retainedBecause"][0].as_str().map(str::to_owned);
+        cluster.get("checkpoint", &name).and_then(because).as_deref() == Some(why)
+    };
+    cluster.await_true("it is pinned", LONG, || is_kept_as("Pinned"));
+    cluster.await_job("numbers", "retention would have let go of it", LONG, |job| completed(job) > Some(id + 13));
+    let third = job
+        .replace(
+            "{name: numbers}\nspec:",
+            &format!("{{name: third}}\nspec:\n  restore: {{from: {{checkpoint: {name}}}}}"),
+        )
+        .replace("path: /state/out", "path: /state/third");
+    cluster.apply(&third).unwrap();
+    let begun = cluster.await_condition("third", ConditionType::Ready, "True", LONG);
+    let from = begun.status.unwrap().restored_from.unwrap();
+    assert!(from.path.as_ref().is_some_and(|path| path.ends_with(&format!(".numbers-{id}"))), "{from:?}");
+    assert!(is_kept_as("Pinned"), "it is there as it was");
+    cluster.await_true("the copy is listed", LONG, || {
+        let listed = cluster.kubectl(&["get", "savepoints", "-o", "name"]).unwrap_or_default();
+        listed.lines().any(|one| one.contains("third-of-") && one.ends_with(&format!("-{id}")))
+    });
+    cluster.kubectl(&["patch", "checkpoint", &name, "--type=merge", "-p", r#"{"spec":{"pinned":false}}"#]).unwrap();
+    cluster.await_true("it goes", LONG, || cluster.get("checkpoint", &name).is_none());
+    cluster.kubectl(&["delete", "sj", "third", "--timeout=120s"]).unwrap();
 }
 
 #[test]

@@ -140,11 +140,23 @@ fn savepoints(world: &World) -> Decision {
         }
         None => {}
     }
+    if let Some((name, path)) = unlisted_copy(world) {
+        let text = format!("the copy of a checkpoint with which the job began is listed: {path}");
+        let new = NewSavepoint { name, trigger: SavepointTrigger::Manual, path: Some(path) };
+        return act(Action::CreateSavepoint(new), "SavepointListed", text);
+    }
     if !world.surplus_savepoints.is_empty() {
         let text = format!("retention lets go of {}", world.surplus_savepoints.join(", "));
         return act(Action::PruneSavepoints(world.surplus_savepoints.clone()), "SavepointsPruned", text);
     }
     wait("Running", "the job runs")
+}
+
+/// Nobody else knows of it: with a resource it can be seen and removed.
+fn unlisted_copy(world: &World) -> Option<(String, String)> {
+    let path = world.runtime.as_ref()?.restored_from.as_ref()?;
+    let is_copy = path.starts_with(&world.copies) && !world.savepoints.contains_key(path);
+    Some((path.rsplit('/').next()?.to_owned(), path.clone())).filter(|_| is_copy)
 }
 
 /// None yet, none that is good for much longer, or of another CA than this operator's.

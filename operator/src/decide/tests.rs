@@ -6,14 +6,16 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use weir_crds::StreamJobStatus;
+use weir_crds::conditions::{ConditionType, find_condition};
 use weir_crds::streamjob::{
-    ApprovalMode, Beginning, BeginningFrom, CertificatesStatus, DeletionPolicy, OnUpgradeFailure, PreflightStatus,
-    RunStatus, SpecVersion, UpgradeMode, UpgradeResult,
+    ApprovalMode, Beginning, BeginningFrom, CertificatesStatus, DeletionPolicy, JobPhase, OnUpgradeFailure,
+    PreflightStatus, RunStatus, SpecVersion, UpgradeMode, UpgradeResult,
 };
 
 use super::{Action, Change, Decision, decide};
 use crate::outcome::Outcome;
 use crate::spec_hash::SpecHashes;
+use crate::status::status;
 use crate::world::{
     Coordinator, CoordinatorPod, PodState, Policy, Restore, RunSpec, Runtime, SavepointState, ScheduledSavepoint,
     Workers, World,
@@ -47,6 +49,7 @@ fn applied() -> World {
         target: hashes("a1"),
         storage_id: "ns.job".to_owned(),
         savepoint_prefix: "job-u1".to_owned(),
+        copies: "s3://b/savepoints/ns.job-of-".to_owned(),
         policy: Policy {
             mode: UpgradeMode::Savepoint,
             approval: ApprovalMode::Automatic,
@@ -648,6 +651,31 @@ fn a_rescale_adds_pods_before_and_removes_them_after() {
     assert_eq!(says(&pods(&is(true), 1, 1)), "Rescaled: Record()");
 }
 
+fn begun_with(savepoint: &str) -> World {
+    let mut world = running();
+    if let Some(runtime) = &mut world.runtime {
+        runtime.restored_from = Some(savepoint.to_owned());
+    }
+    world
+}
+
+#[test]
+fn why_checkpoints_fail_is_said_while_the_job_restarts() {
+    let mut world = running();
+    let failing = Runtime {
+        is_restarting: true,
+        failed_in_a_row: 1,
+        checkpoint_failure: Some("S3 says 503 Slow Down".to_owned()),
+        ..Runtime::default()
+    };
+    world.runtime = Some(failing);
+    world.policy.checkpointing = true;
+    let said = status("job", &world, &decide(&world), &world.status);
+    let found = find_condition(&said.conditions, ConditionType::CheckpointingHealthy).unwrap();
+    assert_eq!((said.phase, found.status.as_str()), (Some(JobPhase::Restarting), "False"), "{found:?}");
+    assert!(found.message.contains("503 Slow Down"), "{found:?}");
+}
+
 #[test]
 fn savepoints_by_the_clock_and_by_retention() {
     let scheduled = |exists| {
@@ -666,6 +694,20 @@ fn savepoints_by_the_clock_and_by_retention() {
             World { surplus_savepoints: vec!["old".to_owned()], ..running() },
             "SavepointsPruned: PruneSavepoints([\"old\"])",
         ),
+        // It began with a copy of another job's checkpoint, which nobody lists yet; then with one that is listed.
+        (
+            begun_with("s3://b/savepoints/ns.job-of-ns.other-4"),
+            "SavepointListed: CreateSavepoint(NewSavepoint { name: \"ns.job-of-ns.other-4\", trigger: Manual, path: \
+             Some(\"s3://b/savepoints/ns.job-of-ns.other-4\") })",
+        ),
+        (
+            World {
+                savepoints: [("s3://b/savepoints/ns.job-of-ns.other-4".to_owned(), "copy".to_owned())].into(),
+                ..begun_with("s3://b/savepoints/ns.job-of-ns.other-4")
+            },
+            "Running: Wait",
+        ),
+        (begun_with("s3://b/savepoints/monday"), "Running: Wait"),
     ];
     check(rows);
 }

@@ -117,12 +117,12 @@ async fn job(savepoint: &Savepoint, namespace: &str, context: &SavepointContext)
     let Some(run) = job.status.as_ref().and_then(|status| status.run.clone()) else {
         return silent("the job was never started");
     };
-    let pod = context.shared.pods.get(&ObjectRef::new(&names::coordinator(name)).within(namespace));
+    let pod = context.shared.pod(namespace, &names::coordinator(name));
     if !pod.is_some_and(|pod| pod_state(&pod) == PodState::Running) {
         return silent("the job does not run at the moment");
     }
     let api = CoordinatorApi::of(&context.shared.settings.token_key, namespace, name);
-    match api.runtime(&run.storage_id).await {
+    match api.runtime_with_savepoints(&run.storage_id).await {
         Some(runtime) => {
             Job::Answers { storage_id: run.storage_id, generation: Some(run.generation), runtime: Box::new(runtime) }
         }

@@ -156,6 +156,10 @@ impl Client {
         self.post(Operation::RemoveSavepoint.path(), &request).await
     }
 
+    pub async fn pin_checkpoint(&self, request: &PinRequest) -> Result<PinView, ClientError> {
+        self.post(Operation::PinCheckpoint.path(), request).await
+    }
+
     /// Returns once it is accepted.
     pub async fn rescale(&self, request: &RescaleRequest) -> Result<RescaleView, ClientError> {
         self.post(Operation::Rescale.path(), request).await

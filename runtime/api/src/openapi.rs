@@ -88,6 +88,7 @@ fn answer(operation: Operation, schemas: &mut SchemaGenerator) -> Value {
         Operation::Savepoints => reference::<SavepointsView>(schemas),
         Operation::Savepoint | Operation::TriggerSavepoint => reference::<SavepointView>(schemas),
         Operation::RemoveSavepoint => reference::<RemovedSavepoint>(schemas),
+        Operation::PinCheckpoint => reference::<PinView>(schemas),
         Operation::Rescale | Operation::RescaleState => reference::<RescaleView>(schemas),
         Operation::Stop | Operation::Cancel => reference::<Accepted>(schemas),
         Operation::Plan => reference::<PlanView>(schemas),
@@ -106,6 +107,7 @@ fn body(operation: Operation, schemas: &mut SchemaGenerator) -> Option<Value> {
     let content = match operation {
         Operation::TriggerSavepoint => json!({JSON: {"schema": reference::<SavepointRequest>(schemas)}}),
         Operation::RemoveSavepoint => json!({JSON: {"schema": reference::<RemoveSavepointRequest>(schemas)}}),
+        Operation::PinCheckpoint => json!({JSON: {"schema": reference::<PinRequest>(schemas)}}),
         Operation::Rescale => json!({JSON: {"schema": reference::<RescaleRequest>(schemas)}}),
         Operation::Stop => json!({JSON: {"schema": reference::<StopRequest>(schemas)}}),
         Operation::Plan => {
@@ -162,6 +164,11 @@ fn problems(operation: Operation) -> Vec<(u16, &'static str)> {
             (409, "It is another job's, or what this job would start from"),
             (413, "The body is too long"),
         ]),
+        Operation::PinCheckpoint => problems.extend([
+            (400, "The body is not what it should be"),
+            (409, "No such checkpoint is retained, the job builds on one to be unpinned, or it has ended"),
+            (413, "The body is too long"),
+        ]),
         Operation::Cancel => problems.push((409, "The job has ended")),
         Operation::Plan => problems.extend([
             (400, "The body is not text"),
@@ -195,6 +202,7 @@ fn name(operation: Operation) -> &'static str {
         Operation::Savepoint => "savepoint",
         Operation::TriggerSavepoint => "triggerSavepoint",
         Operation::RemoveSavepoint => "removeSavepoint",
+        Operation::PinCheckpoint => "pinCheckpoint",
         Operation::Rescale => "rescale",
         Operation::RescaleState => "rescaleState",
         Operation::Stop => "stop",

@@ -13,6 +13,7 @@ pub enum Operation {
     Savepoint,
     TriggerSavepoint,
     RemoveSavepoint,
+    PinCheckpoint,
     Rescale,
     RescaleState,
     Stop,
@@ -37,7 +38,7 @@ pub enum Access {
 }
 
 impl Operation {
-    pub const ALL: [Operation; 19] = [
+    pub const ALL: [Operation; 20] = [
         Operation::Job,
         Operation::Graph,
         Operation::Subtasks,
@@ -48,6 +49,7 @@ impl Operation {
         Operation::Savepoint,
         Operation::TriggerSavepoint,
         Operation::RemoveSavepoint,
+        Operation::PinCheckpoint,
         Operation::Rescale,
         Operation::RescaleState,
         Operation::Stop,
@@ -71,6 +73,7 @@ impl Operation {
             Operation::Savepoints | Operation::TriggerSavepoint => "/api/v1/savepoints",
             Operation::Savepoint => "/api/v1/savepoints/{id}",
             Operation::RemoveSavepoint => "/api/v1/savepoint-removals",
+            Operation::PinCheckpoint => "/api/v1/checkpoint-pins",
             Operation::Rescale => "/api/v1/rescale",
             Operation::RescaleState => "/api/v1/rescale/{id}",
             Operation::Stop => "/api/v1/stop",
@@ -88,6 +91,7 @@ impl Operation {
             self,
             Operation::TriggerSavepoint
                 | Operation::RemoveSavepoint
+                | Operation::PinCheckpoint
                 | Operation::Rescale
                 | Operation::Stop
                 | Operation::Cancel
@@ -99,6 +103,7 @@ impl Operation {
         match self {
             Operation::TriggerSavepoint
             | Operation::RemoveSavepoint
+            | Operation::PinCheckpoint
             | Operation::Rescale
             | Operation::Stop
             | Operation::Cancel => Access::Change,
@@ -139,6 +144,7 @@ impl Operation {
             Operation::Savepoint => "One savepoint: in progress, where it stands, or why it failed",
             Operation::TriggerSavepoint => "Ask for a savepoint; with the same id again, for the same one",
             Operation::RemoveSavepoint => "Remove a savepoint of this job from storage",
+            Operation::PinCheckpoint => "Keep a checkpoint beyond retention, or no longer",
             Operation::Rescale => "Give the job another parallelism; its processes stay",
             Operation::RescaleState => "How a rescale goes, and how long it took",
             Operation::Stop => "Stop the job, with a savepoint or after a last checkpoint",
@@ -162,8 +168,8 @@ mod tests {
         let distinct: BTreeSet<_> = Operation::ALL.iter().map(|one| (one.path(), one.is_post())).collect();
         assert_eq!(distinct.len(), Operation::ALL.len());
         // Their numbers are dense, so the list has all of them.
-        assert_eq!(Operation::ALL.iter().map(|one| *one as usize).collect::<Vec<_>>(), (0..=18).collect::<Vec<_>>());
-        assert_eq!(Operation::Ready as usize, 18);
+        assert_eq!(Operation::ALL.iter().map(|one| *one as usize).collect::<Vec<_>>(), (0..=19).collect::<Vec<_>>());
+        assert_eq!(Operation::Ready as usize, 19);
     }
 
     #[test]

@@ -162,6 +162,99 @@ fn savepoints_are_removed() {
     running.wait();
 }
 
+#[test]
+fn savepoints_that_are_needed_are_not_removed() {
+    let scratch = Scratch::new("http-needed");
+    let sql = "SELECT usr, COUNT(*) AS n FROM clicks GROUP BY usr";
+    let running = run(&scratch, &write_job(&scratch, sql), &[]).spawn();
+    let asked = Asked::of(&running);
+    asked.await_job("has a checkpoint", |job| job.checkpoints.completed > 0);
+    let [first, second] = ["first", "second"].map(|id| {
+        asked.ok(asked.client.trigger_savepoint(&SavepointRequest { id: id_of(id), folder: None }));
+        asked.ended(id).address.expect("it stands")
+    });
+    asked.ok(asked.client.cancel());
+    running.wait();
+
+    // Another job, which completes no checkpoint.
+    let other = write_job_as(&scratch, "other", sql, "1h");
+    let running = run(&scratch, &other, &["--from", &first]).spawn();
+    let asked = Asked::of(&running);
+    asked.await_job("runs", |job| job.phase == JobPhase::Running);
+    assert_eq!(asked.refusal(asked.client.remove_savepoint(&first)), 409, "it would start from it");
+    assert_eq!(asked.refusal(asked.client.remove_savepoint(&second)), 409, "it is another job's");
+    for id in ["first", "second"] {
+        assert!(scratch.join(format!("checkpoints/savepoints/{id}/savepoint.json")).is_file(), "{id}");
+    }
+    asked.ok(asked.client.cancel());
+    running.wait();
+}
+
+/// A pinned checkpoint outlives retention; its own job and another one begin with it, and need nothing of it afterwards.
+#[test]
+fn checkpoints_are_pinned_and_begun_with() {
+    let scratch = Scratch::new("http-pinned");
+    let sql = "SELECT usr, COUNT(*) AS n FROM clicks GROUP BY usr";
+    let job = write_job(&scratch, sql);
+    let running = run(&scratch, &job, &[]).spawn();
+    let asked = Asked::of(&running);
+    let pin = |checkpoint, is_pinned| PinRequest { checkpoint, is_pinned };
+    assert_eq!(asked.refusal(asked.client.pin_checkpoint(&pin(1 << 40, true))), 409, "there is no such checkpoint");
+    // On a slow machine retention may be quicker than who asks.
+    let id = asked.until("a checkpoint with state is pinned", || {
+        let last = asked.ok(asked.client.job()).checkpoints.last_completed.filter(|last| last.full_bytes > 0)?;
+        let pinned = asked.runtime.block_on(asked.client.pin_checkpoint(&pin(last.id, true))).ok()?;
+        pinned.is_pinned.then_some(pinned.checkpoint)
+    });
+    assert!(asked.ok(asked.client.pin_checkpoint(&pin(id, true))).is_pinned, "asked again it is a success");
+    let points = asked.until("retention has let go of those after it", || {
+        let points = asked.ok(asked.client.restore_points()).checkpoints;
+        let is_over = points.iter().any(|point| point.id > id + 1) && !points.iter().any(|point| point.id == id + 1);
+        is_over.then_some(points)
+    });
+    let kept: Vec<_> =
+        points.iter().filter(|point| point.is_pinned).map(|point| (point.id, point.is_restorable)).collect();
+    assert_eq!(kept, [(id, true)]);
+    asked.ok(asked.client.cancel());
+    running.wait();
+
+    let folder = scratch.join("checkpoints/watched");
+    let address = format!("file://{}/chk-{id}", folder.display());
+    let other = write_job_as(&scratch, "other", sql, "200ms");
+    let begun_with = |job: &Path, from: &str, copy: &str| {
+        let running = run(&scratch, job, &["--from", from]).spawn();
+        let asked = Asked::of(&running);
+        let shown = asked.await_job("runs with a checkpoint of its own", |job| {
+            job.phase == JobPhase::Running && job.checkpoints.completed > 0
+        });
+        let from = shown.restored_from.expect("it began with something");
+        assert!(from.ends_with(copy), "{from}");
+        asked.ok(asked.client.cancel());
+        running.wait();
+    };
+    begun_with(&job, &id.to_string(), &format!("/savepoints/watched-of-watched-{id}"));
+    begun_with(&other, &address, &format!("/savepoints/other-of-watched-{id}"));
+    let missing = format!("file://{}/chk-{}", folder.display(), 1_u64 << 40);
+    let refused = run(&scratch, &other, &["--from", &missing]).spawn().wait();
+    assert!(!refused.status.success() && refused.stderr.contains("there is no checkpoint"), "{refused}");
+
+    // Unpinned it goes when everything is swept, and the one that began with it goes on without any of it.
+    let running = run(&scratch, &job, &[]).spawn();
+    let asked = Asked::of(&running);
+    asked.await_job("runs", |job| job.phase == JobPhase::Running);
+    assert!(!asked.ok(asked.client.pin_checkpoint(&pin(id, false))).is_pinned);
+    assert!(asked.ok(asked.client.restore_points()).checkpoints.iter().all(|point| point.id != id));
+    asked.ok(asked.client.cancel());
+    running.wait();
+    std::fs::remove_dir_all(&folder).expect("all that the first job had");
+    let running = run(&scratch, &other, &[]).spawn();
+    let asked = Asked::of(&running);
+    let shown = asked.await_job("goes on", |job| job.phase == JobPhase::Running && job.checkpoints.completed > 0);
+    assert!(shown.restored_from.is_some_and(|from| from.starts_with("checkpoint ")), "from its own");
+    asked.ok(asked.client.cancel());
+    running.wait();
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let paths = entries.map(|entry| entry.path());
@@ -284,6 +377,10 @@ fn logs_for_machines_say_what_they_are_about() {
 
 /// A job that runs until it is stopped.
 fn write_job(scratch: &Scratch, sql: &str) -> PathBuf {
+    write_job_as(scratch, "watched", sql, "200ms")
+}
+
+fn write_job_as(scratch: &Scratch, name: &str, sql: &str, interval: &str) -> PathBuf {
     scratch.write("token", format!("{TOKEN}\n"));
     let columns = json!([
         {"name": "usr", "sequence": {"cardinality": 1000, "order": "Mixed"}},
@@ -299,10 +396,10 @@ fn write_job(scratch: &Scratch, sql: &str) -> PathBuf {
             "transforms": [{"name": "totals", "sql": sql}],
             "sinks": [{"name": "out", "from": "totals", "blackhole": {}}],
         },
-        "checkpoint": {"interval": "200ms", "storage": {"uri": scratch.storage_uri("checkpoints")}},
+        "checkpoint": {"interval": interval, "storage": {"uri": scratch.storage_uri("checkpoints")}},
         "restart": {"fixedDelay": {"attempts": 20, "delay": "100ms"}},
     });
-    scratch.write_job("watched", &spec)
+    scratch.write_job(name, &spec)
 }
 
 fn run(scratch: &Scratch, job: &Path, options: &[&str]) -> Weir {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
 use weir_coordinator::{ObjectBytes, RequestId, RescaleAnswer, RunningAttempt, StopMode};
 use weir_model::{CheckpointId, Durable, Fence, WorkerId};
+use weir_snapshot::LogError;
 
 pub(crate) enum ControlEvent {
     /// A worker has come. `slots`: how many subtasks of one task it takes.
@@ -94,6 +95,13 @@ pub enum Request {
         answer: Sender<Result<String, String>>,
     },
     Stop(StopMode),
+    /// Keeps a checkpoint beyond retention, or no longer.
+    Pin {
+        checkpoint: CheckpointId,
+        is_pinned: bool,
+        /// Gone without a word where the job ends before.
+        answer: tokio::sync::oneshot::Sender<Result<(), LogError>>,
+    },
     /// `answer` hears that it was accepted, and then how it ended; or that it was refused.
     Rescale {
         parallelism: u32,

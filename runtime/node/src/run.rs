@@ -273,6 +273,11 @@ impl Runner {
                 self.requests.insert(request, SavepointWish { folder, answer });
                 JobEvent::Job(Event::SavepointRequested { request, stop })
             }
+            ControlEvent::Request(Request::Pin { checkpoint, is_pinned, answer }) => {
+                // Once the log is closed nobody listens there, which whoever asked hears by the answer's end.
+                self.storage.send(StorageRequest::Pin { checkpoint, is_pinned, answer }).ok();
+                return None;
+            }
             ControlEvent::Request(Request::Rescale { parallelism, leaving, answer }) => {
                 JobEvent::Job(self.rescale(parallelism, &leaving, answer)?)
             }

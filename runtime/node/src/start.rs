@@ -144,7 +144,7 @@ pub(crate) fn open(job: &Job, from: &StartFrom, folder: JobFolder, runtime: &Han
         return Err(StartError::AlreadyFinished);
     }
     let mark = if let StartFrom::Once { mark, .. } = from { Some(mark.clone()) } else { None };
-    let from = &checked(job, resolved, from.goes_by_spec(), runtime)?;
+    let from = &checked(job, resolved, &before, from.goes_by_spec(), runtime)?;
     // Before the log is opened: a job that does not fit leaves everything as it is.
     let point = restore_point(&before, from)?;
     if let [reason, ..] = &preflight::of_restore_point(job, &before, point.as_ref(), runtime)?.refusals[..] {
@@ -238,20 +238,38 @@ fn by_spec(job: &Job) -> Result<StartFrom, StartError> {
 }
 
 /// Looks at a savepoint before the log says that the job starts from it: a later start goes by what the log says.
-fn checked(job: &Job, from: StartFrom, by_spec: bool, runtime: &Handle) -> Result<StartFrom, StartError> {
-    let StartFrom::Savepoint(uri) = &from else { return Ok(from) };
-    match savepoint::open(job, uri, runtime) {
-        Ok(_) => {}
+///
+/// A checkpoint that is not in the job's log is copied as a savepoint first: another job's, or one that only a pin keeps.
+fn checked(
+    job: &Job,
+    from: StartFrom,
+    history: &JobHistory,
+    by_spec: bool,
+    runtime: &Handle,
+) -> Result<StartFrom, StartError> {
+    let uri = match from {
+        StartFrom::Savepoint(uri) => uri,
+        StartFrom::Checkpoint(id) if history.checkpoint(id).is_none() => match savepoint::of_pinned(job, id, runtime) {
+            Ok(Some(uri)) => uri,
+            // Who looks for it says which there are.
+            Ok(None) => return Ok(from),
+            Err(reason) => return Err(StartError::Storage(reason)),
+        },
+        _ => return Ok(from),
+    };
+    let opened = savepoint::of_address(job, &uri, runtime);
+    let opened = opened.and_then(|uri| savepoint::open(job, &uri, runtime).map(|_| uri));
+    match opened {
+        Ok(uri) => Ok(StartFrom::Savepoint(uri)),
         Err(NotOpened::Missing(reason))
             if by_spec && job.resource.spec.restore_if_missing() == IfMissing::StartEmpty =>
         {
             tracing::warn!("{reason}; the job starts empty, as `restore.ifMissing: StartEmpty` says");
-            return Ok(StartFrom::Nothing);
+            Ok(StartFrom::Nothing)
         }
-        Err(error) if by_spec => return Err(StartError::Refused(format!("spec.restore.from: {error}"))),
-        Err(error) => return Err(StartError::Refused(error.to_string())),
+        Err(error) if by_spec => Err(StartError::Refused(format!("spec.restore.from: {error}"))),
+        Err(error) => Err(StartError::Refused(error.to_string())),
     }
-    Ok(from)
 }
 
 pub(crate) fn restore_point(history: &JobHistory, from: &StartFrom) -> Result<Option<RestorePoint>, StartError> {

@@ -48,6 +48,11 @@ pub(crate) enum StorageRequest {
         protect_from: Option<CheckpointId>,
     },
     Retain,
+    Pin {
+        checkpoint: CheckpointId,
+        is_pinned: bool,
+        answer: tokio::sync::oneshot::Sender<Result<(), LogError>>,
+    },
     Close {
         outcome: Outcome,
     },
@@ -99,6 +104,10 @@ impl StorageThread {
                     self.events.send(event).ok();
                 }
                 StorageRequest::Retain => self.retain(),
+                StorageRequest::Pin { checkpoint, is_pinned, answer } => {
+                    // Who asked may have gone.
+                    answer.send(self.pin(checkpoint, is_pinned)).ok();
+                }
                 StorageRequest::Close { outcome } => {
                     let events = self.events.clone();
                     let fenced_by = self.close(&outcome);
@@ -314,6 +323,13 @@ impl StorageThread {
     fn retain(&mut self) {
         failpoint("mid-retention");
         self.sweep(SweepScope::Trimmed);
+    }
+
+    fn pin(&mut self, checkpoint: CheckpointId, is_pinned: bool) -> Result<(), LogError> {
+        match is_pinned {
+            true => self.runtime.block_on(self.log.pin(checkpoint)),
+            false => self.runtime.block_on(self.log.unpin(checkpoint)),
+        }
     }
 
     fn sweep(&mut self, scope: SweepScope) {

@@ -95,8 +95,7 @@ pub async fn restore(cluster: &Cluster, name: &str, point: &Point) -> Result<()>
             }
             ("savepoint", savepoint.clone())
         }
-        // As the operator names their resources.
-        Point::Checkpoint(id) => ("checkpoint", format!("{name}-{id:08}")),
+        Point::Checkpoint(id) => ("checkpoint", names::checkpoint(name, *id)),
     };
     let mut from = json!({"latest": null, "checkpoint": null, "savepoint": null, "path": null});
     from[field] = json!(named);

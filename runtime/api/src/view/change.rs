@@ -31,6 +31,23 @@ pub struct RemovedSavepoint {
     pub objects: u64,
 }
 
+/// Keeps a checkpoint whatever the retention says, or lets it go again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PinRequest {
+    /// One that is retained.
+    pub checkpoint: u64,
+    pub is_pinned: bool,
+}
+
+/// How it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PinView {
+    pub checkpoint: u64,
+    pub is_pinned: bool,
+}
+
 /// Stops the job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -14,6 +14,8 @@ use std::time::Duration;
 use weir_api::SavepointId;
 use weir_api::view::*;
 use weir_coordinator::StopMode;
+use weir_model::CheckpointId;
+use weir_snapshot::LogError;
 
 /// Longest body, bytes: a StreamJob with all its SQL.
 pub(super) const BODY_BYTES: usize = 1 << 20;
@@ -58,6 +60,21 @@ pub(super) async fn remove_savepoint(State(shared): State<Arc<Shared>>, body: Bo
         return Err(Failure::unavailable("others are reading storage; try again"));
     };
     super::removal::remove(&shared, &address).await.map(|objects| Json(RemovedSavepoint { objects }))
+}
+
+pub(super) async fn pin_checkpoint(State(shared): State<Arc<Shared>>, body: Body) -> Answer<Json<PinView>> {
+    let PinRequest { checkpoint, is_pinned } = json(body).await?;
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    if !shared.requests.send(Request::Pin { checkpoint: CheckpointId(checkpoint), is_pinned, answer }) {
+        return Err(Failure::ended());
+    }
+    match tokio::time::timeout(MAX_WAIT, answered).await {
+        Ok(Ok(Ok(()))) => Ok(Json(PinView { checkpoint, is_pinned })),
+        Ok(Ok(Err(error @ LogError::Refused(_)))) => Err(Failure::conflict(error.to_string())),
+        Ok(Ok(Err(error))) => Err(Failure::unavailable(error.to_string())),
+        Ok(Err(_)) => Err(Failure::ended()),
+        Err(_) => Err(Failure::unavailable(format!("storage gave no answer for {} s", MAX_WAIT.as_secs()))),
+    }
 }
 
 pub(super) async fn stop(State(shared): State<Arc<Shared>>, body: Body) -> Answer<(StatusCode, Json<Accepted>)> {

@@ -31,6 +31,7 @@ fn handler(operation: Operation) -> MethodRouter<Arc<Shared>> {
         Operation::Savepoint => get(change::savepoint),
         Operation::TriggerSavepoint => post(change::trigger_savepoint),
         Operation::RemoveSavepoint => post(change::remove_savepoint),
+        Operation::PinCheckpoint => post(change::pin_checkpoint),
         Operation::Rescale => post(change::rescale),
         Operation::RescaleState => get(change::rescale_state),
         Operation::Stop => post(change::stop),

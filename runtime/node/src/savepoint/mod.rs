@@ -1,8 +1,10 @@
 //! Savepoints of a running job: written from one of its checkpoints, and what a job starts from.
 
+mod copy;
 mod read;
 mod write;
 
+pub(crate) use copy::{of_address, of_pinned};
 pub(crate) use read::{NotOpened, SavedStates, open};
 pub(crate) use write::write;
 

@@ -1,6 +1,7 @@
 //! From a completed checkpoint, as its segments stand on storage, to a savepoint. Nothing of the running job waits.
 
 use super::address;
+use crate::backends::local_folder;
 use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::restore::FolderSegments;
@@ -41,22 +42,38 @@ pub(crate) fn write(
     runtime: &Handle,
 ) -> Result<String, String> {
     let address = address(target)?;
-    write_to(job, source, checkpoint, &address, local, runtime)
-        .map_err(|reason| format!("the savepoint `{address}` could not be written: {reason}"))?;
+    let written = || {
+        let history = runtime.block_on(read_history(source)).map_err(|error| error.to_string())?;
+        let checkpoint = history.checkpoint(checkpoint);
+        let checkpoint = checkpoint.ok_or("its checkpoint is not in the job's log any more")?;
+        write_to(job, source, checkpoint, manifest(checkpoint), &address, local, runtime)
+    };
+    written().map_err(|reason: String| format!("the savepoint `{address}` could not be written: {reason}"))?;
     Ok(address)
+}
+
+/// Writes a checkpoint out of any job's folder as a savepoint of this job's.
+pub(super) fn copy(
+    job: &Job,
+    source: &JobFolder,
+    checkpoint: &CheckpointManifest,
+    address: &str,
+    runtime: &Handle,
+) -> Result<(), String> {
+    let own = SavepointManifest { job_uid: job.uid.clone(), ..manifest(checkpoint) };
+    write_to(job, source, checkpoint, own, address, local_folder(job).as_deref(), runtime)
+        .map_err(|reason| format!("the checkpoint could not be copied to `{address}`: {reason}"))
 }
 
 fn write_to(
     job: &Job,
     source: &JobFolder,
-    checkpoint: CheckpointId,
+    checkpoint: &CheckpointManifest,
+    manifest: SavepointManifest,
     address: &str,
     local: Option<&Path>,
     runtime: &Handle,
 ) -> Result<(), String> {
-    let history = runtime.block_on(read_history(source)).map_err(|error| error.to_string())?;
-    let checkpoint = history.checkpoint(checkpoint);
-    let checkpoint = checkpoint.ok_or("its checkpoint is not in the job's log any more")?;
     let storage = runtime.block_on(job.open_storage(address)).map_err(|error| error.to_string())?;
     let begun = SavepointWriter::begin(storage, ObjectPath::root(), checkpoint.max_parallelism);
     let savepoint = runtime.block_on(begun).map_err(|error| error.to_string())?;
@@ -69,7 +86,7 @@ fn write_to(
         }
     }
     failpoint("savepoint-write");
-    runtime.block_on(savepoint.finish(manifest(checkpoint))).map_err(|error| error.to_string())?;
+    runtime.block_on(savepoint.finish(manifest)).map_err(|error| error.to_string())?;
     Ok(())
 }
 
