@@ -104,7 +104,7 @@ fn savepoint_phase(cluster: &Namespace, name: &str) -> Option<String> {
 #[test]
 fn savepoints_clones_and_rescales() {
     let Some(cluster) = Namespace::create("savepoints") else { return };
-    let rows = 240_000;
+    let rows = 320_000;
     let every_minute =
         "upgrade: {verify: {deadline: 90s}}\n  savepoints: {schedule: \"* * * * *\", retain: {count: 1}}";
     let job = JOB.replace("ROWS", &rows.to_string()).replace("upgrade: {verify: {deadline: 90s}}", every_minute);
@@ -165,8 +165,10 @@ fn savepoints_clones_and_rescales() {
     cluster.apply(&job).unwrap();
     cluster.await_condition("numbers", ConditionType::Ready, "True", LONG);
 
-    // Another job begins with the savepoint of this one.
     let (_, job_only) = job.split_once("---\n").unwrap();
+    pinned_and_cloned(&cluster, job_only);
+
+    // Another job begins with the savepoint of this one.
     let clone = job_only
         .replace("{name: numbers}\nspec:", "{name: copy}\nspec:\n  restore: {from: {savepoint: monday}}")
         .replace("path: /state/out", "path: /state/copied");
@@ -188,8 +190,6 @@ fn savepoints_clones_and_rescales() {
     let from = status.restored_from.unwrap();
     assert_eq!((from.kind, from.name.as_deref()), (RestorePointKind::Savepoint, Some("monday")), "{from:?}");
     assert!(status.run.as_ref().is_some_and(|run| run.beginning.is_some()), "{:?}", status.run);
-
-    pinned_and_cloned(&cluster, job_only);
 
     let by_schedule = || {
         let text = cluster.kubectl(&["get", "savepoints", "-o", "json"]).unwrap_or_default();
