@@ -1,13 +1,12 @@
 //! Records on their way into a body.
 
 use crate::sink::BodyFormat;
-use arrow::array::{ArrayRef, AsArray, StringArray};
-use arrow::datatypes::{DataType, Field, Int8Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use std::sync::Arc;
 use weir_connectors::api::ConnectorError;
-use weir_connectors::formats::{Encoder, Rows, encoder};
-use weir_model::{CHANGE_KIND_COLUMN, ChangeKind};
+use weir_connectors::formats::{Encoder, Rows, change_kind_symbols, encoder};
+use weir_model::CHANGE_KIND_COLUMN;
 
 /// A body ends with the record that comes to this, whatever the number of records.
 const MAX_BODY_BYTES: usize = 4 << 20;
@@ -43,16 +42,10 @@ impl Columns {
     fn apply(&self, batch: &RecordBatch) -> RecordBatch {
         let mut columns = batch.columns().to_vec();
         if let Some(place) = self.change_kind {
-            columns[place] = symbols(&columns[place]);
+            columns[place] = change_kind_symbols(&columns[place]);
         }
         RecordBatch::try_new(self.schema.clone(), columns).expect("made for this input")
     }
-}
-
-fn symbols(column: &ArrayRef) -> ArrayRef {
-    let kinds = column.as_primitive::<Int8Type>().values();
-    let symbol = |kind: &i8| ChangeKind::from_byte(*kind).expect("a change kind is one of four").symbol();
-    Arc::new(StringArray::from_iter_values(kinds.iter().map(symbol)))
 }
 
 /// The body being filled. Where it ends follows from the records alone, not from the batches that they came in: the same

@@ -1,13 +1,13 @@
 //! From the sink's input to messages: the value's columns, the key, and which rows are deletions.
 
 use super::{Delivery, KafkaSinkConfig};
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, Int8Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use std::ops::Range;
 use std::sync::Arc;
 use weir_connectors::api::ConnectorError;
-use weir_connectors::formats::{Cells, Encoder, EncoderConfig, Rows, encoder};
+use weir_connectors::formats::{Cells, Encoder, EncoderConfig, Rows, change_kind_symbols, encoder};
 use weir_model::{CHANGE_KIND_COLUMN, ChangeKind};
 
 pub(super) struct Layout {
@@ -121,7 +121,7 @@ impl Layout {
         let rows = selected.as_deref().map_or(Rows::All, Rows::These);
         let columns = self.columns.iter().enumerate().map(|(place, index)| -> ArrayRef {
             let column = batch.column(*index);
-            if self.changes == Changes::Column(place) { symbols(column) } else { column.clone() }
+            if self.changes == Changes::Column(place) { change_kind_symbols(column) } else { column.clone() }
         });
         let values =
             RecordBatch::try_new(self.schema.clone(), columns.collect()).expect("the layout was made for this input");
@@ -223,12 +223,6 @@ fn range(ends: &[usize], at: usize) -> Range<usize> {
     start..ends[at]
 }
 
-fn symbols(column: &ArrayRef) -> ArrayRef {
-    let kinds = column.as_primitive::<Int8Type>().values();
-    let symbol = |kind: &i8| ChangeKind::from_byte(*kind).expect("a change kind is one of four").symbol();
-    Arc::new(StringArray::from_iter_values(kinds.iter().map(symbol)))
-}
-
 fn refused(reason: &str) -> ConnectorError {
     ConnectorError::Permanent(reason.to_owned())
 }
@@ -237,7 +231,7 @@ fn refused(reason: &str) -> ConnectorError {
 mod tests {
     use super::*;
     use crate::KafkaCluster;
-    use arrow::array::{Int8Array, Int64Array};
+    use arrow::array::{Int8Array, Int64Array, StringArray};
     use std::time::Duration;
 
     fn config(key: &[&str], change_kind_column: Option<&str>) -> KafkaSinkConfig {

@@ -3,13 +3,13 @@
 use super::names::{NULL_PARTITION, write_partition_value};
 use super::{FilesSinkConfig, SinkFileFormat};
 use crate::api::ConnectorError;
-use crate::formats::{Cells, check_encodable, encoder};
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
-use arrow::datatypes::{DataType, Field, Int8Type, Schema, SchemaRef};
+use crate::formats::{Cells, change_kind_symbols, check_encodable, encoder};
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use std::collections::HashMap;
 use std::sync::Arc;
-use weir_model::{CHANGE_KIND_COLUMN, ChangeKind};
+use weir_model::CHANGE_KIND_COLUMN;
 
 pub(super) struct Layout {
     /// Of the files.
@@ -79,7 +79,7 @@ impl Layout {
     pub fn apply(&self, batch: &RecordBatch) -> RecordBatch {
         let column = |(place, index): (usize, &usize)| -> ArrayRef {
             let column = batch.column(*index);
-            if self.change_kind == Some(place) { symbols(column) } else { column.clone() }
+            if self.change_kind == Some(place) { change_kind_symbols(column) } else { column.clone() }
         };
         let columns = self.columns.iter().enumerate().map(column).collect();
         RecordBatch::try_new(self.schema.clone(), columns).expect("the layout was made for this input")
@@ -124,10 +124,4 @@ impl Layout {
         }
         Some(partitions)
     }
-}
-
-fn symbols(column: &ArrayRef) -> ArrayRef {
-    let kinds = column.as_primitive::<Int8Type>().values();
-    let symbol = |kind: &i8| ChangeKind::from_byte(*kind).expect("a change kind is one of four").symbol();
-    Arc::new(StringArray::from_iter_values(kinds.iter().map(symbol)))
 }
