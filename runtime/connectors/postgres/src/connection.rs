@@ -196,12 +196,9 @@ pub(crate) fn refusal(code: &str, message: &str, more: &[(&str, Option<&str>)]) 
     }
 }
 
-/// As `failure`, with what was being done in front.
+/// For `map_err`.
 pub(crate) fn while_doing(what: impl std::fmt::Display) -> impl FnOnce(ConnectorError) -> ConnectorError {
-    move |error| match error {
-        ConnectorError::Transient(reason) => ConnectorError::Transient(format!("{what}: {reason}")),
-        ConnectorError::Permanent(reason) => ConnectorError::Permanent(format!("{what}: {reason}")),
-    }
+    move |error| error.during(what)
 }
 
 pub(crate) fn address(url: &ConnectionUrl) -> String {

@@ -10,7 +10,7 @@ pub use sink::*;
 pub use source::*;
 
 /// A connector's failure.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectorError {
     /// Worth trying again: the other side was away, slow or busy. It fails the attempt; the restart strategy decides what
     /// follows.
@@ -20,4 +20,15 @@ pub enum ConnectorError {
     /// It ends the job, whatever the restart strategy.
     #[error("{0}")]
     Permanent(String),
+}
+
+impl ConnectorError {
+    /// The same, with what was being done in front.
+    #[must_use]
+    pub fn during(self, what: impl std::fmt::Display) -> Self {
+        match self {
+            ConnectorError::Transient(reason) => ConnectorError::Transient(format!("{what}: {reason}")),
+            ConnectorError::Permanent(reason) => ConnectorError::Permanent(format!("{what}: {reason}")),
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::DeployError;
 use crate::job::Job;
 use crate::restore::{OperatorRestore, RestoreState};
 use crate::task::*;
-use weir_connectors::api::{CommitterContext, ConnectorError};
+use weir_connectors::api::CommitterContext;
 use weir_model::graph::{Node, NodeKind};
 use weir_model::{CheckpointId, CommitPermit, Durable, Fence};
 
@@ -37,9 +37,9 @@ fn settle_sink(
             let restored = restore.operators.get(&node.uid).unwrap_or(&empty);
             let permit = CommitPermit::for_durable(checkpoint, fence);
             if !restored.committables.is_empty() {
-                commit_with_retries(&mut *committer, permit, &restored.committables).map_err(|error| DeployError {
-                    is_fatal: matches!(error, ConnectorError::Permanent(_)),
-                    reason: format!("{}: commit of the restored checkpoint {}: {error}", node.uid, permit.checkpoint()),
+                commit_with_retries(&mut *committer, permit, &restored.committables).map_err(|error| {
+                    let what = format_args!("commit of the restored checkpoint {}", permit.checkpoint());
+                    DeployError::connector(&node.uid, error.during(what))
                 })?;
             }
             let writers = restored.writers.iter().map(|(_, writer)| writer.clone()).collect();

@@ -5,7 +5,7 @@ use crate::kept::Handover;
 use crate::metrics::NodeMetrics;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use weir_connectors::api::{Committable, ConnectorError};
+use weir_connectors::api::Committable;
 use weir_dataflow::PendingCommits;
 use weir_dataflow::alignment::{Action, Aligner, CancelCause};
 use weir_dataflow::channels::IN_FLIGHT_LIMIT_BYTES;
@@ -131,11 +131,7 @@ impl TaskCore {
                 ChainNodeKind::Sink(writer) => {
                     let mut prepared = writer.pre_commit(checkpoint).map_err(|error| {
                         self.failed_in.get_or_insert_with(|| node.uid.clone());
-                        let what = |reason: String| format!("pre-commit of checkpoint {checkpoint}: {reason}");
-                        of_connector(match error {
-                            ConnectorError::Permanent(reason) => ConnectorError::Permanent(what(reason)),
-                            ConnectorError::Transient(reason) => ConnectorError::Transient(what(reason)),
-                        })
+                        of_connector(error.during(format_args!("pre-commit of checkpoint {checkpoint}")))
                     })?;
                     prepared.committables = self.pending.prepared(checkpoint, prepared.committables);
                     cut.sink = Some(prepared);

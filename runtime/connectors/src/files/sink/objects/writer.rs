@@ -100,10 +100,7 @@ impl Out for OpenObject {
     }
 
     fn failure(&self) -> Option<ConnectorError> {
-        self.failure.as_ref().map(|failure| match failure {
-            ConnectorError::Transient(reason) => ConnectorError::Transient(reason.clone()),
-            ConnectorError::Permanent(reason) => ConnectorError::Permanent(reason.clone()),
-        })
+        self.failure.clone()
     }
 }
 
