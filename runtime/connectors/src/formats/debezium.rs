@@ -116,17 +116,8 @@ impl Decoder for DebeziumDecoder {
 
 /// The members of an object that an event may have.
 fn members<'a>(object: &'a str, scratch: &mut Vec<u8>) -> Result<Event<'a>, BadRecord> {
-    let mut cursor = Cursor { text: object, position: 0 };
     let mut event = Event::default();
-    cursor.skip_blanks();
-    if !cursor.take(b'{') {
-        return Err(cursor.error("expected a JSON object"));
-    }
-    cursor.skip_blanks();
-    if cursor.take(b'}') {
-        return Ok(event);
-    }
-    loop {
+    Cursor { text: object, position: 0 }.object(|cursor| {
         if cursor.peek() != Some(b'"') {
             return Err(cursor.error("expected a key in double quotes"));
         }
@@ -137,11 +128,7 @@ fn members<'a>(object: &'a str, scratch: &mut Vec<u8>) -> Result<Event<'a>, BadR
             "payload" => Some(&mut event.payload),
             _ => None,
         };
-        cursor.skip_blanks();
-        if !cursor.take(b':') {
-            return Err(cursor.error("expected `:` after a key"));
-        }
-        cursor.skip_blanks();
+        cursor.colon()?;
         let start = cursor.position;
         cursor.skip_value(0)?;
         let value = &object[start..cursor.position];
@@ -150,19 +137,8 @@ fn members<'a>(object: &'a str, scratch: &mut Vec<u8>) -> Result<Event<'a>, BadR
         {
             *place = Some(value);
         }
-        cursor.skip_blanks();
-        if cursor.take(b',') {
-            cursor.skip_blanks();
-        } else if cursor.take(b'}') {
-            break;
-        } else {
-            return Err(cursor.error("expected `,` or `}` after a value"));
-        }
-    }
-    cursor.skip_blanks();
-    if cursor.position != object.len() {
-        return Err(cursor.error("expected the end of the record after the object"));
-    }
+        Ok(())
+    })?;
     Ok(event)
 }
 

@@ -59,40 +59,17 @@ impl JsonDecoder {
     }
 
     fn object(&mut self, record: &str) -> Result<(), BadRecord> {
-        let mut cursor = Cursor { text: record, position: 0 };
-        cursor.skip_blanks();
-        if !cursor.take(b'{') {
-            return Err(cursor.error("expected a JSON object"));
-        }
-        cursor.skip_blanks();
-        if !cursor.take(b'}') {
-            let mut place = 0;
-            loop {
-                let column = self.key(&mut cursor, place)?;
-                cursor.skip_blanks();
-                if !cursor.take(b':') {
-                    return Err(cursor.error("expected `:` after a key"));
-                }
-                cursor.skip_blanks();
-                match column {
-                    Some(column) => self.value(&mut cursor, column)?,
-                    None => cursor.skip_value(0)?,
-                }
-                place += 1;
-                cursor.skip_blanks();
-                if cursor.take(b',') {
-                    cursor.skip_blanks();
-                } else if cursor.take(b'}') {
-                    break;
-                } else {
-                    return Err(cursor.error("expected `,` or `}` after a value"));
-                }
+        let mut place = 0;
+        Cursor { text: record, position: 0 }.object(|cursor| {
+            let column = self.key(cursor, place)?;
+            cursor.colon()?;
+            match column {
+                Some(column) => self.value(cursor, column)?,
+                None => cursor.skip_value(0)?,
             }
-        }
-        cursor.skip_blanks();
-        if cursor.position != record.len() {
-            return Err(cursor.error("expected the end of the record after the object (one object a line)"));
-        }
+            place += 1;
+            Ok(())
+        })?;
         let rows = self.rows;
         self.columns.iter_mut().filter(|column| column.rows() == rows).try_for_each(ColumnBuilder::push_null)
     }
@@ -377,6 +354,48 @@ impl<'a> Cursor<'a> {
             }),
             _ => Err(self.error("expected a value")),
         }
+    }
+
+    /// Reads a record that is one object; `member` reads a key, a colon and a value.
+    #[inline]
+    pub(super) fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self) -> Result<(), BadRecord>,
+    ) -> Result<(), BadRecord> {
+        self.skip_blanks();
+        if !self.take(b'{') {
+            return Err(self.error("expected a JSON object"));
+        }
+        self.skip_blanks();
+        if !self.take(b'}') {
+            loop {
+                member(self)?;
+                self.skip_blanks();
+                if self.take(b',') {
+                    self.skip_blanks();
+                } else if self.take(b'}') {
+                    break;
+                } else {
+                    return Err(self.error("expected `,` or `}` after a value"));
+                }
+            }
+        }
+        self.skip_blanks();
+        if self.position != self.text.len() {
+            return Err(self.error("expected the end of the record after the object (one object a line)"));
+        }
+        Ok(())
+    }
+
+    /// What stands between a key and its value.
+    #[inline]
+    pub(super) fn colon(&mut self) -> Result<(), BadRecord> {
+        self.skip_blanks();
+        if !self.take(b':') {
+            return Err(self.error("expected `:` after a key"));
+        }
+        self.skip_blanks();
+        Ok(())
     }
 
     fn skip_members(
