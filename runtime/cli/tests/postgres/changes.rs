@@ -1,9 +1,10 @@
 //! The source of changes: rows of a table, then what becomes of them, while our processes and the server are killed. What
 //! a job makes of them must in the end be what the server itself computes from the table.
 
+use super::support::number;
 use super::support::postgres::Postgres;
-use super::support::{Scratch, Weir, await_condition};
-use super::{MAX_DEATHS, number, start, wait};
+use super::support::{Scratch, Weir, await_condition, files_below};
+use super::{MAX_DEATHS, start};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -183,20 +184,20 @@ fn random_run(postgres: &mut Postgres, seed: u64) -> Result<String, String> {
             let (parallelism, workers) = (rng.random_range(1..=4), [0, 0, 2][rng.random_range(0..3)]);
             let mut running = start(&scratch, &job, parallelism, workers).spawn();
             let delay = Duration::from_millis(rng.random_range(0..2_500));
-            wait(&mut running, delay);
+            running.pass(delay);
             let mut told = format!("p={parallelism} workers={workers} {delay:.0?} ");
             match rng.random_range(0..4) {
                 0 => {
                     postgres.crash();
                     told += "server crashed ";
-                    wait(&mut running, Duration::from_millis(rng.random_range(0..1_500)));
+                    running.pass(Duration::from_millis(rng.random_range(0..1_500)));
                 }
                 1 if workers > 0 => {
                     let pids = running.children();
                     if !pids.is_empty() {
                         super::support::signal(pids[rng.random_range(0..pids.len())], libc::SIGKILL);
                         told += "worker killed ";
-                        wait(&mut running, Duration::from_millis(rng.random_range(0..1_500)));
+                        running.pass(Duration::from_millis(rng.random_range(0..1_500)));
                     }
                 }
                 _ => {}
@@ -231,7 +232,7 @@ fn rows_go_on_behind_a_checkpoint_that_came_in_between() {
     create_tables(&postgres, 100_000);
     let job = write_job(&scratch, &postgres);
     let is_between = || {
-        let position = last_position(&scratch, &job)?;
+        let position = last_position(&scratch)?;
         position["at"]["rows"]["cuts"].as_array().map(Vec::len)
     };
     for cuts in 1..=2 {
@@ -249,24 +250,14 @@ fn rows_go_on_behind_a_checkpoint_that_came_in_between() {
 }
 
 /// Of the source's only split, in the last checkpoint.
-fn last_position(scratch: &Scratch, job: &std::path::Path) -> Option<Value> {
-    let _ = job;
-    let mut entries: Vec<PathBuf> = files_below(&scratch.join("checkpoints"));
-    entries.sort();
-    entries.iter().rev().find_map(|path| {
+fn last_position(scratch: &Scratch) -> Option<Value> {
+    files_below(&scratch.join("checkpoints")).iter().rev().find_map(|path| {
         let text = std::fs::read_to_string(path).ok()?;
         let at = text.find("\"split\":\"changes\"")?;
         let position = &text[at..];
         let position = &position[position.find("\"position\":")? + "\"position\":".len()..];
         serde_json::Deserializer::from_str(position).into_iter::<Value>().next()?.ok()
     })
-}
-
-fn files_below(folder: &std::path::Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .flat_map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { vec![entry.path()] })
-        .collect()
 }
 
 #[test]
@@ -377,12 +368,9 @@ fn changes_that_are_lost_end_the_job() {
     postgres.psql("ALTER TABLE orders ADD COLUMN extra int DEFAULT 7; INSERT INTO orders VALUES ('x', 'new', 1, 1, 2)");
     read();
     postgres.psql("TRUNCATE orders");
-    let finished = {
-        let mut running = running;
-        await_condition("TRUNCATE is noticed", || running.stderr().contains("emptied by TRUNCATE").then_some(()));
-        assert!(!running.has_ended() || running.exit_status().is_some());
-        running.kill()
-    };
+    let finished = running.wait();
+    assert!(!finished.status.success(), "{finished}");
+    assert!(finished.stderr.contains("was emptied by TRUNCATE"), "{finished}");
     assert!(finished.stderr.contains("start the job afresh"), "{finished}");
     let failed = once().fail();
     assert!(failed.stderr.contains("`public.orders` was emptied by TRUNCATE"), "{failed}");

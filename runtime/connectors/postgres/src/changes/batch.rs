@@ -88,11 +88,11 @@ impl Changes {
         if let Some(before) = &before {
             self.row(before, None, layout, taken)?;
         }
-        if let Some(after) = &change.after {
-            self.row(&after.read(), before.as_deref(), layout, put)?;
+        let after = change.after.as_ref().map(|values| values.read());
+        if let Some(after) = &after {
+            self.row(after, before.as_deref(), layout, put)?;
         }
         if is_older {
-            let after = change.after.as_ref().map(|values| values.read());
             for row in [before.as_ref(), after.as_ref()].into_iter().flatten() {
                 let text =
                     |index: &usize| text(row, before.as_deref(), *index).map(|text| text.unwrap_or("").to_owned());

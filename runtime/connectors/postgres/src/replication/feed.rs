@@ -195,7 +195,7 @@ impl Worker {
             End::Failed(error) => End::Failed(while_doing(format!("making the replication slot `{slot}`"))(error)),
             gone => gone,
         })?;
-        self.tell(session, News::Snapshot { at: created.consistent, name: created.snapshot }).await?;
+        self.tell(News::Snapshot { at: created.consistent, name: created.snapshot }).await?;
         loop {
             match self.from_reader.try_recv() {
                 Ok(Command::SnapshotImported) => {
@@ -306,8 +306,7 @@ impl Worker {
     }
 
     /// Waits for room.
-    async fn tell(&self, session: &mut Session, mut news: News) -> Result<(), End> {
-        let _kept_open = session;
+    async fn tell(&self, mut news: News) -> Result<(), End> {
         loop {
             self.check()?;
             match self.to_reader.try_send(news) {
