@@ -36,8 +36,7 @@ fn scheme(uri: &str) -> &str {
 
 fn options(storage: &CheckpointStorage) -> Result<StorageOptions, String> {
     let CheckpointStorage { uri: _, endpoint, region, path_style, credentials } = storage;
-    let credentials = credentials.as_ref().map(read_credentials).transpose()?;
-    Ok(StorageOptions { endpoint: endpoint.clone(), region: region.clone(), path_style: *path_style, credentials })
+    options_of(endpoint.as_ref(), region.as_ref(), *path_style, credentials.as_ref())
 }
 
 /// Of files in an object store.
@@ -45,8 +44,17 @@ pub(super) fn object_options(storage: Option<&ObjectStorage>) -> Result<StorageO
     let Some(ObjectStorage { endpoint, region, path_style, credentials }) = storage else {
         return Ok(StorageOptions::default());
     };
-    let credentials = credentials.as_ref().map(read_credentials).transpose()?;
-    Ok(StorageOptions { endpoint: endpoint.clone(), region: region.clone(), path_style: *path_style, credentials })
+    options_of(endpoint.as_ref(), region.as_ref(), *path_style, credentials.as_ref())
+}
+
+fn options_of(
+    endpoint: Option<&String>,
+    region: Option<&String>,
+    path_style: Option<bool>,
+    credentials: Option<&StorageCredentials>,
+) -> Result<StorageOptions, String> {
+    let credentials = credentials.map(read_credentials).transpose()?;
+    Ok(StorageOptions { endpoint: endpoint.cloned(), region: region.cloned(), path_style, credentials })
 }
 
 fn read_credentials(credentials: &StorageCredentials) -> Result<Credentials, String> {
