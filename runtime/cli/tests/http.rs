@@ -5,7 +5,7 @@ mod support;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use support::{Running, Scratch, Weir, await_condition};
+use support::{Running, Scratch, Weir, await_condition, files_below};
 use tokio::runtime::Runtime;
 use weir_api::view::*;
 use weir_api::{Address, Client, ClientError, SavepointId};
@@ -153,7 +153,7 @@ fn savepoints_are_removed() {
     let removed = asked.ok(asked.client.remove_savepoint(&gone));
     assert!(removed.objects >= 2, "files and manifest: {removed:?}");
     let left: Vec<_> =
-        files(&folder("remove")).iter().filter_map(|path| path.file_name()).map(|name| name.to_owned()).collect();
+        files_below(&folder("remove")).iter().filter_map(|path| path.file_name()).map(|name| name.to_owned()).collect();
     assert_eq!(left, ["notes.txt"], "what the manifest names, and nothing else");
     assert_eq!(asked.ok(asked.client.remove_savepoint(&gone)).objects, 0, "asked again it is a success");
     assert!(folder("keep").join("savepoint.json").is_file() && foreign.is_file());
@@ -253,12 +253,6 @@ fn checkpoints_are_pinned_and_begun_with() {
     assert!(shown.restored_from.is_some_and(|from| from.starts_with("checkpoint ")), "from its own");
     asked.ok(asked.client.cancel());
     running.wait();
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
-    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 #[test]

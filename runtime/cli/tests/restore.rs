@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use support::session::{checkpoints, command, run};
 use support::traffic::{self, Checkpoints, Guarantee};
-use support::{Scratch, await_condition};
+use support::{Scratch, await_condition, files_below};
 
 const CONSENT: [&str; 2] = ["--set", "spec.restore.ifBroken=OlderCheckpoint"];
 
@@ -83,7 +83,7 @@ fn the_first_start_is_from_where_the_spec_says() {
     });
     let first = run(&scratch, &successor, &[]).env("WEIR_FAILPOINT", "after-manifest:1").run();
     // Its log stands where `file://./` is for who started it, and says where it began.
-    let log = files(&scratch.join("other-checkpoints/elsewhere/log"));
+    let log = files_below(&scratch.join("other-checkpoints/elsewhere/log"));
     let opened = std::fs::read_to_string(&log[0]).expect("read the first entry");
     assert!(opened.contains("saved/here"), "it did not start from the savepoint: {opened}: {first}");
     // Now it has something of its own to go on with.
@@ -131,8 +131,8 @@ fn do_harm(scratch: &Scratch, job: &Path, checkpoint: u64, harm: Harm) -> String
     let name = job.file_stem().and_then(|name| name.to_str()).expect("a job file has a name");
     let folder = scratch.join("checkpoints").join(name);
     let file = match harm {
-        Harm::FlippedLogEntry => files(&folder.join("log")).pop().expect("the log has entries"),
-        _ => files(&folder.join(format!("chk-{checkpoint}"))).pop().expect("the checkpoint has an object"),
+        Harm::FlippedLogEntry => files_below(&folder.join("log")).pop().expect("the log has entries"),
+        _ => files_below(&folder.join(format!("chk-{checkpoint}"))).pop().expect("the checkpoint has an object"),
     };
     match harm {
         Harm::MissingObject => std::fs::remove_file(&file).expect("remove the object"),
@@ -144,13 +144,6 @@ fn do_harm(scratch: &Scratch, job: &Path, checkpoint: u64, harm: Harm) -> String
         }
     }
     file.strip_prefix(&folder).expect("it lies there").display().to_string()
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut files: Vec<_> = entries.map(|entry| entry.expect("list a folder").path()).collect();
-    files.sort();
-    files
 }
 
 /// Another job over the same data.

@@ -6,22 +6,12 @@ mod support;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use support::traffic::{self, Checkpoints, Guarantee};
-use support::{Finished, Running, Scratch, Weir, await_condition};
+use support::{Finished, Running, Scratch, Weir, await_condition, s3_server};
 
-const VARIABLE: &str = "WEIR_TEST_S3";
 const BUCKET: &str = "weir-test";
 /// Rows of the generator per second: it has 60,000.
 const SLOW: u32 = 3_000;
 const HURRY: [&str; 2] = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=60000"];
-
-/// The server's address. `None`: there is none, and the test says so.
-fn server() -> Option<String> {
-    let server = std::env::var(VARIABLE).ok();
-    if server.is_none() {
-        eprintln!("skipped: {VARIABLE} names no S3 server; `cargo xtask test-storage s3` starts one");
-    }
-    server
-}
 
 /// A job on S3, in a scratch folder that has no checkpoints of its own.
 struct Session {
@@ -77,7 +67,7 @@ impl Session {
 
 #[test]
 fn killed_and_started_again_the_output_is_right() {
-    let Some(server) = server() else { return };
+    let Some(server) = s3_server() else { return };
     let session = Session::new("s3-killed", &server);
     let mut last = 0;
     for parallelism in ["2", "3"] {
@@ -94,7 +84,7 @@ fn killed_and_started_again_the_output_is_right() {
 
 #[test]
 fn a_savepoint_on_s3_starts_another_job() {
-    let Some(server) = server() else { return };
+    let Some(server) = s3_server() else { return };
     let session = Session::new("s3-savepoint", &server);
     let running = session.weir("run", &["-p", "2"]).spawn();
     session.await_checkpoint_after(0, &running);
@@ -116,7 +106,7 @@ fn a_savepoint_on_s3_starts_another_job() {
 
 #[test]
 fn what_is_wrong_with_a_storage_is_said_at_the_start() {
-    let Some(server) = server() else { return };
+    let Some(server) = s3_server() else { return };
     let session = Session::new("s3-wrong", &server);
     for (field, value, parts) in [
         ("uri", "s3://no-such-bucket/x", ["NoSuchBucket", "no-such-bucket"]),

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use support::certificates::{Mount, authority};
 use support::history::epochs;
 use support::traffic::{self, Checkpoints, Guarantee};
-use support::{Running, Scratch, Weir, signal};
+use support::{Running, Scratch, Weir, number, signal};
 use weir_node::tls::Authority;
 
 const DEFAULT_RUNS: u64 = 4;
@@ -328,9 +328,4 @@ fn keep_on_s3(job: &std::path::Path, endpoint: &str, uri: &str) {
 fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("its address").to_string()
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }

@@ -23,7 +23,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use support::{Finished, Running, Scratch, Weir};
+use support::{Finished, Running, Scratch, Weir, number};
 
 const DEFAULT_RUNS: u64 = 4;
 const RECORDS: i64 = 60_000;
@@ -336,12 +336,12 @@ impl Run {
             if let Some((asked, parallelism)) = start.rescale
                 && killed_after.is_none_or(|killed| asked < killed)
             {
-                pass(&mut running, asked);
+                running.pass(asked);
                 self.rescale(parallelism, &mut running);
             }
             let finished = match killed_after {
                 Some(delay) => {
-                    pass(&mut running, delay.saturating_sub(start.rescale.map_or(Duration::ZERO, |(asked, _)| asked)));
+                    running.pass(delay.saturating_sub(start.rescale.map_or(Duration::ZERO, |(asked, _)| asked)));
                     let workers = running.children();
                     let finished = running.kill();
                     workers.into_iter().for_each(|pid| support::signal(pid, libc::SIGKILL));
@@ -424,14 +424,6 @@ impl Run {
     }
 }
 
-/// Until then, or until the process ends by itself.
-fn pass(running: &mut Running, time: Duration) {
-    let began = Instant::now();
-    while began.elapsed() < time && !running.has_ended() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// Whether a start ended by a signal, its own or that of a worker whose end it reports.
 fn died(finished: &Finished, start: &Start) -> Result<bool, String> {
     if finished.status.signal().is_some() {
@@ -460,9 +452,4 @@ fn input(broker: &Broker) -> String {
 
 fn int(value: &Value, field: &str) -> i64 {
     value[field].as_i64().unwrap_or(-1)
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }

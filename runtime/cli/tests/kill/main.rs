@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support::traffic::{self, BACKENDS, Checkpoints, Guarantee};
-use support::{Finished, Scratch, Weir};
+use support::{Scratch, Weir, number};
 
 const DEFAULT_RUNS: u64 = 30;
 /// Runs at once: a run mostly waits for its rate-limited source.
@@ -197,24 +197,17 @@ fn run(scratch: &Scratch, plan: &Plan) -> Result<usize, String> {
     for planned in &plan.starts {
         let weir = start(scratch, &job, plan.backend, planned.parallelism);
         let finished = match planned.death {
-            Death::After(delay) => {
-                let mut running = weir.spawn();
-                let began = Instant::now();
-                while began.elapsed() < delay && !running.has_ended() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                running.kill()
-            }
+            Death::After(delay) => weir.kill_after(delay),
             Death::Failpoint { name, nth } => {
                 // So slow that the job passes the failpoint before it ends, on whatever machine.
                 let slowly: &[&str] = if plan.checkpoints == Checkpoints::Frequent { &SLOWLY } else { &[] };
                 weir.with(slowly).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run()
             }
         };
-        deaths += usize::from(died(&finished)?);
+        deaths += usize::from(finished.was_killed()?);
     }
     let finished = start(scratch, &job, plan.backend, plan.last_parallelism).run();
-    if died(&finished)? {
+    if finished.was_killed()? {
         return Err(format!("the last start was ended by a signal: {finished}"));
     }
     traffic::verify(scratch, plan.guarantee)?;
@@ -224,15 +217,6 @@ fn run(scratch: &Scratch, plan: &Plan) -> Result<usize, String> {
         return Err(format!("a finished job was started again, and failed or wrote anew: {again}"));
     }
     Ok(deaths)
-}
-
-/// Whether the process died, rather than finish. That it gave up by itself is an error.
-fn died(finished: &Finished) -> Result<bool, String> {
-    match (finished.status.signal(), finished.status.success()) {
-        (Some(_), _) => Ok(true),
-        (None, true) => Ok(false),
-        (None, false) => Err(format!("a start failed by itself: {finished}")),
-    }
 }
 
 fn start(scratch: &Scratch, job: &Path, backend: &str, parallelism: u32) -> Weir {
@@ -291,9 +275,4 @@ impl fmt::Display for Plan {
 fn backends() -> Vec<&'static str> {
     let only = std::env::var(ONLY_BACKEND).unwrap_or_default();
     BACKENDS.into_iter().filter(|backend| only.is_empty() || *backend == only).collect()
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }

@@ -10,14 +10,12 @@ mod support;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use support::traffic::{self, Checkpoints, Guarantee};
-use support::{Check, Finished, Mode, Oracle, Rows, Run, Scratch, Weir};
+use support::{Check, Mode, Oracle, Rows, Run, Scratch, Weir, number, s3_server};
 
-const VARIABLE: &str = "WEIR_TEST_S3";
 const BUCKET: &str = "weir-test";
 const DEFAULT_RUNS: u64 = 4;
 /// The uploads of four sinks are a hundred requests.
@@ -27,15 +25,6 @@ const INTERVAL: &str = "300ms";
 const FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "mid-commit", "before-settle"];
 /// Makes a run last a minute, where it is to die at a certain point long before.
 const SLOWLY: [&str; 2] = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=3000"];
-
-/// The server's address. `None`: there is none, and the test says so.
-fn server() -> Option<String> {
-    let server = std::env::var(VARIABLE).ok();
-    if server.is_none() {
-        eprintln!("skipped: {VARIABLE} names no S3 server; `cargo xtask test` starts one");
-    }
-    server
-}
 
 /// A job that writes to S3.
 struct Session {
@@ -96,17 +85,11 @@ impl Session {
     /// Starts the job and lets it die; whether it did, rather than finish.
     fn start(&self, parallelism: u32, death: &Death) -> Result<bool, String> {
         let weir = self.weir("run", &["-p", &parallelism.to_string()]);
-        died(&match *death {
+        let finished = match *death {
             Death::Failpoint(name, nth) => weir.with(SLOWLY).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run(),
-            Death::After(delay) => {
-                let mut running = weir.spawn();
-                let began = Instant::now();
-                while began.elapsed() < delay && !running.has_ended() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                running.kill()
-            }
-        })
+            Death::After(delay) => weir.kill_after(delay),
+        };
+        finished.was_killed()
     }
 
     /// Brings the objects into the scratch folder; the uploads that are under way.
@@ -125,7 +108,7 @@ impl Session {
     /// Lets the job run to its end, and compares.
     fn finish(&self, parallelism: u32) -> Result<(), String> {
         let finished = self.weir("run", &["-p", &parallelism.to_string()]).run();
-        if died(&finished)? {
+        if finished.was_killed()? {
             return Err(format!("the last start was ended by a signal: {finished}"));
         }
         let uploads = self.fetch()?;
@@ -136,18 +119,9 @@ impl Session {
     }
 }
 
-/// Whether the process died, rather than finish. That it gave up by itself is an error.
-fn died(finished: &Finished) -> Result<bool, String> {
-    match (finished.status.signal(), finished.status.success()) {
-        (Some(_), _) => Ok(true),
-        (None, true) => Ok(false),
-        (None, false) => Err(format!("a start failed by itself: {finished}")),
-    }
-}
-
 #[test]
 fn killed_at_random_the_objects_are_those_of_an_undisturbed_run() {
-    let Some(server) = server() else { return };
+    let Some(server) = s3_server() else { return };
     let runs = number("WEIR_S3_FILES_RUNS").unwrap_or(DEFAULT_RUNS);
     let first = number("WEIR_S3_FILES_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
     println!("S3 files: {runs} runs, the first with seed {first}");
@@ -183,7 +157,7 @@ fn killed_at_random_the_objects_are_those_of_an_undisturbed_run() {
 
 #[test]
 fn killed_at_each_moment_of_a_checkpoint() {
-    let Some(server) = server() else { return };
+    let Some(server) = s3_server() else { return };
     // Of the commits of eight sink subtasks in a checkpoint, one that others precede and others follow.
     for (name, nth) in [("before-manifest", 2), ("after-manifest", 2), ("mid-commit", 5)] {
         let session = Session::new(&format!("s3-files-{name}"), &server);
@@ -198,7 +172,7 @@ fn killed_at_each_moment_of_a_checkpoint() {
 /// Folders, Parquet, parts of more than one upload's part, and a plan that says that it can be done.
 #[test]
 fn large_partitioned_files_of_every_format() {
-    let Some(server) = server() else { return };
+    let Some(server) = s3_server() else { return };
     for (format, compression, read) in [
         (json!({"parquet": {}}), None, "read_parquet('{}/*/*.parquet', hive_partitioning = true)"),
         (json!({"csv": {}}), Some("Gzip"), "read_csv('{}/*/*.csv.gz', hive_partitioning = true)"),
@@ -259,7 +233,7 @@ fn large_partitioned_files_of_every_format() {
 
 #[test]
 fn what_is_wrong_is_said() {
-    let Some(server) = server() else { return };
+    let Some(server) = s3_server() else { return };
     let session = Session::new("s3-files-wrong", &server);
     for (field, value, parts) in [
         ("path", "s3://no-such-bucket/x", ["NoSuchBucket", "s3://no-such-bucket/x"]),
@@ -277,9 +251,4 @@ fn what_is_wrong_is_said() {
             }
         }
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }

@@ -18,7 +18,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use support::postgres::Postgres;
-use support::{Running, Scratch, Weir};
+use support::{Scratch, Weir, number};
 
 /// Enough for a merge; `cargo xtask kill-test-postgres` makes more.
 const DEFAULT_RUNS: u64 = 3;
@@ -130,20 +130,20 @@ fn random_run(postgres: &mut Postgres, seed: u64) -> Result<String, String> {
         }
         let mut running = weir.spawn();
         let delay = Duration::from_millis(rng.random_range(0..2_500));
-        wait(&mut running, delay);
+        running.pass(delay);
         told += &format!("{delay:.0?} ");
         match rng.random_range(0..4) {
             0 => {
                 postgres.crash();
                 told += "server crashed ";
-                wait(&mut running, Duration::from_millis(rng.random_range(0..1_500)));
+                running.pass(Duration::from_millis(rng.random_range(0..1_500)));
             }
             1 if workers > 0 => {
                 let pids = running.children();
                 if !pids.is_empty() {
                     support::signal(pids[rng.random_range(0..pids.len())], libc::SIGKILL);
                     told += "worker killed ";
-                    wait(&mut running, Duration::from_millis(rng.random_range(0..1_500)));
+                    running.pass(Duration::from_millis(rng.random_range(0..1_500)));
                 }
             }
             _ => {}
@@ -170,16 +170,4 @@ fn random_run(postgres: &mut Postgres, seed: u64) -> Result<String, String> {
 fn start(scratch: &Scratch, job: &Path, parallelism: u32, workers: u32) -> Weir {
     let weir = Weir::new(scratch.path(), ["run".as_ref(), job.as_os_str()]).with(["-p", &parallelism.to_string()]);
     if workers == 0 { weir } else { weir.with(["--workers", &workers.to_string()]) }
-}
-
-fn wait(running: &mut Running, duration: Duration) {
-    let began = Instant::now();
-    while began.elapsed() < duration && !running.has_ended() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,6 +101,13 @@ impl Weir {
         self.spawn().wait()
     }
 
+    /// Kills it after so long, unless it has ended by then.
+    pub fn kill_after(self, delay: Duration) -> Finished {
+        let mut running = self.spawn();
+        running.pass(delay);
+        running.kill()
+    }
+
     /// Runs to the end and must succeed.
     #[track_caller]
     pub fn succeed(self) -> Finished {
@@ -161,6 +169,14 @@ impl Running {
         read(&self.logs[1])
     }
 
+    /// Lets so much time pass, or less if the process ends by itself.
+    pub fn pass(&mut self, time: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < time && !self.has_ended() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// SIGKILL; the process gets no chance to tidy up. It may have ended before.
     pub fn kill(mut self) -> Finished {
         let _ = self.child.kill();
@@ -202,6 +218,17 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Finished {
+    /// Whether it was killed, rather than finish. That it gave up by itself is an error.
+    pub fn was_killed(&self) -> Result<bool, String> {
+        match (self.status.signal(), self.status.success()) {
+            (Some(_), _) => Ok(true),
+            (None, true) => Ok(false),
+            (None, false) => Err(format!("a start failed by itself: {self}")),
+        }
     }
 }
 

@@ -71,24 +71,29 @@ impl Drop for Scratch {
 
 /// All finished files below a folder of a file sink: all but hidden ones. Sorted.
 pub fn finished_files(folder: &Path) -> Vec<PathBuf> {
+    let is_hidden =
+        |path: &Path| path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with('.'));
     let mut files = vec![];
-    collect(folder, &mut files);
+    collect(folder, &|path| !is_hidden(path), &mut files);
     files.sort();
     files
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+/// All files below a folder, hidden ones too. Sorted; none if there is no such folder.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = vec![];
+    collect(folder, &|_| true, &mut files);
+    files.sort();
+    files
+}
+
+fn collect(folder: &Path, is_wanted: &dyn Fn(&Path) -> bool, files: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;
     };
-    for entry in entries {
-        let path = entry.expect("list a folder").path();
-        let hidden = path.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with('.'));
-        if hidden {
-            continue;
-        }
+    for path in entries.map(|entry| entry.expect("list a folder").path()).filter(|path| is_wanted(path)) {
         if path.is_dir() {
-            collect(&path, files);
+            collect(&path, is_wanted, files);
         } else {
             files.push(path);
         }
