@@ -5,6 +5,9 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use std::time::Instant;
 
+/// A job that reads fewer has come to a stop.
+pub const SLOWEST_RECORDS_PER_SECOND: u64 = 10_000;
+
 /// An engine's own counter of records, and what it had used by then.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {

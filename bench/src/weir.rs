@@ -1,6 +1,6 @@
 //! Weir under measurement: the real command with a real job file.
 
-use crate::measure::{CheckpointSample, Measure, Sample};
+use crate::measure::{CheckpointSample, Measure, SLOWEST_RECORDS_PER_SECOND, Sample};
 use crate::process::Process;
 use crate::settings::{Backend, Order};
 use anyhow::{Context, Result, bail};
@@ -278,7 +278,7 @@ impl WeirRun {
     }
 
     pub fn wait_for_records(&self, records: u64) -> Result<()> {
-        self.wait_for("records", Duration::from_secs(600), |seen| {
+        self.wait_for("records", Duration::from_secs(records / SLOWEST_RECORDS_PER_SECOND), |seen| {
             seen.samples.last().is_some_and(|sample| sample.records >= records).then_some(())
         })
     }

@@ -2,7 +2,7 @@
 
 use super::rest::Rest;
 use super::{FlinkInstallation, VERSION, succeed};
-use crate::measure::{CheckpointSample, Measure, Sample};
+use crate::measure::{CheckpointSample, Measure, SLOWEST_RECORDS_PER_SECOND, Sample};
 use crate::process::{Process, Usage};
 use crate::settings::{Backend, Order};
 use crate::weir::sql_aggregate;
@@ -129,13 +129,18 @@ impl FlinkCluster {
     }
 
     fn wait<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> Result<T> {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_long(what, Duration::ZERO, look)
+    }
+
+    fn wait_long<T>(&self, what: &str, expected: Duration, look: impl Fn() -> Option<T>) -> Result<T> {
+        let patience = expected + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(found) = look() {
                 return Ok(found);
             }
             if Instant::now() > deadline {
-                bail!("Flink has not come to {what} in {} s; its logs: {}", PATIENCE.as_secs(), self.last_log_lines());
+                bail!("Flink has not come to {what} in {} s; its logs: {}", patience.as_secs(), self.last_log_lines());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -215,7 +220,8 @@ impl FlinkJob<'_> {
 
     /// The first number of records that the aggregate reports to have read; waits for it.
     pub fn wait_for_records(&self, records: u64) -> Result<()> {
-        self.cluster.wait("as many records", || (self.records().ok()? >= records).then_some(()))
+        let expected = Duration::from_secs(records / SLOWEST_RECORDS_PER_SECOND);
+        self.cluster.wait_long("as many records", expected, || (self.records().ok()? >= records).then_some(()))
     }
 
     /// Ends it, and says where its last checkpoint is.
