@@ -283,6 +283,18 @@ impl WeirRun {
         })
     }
 
+    /// As `wait_for_records`, but no longer than so.
+    pub fn wait_for_records_within(&self, time: Duration, records: u64) -> Result<()> {
+        let began = Instant::now();
+        self.wait_for("records", time, |seen| {
+            let read = seen.samples.last()?.records;
+            if read < records && began.elapsed() > time {
+                eprintln!("bench: Weir has read {read} of {records} records in {} s", time.as_secs());
+            }
+            (read >= records || began.elapsed() > time).then_some(())
+        })
+    }
+
     pub fn samples(&self) -> Vec<Sample> {
         lock(&self.seen).samples.clone()
     }

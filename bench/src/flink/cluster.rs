@@ -224,6 +224,18 @@ impl FlinkJob<'_> {
         self.cluster.wait_long("as many records", expected, || (self.records().ok()? >= records).then_some(()))
     }
 
+    /// As `wait_for_records`, but no longer than so.
+    pub fn wait_for_records_within(&self, time: Duration, records: u64) -> Result<()> {
+        let began = Instant::now();
+        self.cluster.wait_long("records", time, || {
+            let seen = self.records().ok()?;
+            if seen < records && began.elapsed() > time {
+                eprintln!("bench: Flink has read {seen} of {records} records in {} s", time.as_secs());
+            }
+            (seen >= records || began.elapsed() > time).then_some(())
+        })
+    }
+
     /// Ends it, and says where its last checkpoint is.
     pub fn cancel(&self) -> Result<String> {
         let checkpoints = self.cluster.rest.get(&format!("/jobs/{}/checkpoints", self.id))?;
