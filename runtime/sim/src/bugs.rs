@@ -34,10 +34,12 @@ pub enum Bug {
     AbortsNewerEpochs,
     /// What an unaligned barrier overtook is not in the snapshot.
     ForgetsInFlight,
+    /// A store that was restored gives its new files names that the restored ones have.
+    NamesFilesAnew,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 14] = [
+    pub const ALL: [Bug; 15] = [
         Bug::CommitBeforeDurable,
         Bug::StaleAcknowledgement,
         Bug::BarrierLetsOneBy,
@@ -52,6 +54,7 @@ impl Bug {
         Bug::StoreWithoutPutIfAbsent,
         Bug::AbortsNewerEpochs,
         Bug::ForgetsInFlight,
+        Bug::NamesFilesAnew,
     ];
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Job {
     pub(crate) alignment: AlignmentMode,
     /// Checkpoints may be unaligned: where event time is becomes part of them.
     pub(crate) is_unaligned: bool,
+    /// State is in front of a store, and what is more than so many bytes of a subtask's lets all of it spill.
+    pub(crate) cache_bytes: Option<usize>,
 }
 
 /// One row that the sink was given.

@@ -8,6 +8,7 @@ use crate::job::{JOB_UID, aggregate_uid, shape, sink_uid, source_uid};
 use crate::messages::{RestoreFrom, TaskSnapshot};
 use crate::scenario::Scenario;
 use crate::storage::SimStorage;
+use crate::store::SimStore;
 use crate::world::{Clock, Input, Post};
 use arrow::array::ArrayRef;
 use arrow::record_batch::RecordBatch;
@@ -391,11 +392,16 @@ async fn savepoint(keeping: &Keeping, checkpoint: CheckpointId, target: &str) ->
             let handle: KeyedStateHandle = serde_json::from_value(keyed.clone()).map_err(|error| error.to_string())?;
             let segments = fetch(&source, [&handle]).await.map_err(|error| error.to_string())?;
             let mut tables: Vec<(StateSchema, Vec<ArrayRef>)> = vec![];
-            weir_state::export(&handle, &segments, |schema, columns| {
+            let keep = |schema: &StateSchema, columns| {
                 tables.push((schema.clone(), columns));
                 Ok::<_, StateError>(())
-            })
-            .map_err(|error| error.to_string())?;
+            };
+            let exported = match &handle.cold {
+                None => weir_state::export(&handle, &segments, keep),
+                Some(_) => SimStore::open(std::slice::from_ref(&handle), handle.key_groups, &segments, None)
+                    .and_then(|store| weir_state::export_stored(&handle, &store, keep)),
+            };
+            exported.map_err(|error| error.to_string())?;
             for state in &handle.states {
                 let mut state_writer = writer.state(&operator.uid, &state.schema).map_err(|error| error.to_string())?;
                 for (schema, columns) in tables.iter().filter(|(schema, _)| schema.name == state.schema.name) {

@@ -3,7 +3,8 @@
 //!
 //! What runs is the product's own code: `JobControl` with coordinator, rollout and placement; the commit log, its
 //! retention and savepoints over a storage that fails; channels, alignment, rows in flight, watermarks and operators;
-//! keyed state with its cuts and restores. The simulator drives them where the node has threads, sockets and clocks.
+//! keyed state with its cuts and restores, on the heap and in front of a store. The simulator drives them where the node
+//! has threads, sockets and clocks.
 //! The loops around them (runner, worker, task, storage) are its own: a mistake in the node's is not found here.
 //! Checkers look from outside: the output is the oracle's, the log is one history, nothing that is needed is deleted
 //! and nothing that isn't is left, and once faults stop the job comes to its end.
@@ -20,6 +21,7 @@ mod messages;
 mod scenario;
 mod search;
 mod storage;
+mod store;
 mod task;
 mod worker;
 mod world;
@@ -43,12 +45,15 @@ pub struct Summary {
     pub storage_faults: u64,
     /// Rows that the sink made visible.
     pub rows: u64,
+    /// Parts of checkpoints whose state had spilled into a store.
+    pub spilled: u64,
 }
 
 impl Summary {
     /// Over several runs.
     pub fn add(&mut self, other: &Summary) {
-        let Summary { events, virtual_ms, checkpoints, coordinators, adoptions, storage_faults, rows } = *other;
+        let Summary { events, virtual_ms, checkpoints, coordinators, adoptions, storage_faults, rows, spilled } =
+            *other;
         self.events += events;
         self.virtual_ms += virtual_ms;
         self.checkpoints += checkpoints;
@@ -56,6 +61,7 @@ impl Summary {
         self.adoptions += adoptions;
         self.storage_faults += storage_faults;
         self.rows += rows;
+        self.spilled += spilled;
     }
 }
 

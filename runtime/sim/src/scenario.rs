@@ -57,6 +57,7 @@ impl Scenario {
             max_parallelism: [4, 7, 8, 16][random.random_range(0..4)],
             alignment: AlignmentMode::ExactlyOnce,
             is_unaligned: false,
+            cache_bytes: None,
         };
         let mut config = Config {
             checkpoints: Some(CheckpointConfig {
@@ -106,6 +107,11 @@ impl Scenario {
                 checkpoints.aligned_timeout_ms = aligned_timeout_ms;
             }
         }
+        job.cache_bytes = match random.random_range(0..10) {
+            0..6 => None,
+            6..8 => Some(0),
+            _ => Some(random.random_range(1..2_000)),
+        };
         Scenario {
             seed,
             job,

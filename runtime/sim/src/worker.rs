@@ -106,6 +106,8 @@ struct Attempt {
     planned_us: Vec<Option<u64>>,
     /// When each source may read again.
     next_read_us: Vec<u64>,
+    /// When the last cut of each task is written, where state is in a store: that takes its cuts in their order.
+    last_write_us: Vec<u64>,
     objects: BTreeMap<CheckpointId, OpenObject>,
     given_up: BTreeSet<CheckpointId>,
     has_failed: bool,
@@ -350,6 +352,7 @@ impl WorkerProcess {
                 is_started: false,
                 planned_us: vec![None; tasks.len()],
                 next_read_us: vec![0; tasks.len()],
+                last_write_us: vec![0; tasks.len()],
                 tasks,
                 objects: BTreeMap::new(),
                 given_up: BTreeSet::new(),
@@ -457,7 +460,12 @@ impl WorkerProcess {
                 }
             }
             Output::Cut { barrier, snapshot, keyed, in_flight } => {
-                let delay_us = world.random.random_range(50..30_000);
+                let mut delay_us = world.random.random_range(50..30_000);
+                if world.scenario.job.cache_bytes.is_some() {
+                    let at_us = (world.now_us() + delay_us).max(attempt.last_write_us[number] + 1);
+                    attempt.last_write_us[number] = at_us;
+                    delay_us = at_us - world.now_us();
+                }
                 let checkpoint = barrier.checkpoint;
                 let input = WorkerInput::WriteCut { fence, checkpoint, task: number, snapshot, keyed, in_flight };
                 world.send_to_worker(self.pid, delay_us, input);
@@ -518,7 +526,10 @@ impl WorkerProcess {
             segments.append(&encoded).map_err(|error| error.to_string())
         });
         match written.and_then(|keyed| Ok((keyed, in_flight.transpose()?))) {
-            Ok((keyed, in_flight)) => (snapshot.keyed, snapshot.in_flight) = (keyed, in_flight),
+            Ok((keyed, in_flight)) => {
+                world.spilled += u64::from(keyed.as_ref().is_some_and(|keyed| keyed.cold.is_some()));
+                (snapshot.keyed, snapshot.in_flight) = (keyed, in_flight);
+            }
             Err(reason) => return self.say(WorkerWord::Declined { fence, checkpoint, task, reason }, world),
         }
         object.snapshots.push((task, snapshot));

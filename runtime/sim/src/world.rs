@@ -145,6 +145,7 @@ pub(crate) struct World {
     pub(crate) coordinators: u64,
     /// Coordinators that went on with what ran.
     adoptions: u64,
+    pub(crate) spilled: u64,
     pub(crate) events: u64,
 }
 
@@ -187,6 +188,7 @@ impl World {
             finished: false,
             coordinators: 0,
             adoptions: 0,
+            spilled: 0,
             events: 0,
         }
     }
@@ -230,6 +232,7 @@ impl World {
             checkpoints: self.checks.checkpoints,
             coordinators: self.coordinators,
             adoptions: self.adoptions,
+            spilled: self.spilled,
             storage_faults: self.storage.shared().faults_injected,
             rows: external.rows,
         }

@@ -18,6 +18,7 @@ const FOUND_WITHIN: [(Bug, u64); Bug::ALL.len()] = [
     (Bug::StoreWithoutPutIfAbsent, 100),
     (Bug::AbortsNewerEpochs, 500),
     (Bug::ForgetsInFlight, 500),
+    (Bug::NamesFilesAnew, 1_500),
 ];
 
 #[test]

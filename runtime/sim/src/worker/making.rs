@@ -5,6 +5,7 @@ use crate::bugs::Bug;
 use crate::job::{aggregate_uid, source_uid};
 use crate::keeper::{FetchError, fetch, fetch_objects};
 use crate::messages::{Deployment, RestoreFrom, SplitPosition, fence_name};
+use crate::store::SimStore;
 use crate::task::{AggregateTask, SourceTask, Task};
 use std::sync::Arc;
 use weir_coordinator::DeployFailure;
@@ -12,7 +13,9 @@ use weir_dataflow::in_flight::{InputDivision, Taker, share};
 use weir_model::{KeyGroupRange, SubtaskInFlight, Watermark, WorkerId};
 use weir_snapshot::savepoint::SavepointReader;
 use weir_snapshot::{ObjectPath, OperatorManifest, SubtaskManifest, in_flight};
-use weir_state::{KeyedState, KeyedStateHandle, SegmentRef, SegmentSource, StateConfig, StateError};
+use weir_state::{
+    CacheBudget, ColdConfig, KeyedState, KeyedStateHandle, SegmentRef, SegmentSource, StateConfig, StateError,
+};
 
 /// Makes the tasks that are placed on a worker.
 pub(super) struct Making<'a> {
@@ -133,8 +136,16 @@ impl Making<'_> {
         }
         let fatal = |error: StateError| DeployFailure { reason: error.to_string(), is_fatal: true };
         let segments = fetch(&folder(self.storage), &meeting).await.map_err(failed)?;
-        let mut state =
-            KeyedState::open(StateConfig { key_groups, max_parallelism }, &meeting, &segments).map_err(fatal)?;
+        let config = StateConfig { key_groups, max_parallelism };
+        let mut state = match self.job.cache_bytes {
+            None => KeyedState::open(config, &meeting, &segments),
+            Some(bytes) => {
+                let store = SimStore::open(&meeting, restored_groups, &segments, self.bug).map_err(fatal)?;
+                let cold = ColdConfig { store: Arc::new(store), cache: CacheBudget::new(bytes) };
+                KeyedState::open_cold(config, cold, &mut [], &meeting, &segments)
+            }
+        }
+        .map_err(fatal)?;
         if let Some(reader) = savepoint {
             let transient = |reason: String| DeployFailure { reason, is_fatal: false };
             let aggregate = reader.manifest().operators.iter().find(|operator| operator.uid == aggregate_uid());
