@@ -8,11 +8,29 @@ use serde_json::Value;
 const HIDDEN: &str = "(hidden)";
 
 /// Words in fields' names behind which a credential may stand.
-const SECRET_WORDS: [&str; 8] =
-    ["password", "passwd", "secret", "token", "apikey", "accesskey", "credential", "privatekey"];
+const SECRET_WORDS: [&str; 10] = [
+    "password",
+    "passwd",
+    "secret",
+    "token",
+    "apikey",
+    "accesskey",
+    "credential",
+    "privatekey",
+    "basicauth",
+    "authorization",
+];
 /// Fields of those names that only refer to something.
-const REFERENCES: [&str; 6] =
-    ["secretref", "secretkeyref", "secretname", "credentials", "secret", "automountserviceaccounttoken"];
+const REFERENCES: [&str; 8] = [
+    "secretref",
+    "secretkeyref",
+    "secretname",
+    "credentials",
+    "secret",
+    "imagepullsecrets",
+    "secrets",
+    "automountserviceaccounttoken",
+];
 
 static USER_INFO: LazyLock<Regex> = LazyLock::new(|| compiled(r"://[^/\s@]+@"));
 static ASSIGNMENT: LazyLock<Regex> = LazyLock::new(|| {
@@ -34,8 +52,8 @@ pub fn redacted(object: Value) -> Value {
                 !matches!(name.as_str(), "managedFields" | "kubectl.kubernetes.io/last-applied-configuration")
             });
             let shown = kept.map(|(name, field)| {
-                let is_hidden = is_variable && name == "value" || may_be_secret(&name) && !holds_structure(&field);
-                (name, if is_hidden { Value::from(HIDDEN) } else { redacted(field) })
+                let is_hidden = is_variable && name == "value" || may_be_secret(&name);
+                (name, if is_hidden { hidden(field) } else { redacted(field) })
             });
             Value::Object(shown.collect())
         }
@@ -50,8 +68,24 @@ fn may_be_secret(name: &str) -> bool {
     !REFERENCES.contains(&plain.as_str()) && SECRET_WORDS.iter().any(|word| plain.contains(word))
 }
 
-fn holds_structure(field: &Value) -> bool {
-    field.is_object() || field.is_array() || field.is_boolean() || field.is_null()
+/// What a secret field holds, of which only what it refers to is shown: `{env: NAME}`, `{secretKeyRef: {name: ..., key: ...}}`.
+fn hidden(field: Value) -> Value {
+    match field {
+        Value::Object(fields) => {
+            let shown = fields.into_iter().map(|(name, field)| {
+                let refers = match name.as_str() {
+                    "env" | "secretName" => field.is_string(),
+                    "secretKeyRef" | "secretRef" => true,
+                    _ => false,
+                };
+                (name, if refers { redacted(field) } else { hidden(field) })
+            });
+            Value::Object(shown.collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(hidden).collect()),
+        Value::String(_) | Value::Number(_) => Value::from(HIDDEN),
+        Value::Bool(_) | Value::Null => field,
+    }
 }
 
 /// Text without users and passwords in addresses, and without what follows such words.
@@ -91,5 +125,26 @@ mod tests {
             "connect to kafka://u:p4ss@host failed; password=p4ss, token: \"p4ss\" Authorization: Bearer p4ss and on";
         let shown = redacted_text(log);
         assert!(!shown.contains("p4ss") && shown.contains("@host failed") && shown.ends_with("and on"), "{shown}");
+    }
+
+    #[test]
+    fn credentials_within_a_secret_field_stay() {
+        let object = json!({
+            "token": {"value": "hunter2"},
+            "basicAuth": {"value": "ann:hunter2"},
+            "headers": {"Authorization": "Bearer hunter2"},
+            "secretHeaders": {
+                "X-Key": {"value": "hunter2"}, "env": {"value": "hunter2"}, "secret": {"value": "hunter2"},
+            },
+            "secretProperties": {"sasl": [{"deep": {"value": "hunter2", "pin": 2222}}]},
+            "credential": {"secretKeyRef": {"name": "catalog", "key": "login"}},
+            "password": {"env": "KAFKA_PASSWORD"},
+            "imagePullSecrets": [{"name": "registry"}],
+        });
+        let text = redacted(object).to_string();
+        assert!(!text.contains("hunter2") && !text.contains("2222"), "{text}");
+        for kept in ["catalog", "login", "KAFKA_PASSWORD", "registry", "X-Key", "sasl"] {
+            assert!(text.contains(kept), "{kept}: {text}");
+        }
     }
 }
