@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a process may take to end after a signal that asks it to.
@@ -59,6 +59,17 @@ impl Process {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+/// Runs it to its end, and returns what it printed. What it complained of goes into the error.
+pub fn output_of(command: &mut Command) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{program}`"))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("`{program}` failed: {said}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(said)
 }
 
 impl Drop for Process {

@@ -74,6 +74,8 @@ pub enum Benchmark {
     Backpressure,
     /// An idle job: its memory, and the time to its first checkpoint.
     Start,
+    /// From Kafka to Kafka, exactly once: records per second, and latency. Not in `all`, as it starts a broker.
+    Kafka,
     /// The operator with many jobs on a real API server; not in `all`, as it takes root and the cluster's ports.
     Operator,
     All,

@@ -1,7 +1,7 @@
 //! Weir under measurement: the real command with a real job file.
 
 use crate::measure::{CheckpointSample, Measure, SLOWEST_RECORDS_PER_SECOND, Sample};
-use crate::process::Process;
+use crate::process::{Process, output_of};
 use crate::settings::{Backend, Order};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
@@ -148,6 +148,19 @@ impl WeirBinary {
         // Copies of checkpoints lie where the run's other files do, and go with them.
         let temporary = job.local_recovery.then_some(folder);
         self.launch(&job.yaml(&folder.join("checkpoints")), folder, &arguments, Stdio::null(), temporary)
+    }
+
+    /// As `start`, a job that the caller has written.
+    pub fn start_yaml(&self, yaml: &str, folder: &Path) -> Result<WeirRun> {
+        self.launch(yaml, folder, &[], Stdio::null(), None)
+    }
+
+    /// A job that ends by itself.
+    pub fn run_to_end(&self, yaml: &str, folder: &Path) -> Result<()> {
+        let file = folder.join("job.yaml");
+        std::fs::write(&file, yaml).context("cannot write the job file")?;
+        output_of(Command::new(&self.0).arg("run").arg(&file))?;
+        Ok(())
     }
 
     /// As `start`, over so many worker processes; with what they print.

@@ -32,7 +32,16 @@ pub fn bench(layout: &Layout, arguments: &[String]) -> Result<()> {
     run_aside(env.cargo(&build).current_dir(&layout.checkout))?;
     let mut bench = Command::new(layout.target.join("release").join("weir-bench"));
     bench.args(arguments).env("WEIR_CACHE_DIR", &layout.cache).env("WEIR_BENCH_PYTHON", python::ensure(layout)?);
-    replace_in_checkout(layout, bench)
+    if !arguments.iter().any(|argument| argument == "kafka") {
+        return replace_in_checkout(layout, bench);
+    }
+    let with_flink = !arguments.iter().any(|argument| argument == "--without-flink");
+    let kafka = servers::kafka_for_bench(layout, with_flink)?;
+    kafka.broker.announce(&mut bench);
+    bench.env("WEIR_BENCH_PYTHON", kafka.python);
+    bench.envs(kafka.flink_connector.map(|folder| ("WEIR_BENCH_FLINK_CONNECTORS", folder)));
+    // The broker ends with this process.
+    run(bench.current_dir(&layout.checkout))
 }
 
 /// On etcd and an API server of its own, without nodes.

@@ -2,6 +2,7 @@
 
 mod backpressure;
 mod bytes;
+mod kafka;
 mod memory;
 mod recovery;
 mod rescale;
@@ -62,12 +63,14 @@ impl Bench {
             Benchmark::Memory => memory::run(self),
             Benchmark::Backpressure => backpressure::run(self),
             Benchmark::Start => start::run(self),
+            Benchmark::Kafka => kafka::run(self),
             Benchmark::Operator => crate::operator::run(&self.settings, &self.scratch),
             Benchmark::All => {
                 use clap::ValueEnum;
+                // Those that need nothing but this machine.
                 let all = Benchmark::value_variants()
                     .iter()
-                    .filter(|other| !matches!(other, Benchmark::All | Benchmark::Operator));
+                    .filter(|other| !matches!(other, Benchmark::All | Benchmark::Kafka | Benchmark::Operator));
                 all.into_iter().try_for_each(|benchmark| self.run(*benchmark))
             }
         }

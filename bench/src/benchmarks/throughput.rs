@@ -13,7 +13,7 @@ use std::time::Duration;
 /// No longer does a job see new keys only before it is measured.
 const FILLING: Duration = Duration::from_secs(300);
 
-const HEADER: [&str; 8] = [
+pub(super) const HEADER: [&str; 8] = [
     "Case",
     "Engine",
     "Records",
@@ -174,7 +174,7 @@ fn run_flink(
     running.measure(bench.settings.flink_warm_up(), bench.settings.window())
 }
 
-fn compared_rows(table: &mut Table, case: &str, runs: &[Run]) {
+pub(super) fn compared_rows(table: &mut Table, case: &str, runs: &[Run]) {
     let weir = median_of(runs, &format!("Weir, {case}"));
     let flink = median_of(runs, &format!("Flink, {case}"));
     let ratio = match flink.records_per_second {

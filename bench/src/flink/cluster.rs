@@ -1,9 +1,9 @@
 //! One JobManager and one TaskManager, the job that runs on them, and its counters.
 
 use super::rest::Rest;
-use super::{FlinkInstallation, VERSION, succeed};
+use super::{FlinkInstallation, VERSION};
 use crate::measure::{CheckpointSample, Measure, SLOWEST_RECORDS_PER_SECOND, Sample};
-use crate::process::{Process, Usage};
+use crate::process::{Process, Usage, output_of};
 use crate::settings::{Backend, Order};
 use crate::weir::sql_aggregate;
 use anyhow::{Context, Result, bail};
@@ -111,14 +111,20 @@ impl FlinkCluster {
         self.submit("SqlAggregate", &["0".to_owned(), source.to_owned(), SQL_SINK.to_owned(), insert], None)
     }
 
+    /// The last of them is the job; the others make its tables.
+    pub fn run_statements(&self, statements: &[String]) -> Result<FlinkJob<'_>> {
+        let arguments: Vec<String> = std::iter::once("0".to_owned()).chain(statements.iter().cloned()).collect();
+        self.submit("SqlAggregate", &arguments, None)
+    }
+
     fn submit(&self, class: &str, arguments: &[String], restore: Option<&str>) -> Result<FlinkJob<'_>> {
         let starter = Starter { installation: &self.installation, folder: &self.folder };
         let mut command = starter.java("client");
-        command.arg("-Xmx512m").arg("-cp").arg(self.installation.libraries().join("*"));
+        command.arg("-Xmx512m").arg("-cp").arg(self.installation.class_path());
         command.args(["org.apache.flink.client.cli.CliFrontend", "run", "--detached", "--class", class]);
         command.args(restore.iter().flat_map(|path| ["--fromSavepoint", path]));
         command.arg(&self.installation.jobs).args(arguments);
-        let said = succeed(&mut command)?;
+        let said = output_of(&mut command)?;
         let id = said.rsplit_once("JobID ").map(|(_, id)| id.trim().to_owned());
         let id = id.with_context(|| format!("Flink's client named no job: {said}"))?;
         Ok(FlinkJob { cluster: self, id, submitted: Instant::now() })
@@ -313,7 +319,7 @@ impl Starter<'_> {
         let mut java = self.java("bash-java-utils");
         java.arg("-cp").arg(class_path).arg("org.apache.flink.runtime.util.bash.BashJavaUtils").arg(command);
         java.arg("--configDir").arg(self.folder.join("conf")).arg("--binDir").arg(bin).arg("--libDir").arg(lib);
-        let said = succeed(&mut java)?;
+        let said = output_of(&mut java)?;
         let results = said.lines().filter_map(|line| line.strip_prefix("BASH_JAVA_UTILS_EXEC_RESULT:"));
         let parameters: Vec<Vec<String>> =
             results.map(|line| line.split_whitespace().map(str::to_owned).collect()).collect();
@@ -327,7 +333,7 @@ impl Starter<'_> {
         let mut command = self.java(name);
         let output = File::create(self.folder.join("log").join(format!("{name}.out")))?;
         command.stdout(output.try_clone()?).stderr(output);
-        command.args(&parameters[0]).arg("-XX:+UseG1GC").arg("-cp").arg(self.installation.libraries().join("*"));
+        command.args(&parameters[0]).arg("-XX:+UseG1GC").arg("-cp").arg(self.installation.class_path());
         command.arg(class).arg("--configDir").arg(self.folder.join("conf"));
         command.args(parameters.iter().skip(1).flatten());
         Process::start(&mut command)

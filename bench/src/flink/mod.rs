@@ -6,9 +6,11 @@ mod rest;
 
 pub use cluster::{FlinkCluster, FlinkSettings, UNBOUNDED};
 
-use anyhow::{Context, Result, bail};
+use crate::process::output_of;
+use anyhow::{Context, Result};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 pub const VERSION: &str = "2.3.0";
 
@@ -35,6 +37,16 @@ impl FlinkInstallation {
 
     fn libraries(&self) -> PathBuf {
         self.folder.join("lib")
+    }
+
+    /// With the connectors that this run needs.
+    fn class_path(&self) -> OsString {
+        let mut class_path = self.libraries().join("*").into_os_string();
+        if let Some(connectors) = std::env::var_os("WEIR_BENCH_FLINK_CONNECTORS") {
+            class_path.push(":");
+            class_path.push(Path::new(&connectors).join("*"));
+        }
+        class_path
     }
 }
 
@@ -64,12 +76,12 @@ fn fetch(folder: &Path) -> Result<()> {
         .args(["-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps", "--dest"])
         .arg(&partial)
         .arg(format!("{PACKAGE}=={VERSION}"));
-    succeed(&mut download).with_context(explain)?;
+    output_of(&mut download).with_context(explain)?;
     let wheel = std::fs::read_dir(&partial)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .with_context(explain)?;
-    succeed(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&partial)).with_context(explain)?;
+    output_of(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&partial)).with_context(explain)?;
     std::fs::create_dir_all(folder)?;
     for part in ["bin", "lib"] {
         std::fs::rename(partial.join("pyflink").join(part), folder.join(part)).with_context(explain)?;
@@ -87,20 +99,9 @@ fn compile(folder: &Path, scratch: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(&classes)?;
     let mut javac = Command::new("javac");
     javac.arg("-cp").arg(folder.join("lib/*")).arg("-d").arg(&classes).args(&sources);
-    succeed(&mut javac).context(NEEDED)?;
+    output_of(&mut javac).context(NEEDED)?;
     let mut archive = Command::new("jar");
     archive.arg("cf").arg(&jar).arg("-C").arg(&classes).arg(".");
-    succeed(&mut archive).context(NEEDED)?;
+    output_of(&mut archive).context(NEEDED)?;
     Ok(jar)
-}
-
-/// Runs it to its end; what it said goes into the error.
-fn succeed(command: &mut Command) -> Result<String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{program}`"))?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        bail!("`{program}` failed: {said}{}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(said)
 }

@@ -19,8 +19,8 @@ pub fn ensure(layout: &Layout, server: Server) -> Result<PathBuf> {
         Server::S3Light => python::ensure_packages(layout, "tools/servers/s3-light.txt", "the S3 server of the tests"),
         Server::Gcs => gcs(layout, &folder.join("gcs")),
         Server::Azure => azurite(&folder.join("azurite")),
-        Server::Hdfs => by_maven(layout, &folder.join("hdfs"), "HDFS"),
-        Server::Kafka => by_maven(layout, &folder.join("kafka"), "Kafka"),
+        Server::Hdfs => by_maven(layout, "hdfs", "HDFS needs"),
+        Server::Kafka => by_maven(layout, "kafka", "Kafka needs"),
         Server::Postgres => postgres::ensure(),
         Server::Iceberg => iceberg(layout),
     }
@@ -29,7 +29,12 @@ pub fn ensure(layout: &Layout, server: Server) -> Result<PathBuf> {
 /// The libraries of Iceberg's REST catalog, and the client that reads its tables in tests.
 pub fn iceberg(layout: &Layout) -> Result<PathBuf> {
     python::ensure_packages(layout, "tools/oracle/iceberg.txt", "the Iceberg client of the tests")?;
-    by_maven(layout, &layout.tools().join("servers/iceberg"), "Iceberg")
+    by_maven(layout, "iceberg", "Iceberg needs")
+}
+
+/// What Flink reads and writes Kafka with, for benchmarks.
+pub fn flink_kafka_connector(layout: &Layout) -> Result<PathBuf> {
+    by_maven(layout, "flink-kafka", "Flink's Kafka connector needs")
 }
 
 fn built_by_go(folder: &Path, program: &str, module: &str, duration: &str) -> Result<PathBuf> {
@@ -79,25 +84,26 @@ fn azurite(folder: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The folder of the libraries that a server's project under `tools/servers` names.
-fn by_maven(layout: &Layout, folder: &Path, server: &str) -> Result<PathBuf> {
+/// The folder of the libraries that a project under `tools/servers` names.
+fn by_maven(layout: &Layout, project: &str, needs: &str) -> Result<PathBuf> {
+    let folder = layout.tools().join("servers").join(project);
     let libraries = folder.join("lib");
-    require("java", &["-version"], &format!("{server} needs Java 17 or newer"))?;
+    require("java", &["-version"], &format!("{needs} Java 17 or newer"))?;
     if libraries.is_dir() {
         return Ok(libraries);
     }
-    require("mvn", &["--version"], &format!("the libraries of {server} are fetched by Maven"))?;
-    say(&format!("fetching the libraries of {server} (half a minute, once)"));
+    require("mvn", &["--version"], &format!("{needs} Maven, which fetches libraries"))?;
+    say(&format!("fetching the libraries of {project} (half a minute, once)"));
     // Under another name first: what an interruption leaves isn't taken for all.
     let partial = folder.join("partial");
     remove_folder(&partial)?;
     create_folder(&partial)?;
-    let project = format!("tools/servers/{}/pom.xml", server.to_lowercase());
     let mut maven = Command::new("mvn");
-    maven.args(["-q", "-B", "dependency:copy-dependencies", "-f"]).arg(layout.checkout.join(project));
+    maven.args(["-q", "-B", "dependency:copy-dependencies", "-f"]);
+    maven.arg(layout.checkout.join(format!("tools/servers/{project}/pom.xml")));
     maven.arg(format!("-DoutputDirectory={}", partial.display()));
     run_aside(&mut maven).map_err(|_| {
-        Failure::new(format!("Maven could not fetch the libraries of {server}; it needs access to a Maven repository"))
+        Failure::new(format!("Maven could not fetch the libraries of {project}; it needs access to a Maven repository"))
     })?;
     std::fs::rename(&partial, &libraries).map_err(Failure::io(format!("create {}", libraries.display())))?;
     Ok(libraries)

@@ -1,5 +1,6 @@
 //! A Kafka broker that is its own controller (KRaft).
 
+use super::Lifetime;
 use crate::failure::{Failure, Result};
 use crate::layout::Layout;
 use crate::process::run;
@@ -11,7 +12,14 @@ const HEAP: &str = "512m";
 pub const PROPERTIES: &str = "server.properties";
 
 /// The command that runs it; its storage is formatted first if it is new.
-pub fn command(layout: &Layout, libraries: &Path, data: &Path, port: u16, controller_port: u16) -> Result<Command> {
+pub fn command(
+    layout: &Layout,
+    libraries: &Path,
+    data: &Path,
+    port: u16,
+    controller_port: u16,
+    lifetime: Lifetime,
+) -> Result<Command> {
     let properties = data.join(PROPERTIES);
     std::fs::write(&properties, settings(data, port, controller_port))
         .map_err(Failure::io(format!("write {}", properties.display())))?;
@@ -20,8 +28,11 @@ pub fn command(layout: &Layout, libraries: &Path, data: &Path, port: u16, contro
         let logging = layout.checkout.join("tools/servers/kafka/log4j2.properties");
         command.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
         command.args(["-cp"]).arg(libraries.join("*"));
-        // What it runs most is compiled at once, and nothing else: a test's broker does not live long enough to gain more.
-        command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", &format!("-Xmx{HEAP}"), main]);
+        if lifetime == Lifetime::OneTestRun {
+            // What it runs most is compiled at once, and nothing else: it does not live long enough to gain more.
+            command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
+        }
+        command.args([&format!("-Xmx{HEAP}"), main]);
         command
     };
     if !folder(data, controller_port).join("meta.properties").is_file() {

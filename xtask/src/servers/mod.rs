@@ -41,6 +41,15 @@ pub enum Server {
     Iceberg,
 }
 
+/// What a server is compiled and tuned for, where that makes a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Up quickly.
+    OneTestRun,
+    /// As its makers would run it.
+    Long,
+}
+
 impl Server {
     pub const ALL: [Server; 8] = [
         Server::S3,
@@ -234,6 +243,23 @@ impl ForTests {
 /// The quick S3 server.
 pub fn light_for_tests(layout: &Layout) -> Result<Option<ForTests>> {
     ForTests::start(layout, Server::S3Light)
+}
+
+/// What the benchmark with Kafka needs.
+pub struct ForBench {
+    pub broker: ForTests,
+    /// With the client that reads what the engines have written.
+    pub python: std::path::PathBuf,
+    /// The folder of Flink's connector. None: Flink is not measured.
+    pub flink_connector: Option<std::path::PathBuf>,
+}
+
+pub fn kafka_for_bench(layout: &Layout, with_flink: bool) -> Result<ForBench> {
+    let python = crate::python::ensure_oracle(layout)?;
+    let flink_connector = with_flink.then(|| install::flink_kafka_connector(layout)).transpose()?;
+    let data = scratch(layout, Server::Kafka)?;
+    let running = Running::start_to_last(layout, Server::Kafka, data.path())?;
+    Ok(ForBench { broker: ForTests { running, _data: data }, python, flink_connector })
 }
 
 /// A broker.

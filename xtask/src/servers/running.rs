@@ -1,6 +1,6 @@
 //! A server from its start to its end.
 
-use super::{ACCESS_KEY, BUCKET, Server, install, kafka, postgres};
+use super::{ACCESS_KEY, BUCKET, Lifetime, Server, install, kafka, postgres};
 use crate::failure::{Failure, Result};
 use crate::layout::Layout;
 use crate::process::{cannot_start, create_folder, exit_failure, say};
@@ -32,21 +32,33 @@ pub struct Running {
 impl Running {
     /// Installs it if need be, starts it with its data in `folder`, and waits until it answers.
     pub fn start(layout: &Layout, server: Server, folder: &Path) -> Result<Self> {
-        Self::start_on(free_port()?, layout, server, folder, None)
+        Self::start_on(free_port()?, layout, server, folder, Lifetime::OneTestRun, None)
+    }
+
+    /// As `start`, for whoever has more to ask of it than a test has.
+    pub fn start_to_last(layout: &Layout, server: Server, folder: &Path) -> Result<Self> {
+        Self::start_on(free_port()?, layout, server, folder, Lifetime::Long, None)
     }
 
     /// As `start`, on the port that clients of such a server expect if nobody has that. `store`: the endpoint of the one
     /// that a catalog's tables stand in.
     pub fn start_on_usual_port(layout: &Layout, server: Server, folder: &Path, store: Option<&str>) -> Result<Self> {
         let usual = server.usual_port().filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
-        Self::start_on(usual.map_or_else(free_port, Ok)?, layout, server, folder, store)
+        Self::start_on(usual.map_or_else(free_port, Ok)?, layout, server, folder, Lifetime::Long, store)
     }
 
-    fn start_on(port: u16, layout: &Layout, server: Server, folder: &Path, store: Option<&str>) -> Result<Self> {
+    fn start_on(
+        port: u16,
+        layout: &Layout,
+        server: Server,
+        folder: &Path,
+        lifetime: Lifetime,
+        store: Option<&str>,
+    ) -> Result<Self> {
         let program = install::ensure(layout, server)?;
         let data = folder.join("data");
         create_folder(&data)?;
-        let mut command = command(layout, server, &program, &data, port, store)?;
+        let mut command = command(layout, server, &program, &data, port, lifetime, store)?;
         let log = folder.join("log");
         let stream = || File::create(&log).map_err(Failure::io(format!("create {}", log.display())));
         command
@@ -128,6 +140,7 @@ fn command(
     program: &Path,
     data: &Path,
     port: u16,
+    lifetime: Lifetime,
     store: Option<&str>,
 ) -> Result<Command> {
     let address = format!("127.0.0.1:{port}");
@@ -160,7 +173,8 @@ fn command(
         Server::Kafka => {
             // Next to the other one, so that it is the same when that is.
             let next = port.checked_add(1).filter(|next| TcpListener::bind((Ipv4Addr::LOCALHOST, *next)).is_ok());
-            return kafka::command(layout, program, data, port, next.map_or_else(free_port, Ok)?);
+            let controller_port = next.map_or_else(free_port, Ok)?;
+            return kafka::command(layout, program, data, port, controller_port, lifetime);
         }
         Server::Postgres => command = postgres::command(program, data, port)?,
         Server::Iceberg => {
