@@ -159,6 +159,9 @@ mod tests {
         assert_eq!(asking.identity(), name);
         let asking = asking.certificate(later).unwrap();
         assert!(believes(&asking, &first.certificate, name, later), "who asks the coordinator later");
+        let long_ago = now.checked_sub(LIFETIME * 2).unwrap();
+        let remembered = Authority::of(KEY, "data", "orders").unwrap().certificate(long_ago).unwrap();
+        assert!(believes(&remembered, &second.certificate, name, later), "who made it once, and asks again and again");
         let name = |key: &[u8]| Authority::of(key, "data", "orders").unwrap().name().to_owned();
         assert_eq!(name(KEY), name(KEY));
         assert_ne!(name(KEY), name(b"another key, as long as a key is"));

@@ -14,6 +14,7 @@ use weir_crds::{ByteSize, HumanDuration, StreamJob, StreamJobStatus};
 
 use crate::act::{ActError, Hands};
 use crate::coordinator_api::{CoordinatorApi, timestamp};
+use crate::decide::{Action, Decision};
 use crate::names::{self, FIELD_MANAGER, JOB_LABEL};
 use crate::reconcile::{Context, publish};
 use crate::world::World;
@@ -35,15 +36,16 @@ pub fn is_pin_asked(checkpoint: &Checkpoint) -> bool {
 pub async fn mirror(
     job: &StreamJob,
     world: &World,
+    decision: &Decision,
     written: Option<&StreamJobStatus>,
     hands: &Hands,
     context: &Context,
 ) -> Result<(), ActError> {
-    if world.runtime.is_none() || world.deleted_at.is_some() || !is_due(job, world, written, context) {
+    if world.runtime.is_none() || world.deleted_at.is_some() || !is_due(job, world, decision, written, context) {
         return Ok(());
     }
     let (name, namespace) = (job.name_any(), job.namespace().unwrap_or_default());
-    let api = CoordinatorApi::of(&context.settings.token_key, &namespace, &name);
+    let api = context.coordinators.of_job(&namespace, &name)?;
     let objects: Api<Checkpoint> = hands.checkpoints();
     let selector = ListParams::default().labels(&format!("{JOB_LABEL}={name}"));
     context.pins.forget(job);
@@ -83,12 +85,21 @@ pub async fn mirror(
 }
 
 /// Somebody asks for a pin, or there are other checkpoints and it is time to show them.
-fn is_due(job: &StreamJob, world: &World, written: Option<&StreamJobStatus>, context: &Context) -> bool {
+fn is_due(
+    job: &StreamJob,
+    world: &World,
+    decision: &Decision,
+    written: Option<&StreamJobStatus>,
+    context: &Context,
+) -> bool {
     let latest = |status: &StreamJobStatus| Some(status.checkpoints.as_ref()?.last_completed.as_ref()?.id);
     let is_news = written.is_some_and(|written| latest(&world.status) != latest(written));
     // A job's first is shown at once.
     let is_first = latest(&world.status).is_none();
-    let is_time = is_news && (context.views.is_due(job, context.pace().view, Instant::now()) || is_first);
+    // The next step of what is begun does not wait for it.
+    let is_idle = decision.action == Action::Wait;
+    let is_due = || is_idle && context.views.is_due(job, context.pace().view, Instant::now());
+    let is_time = is_news && (is_first || is_due());
     is_time || context.pins.are_asked(job)
 }
 

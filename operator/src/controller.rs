@@ -1,28 +1,34 @@
 //! What is watched, and what a change of it leads to.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
-use kube::runtime::controller::{Config, applier};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{PredicateConfig, WatchStreamExt, reflector as reflect, watcher};
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt, reflector as reflect, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use weir_crds::streamjob::UpgradeResult;
 use weir_crds::{Checkpoint, Savepoint, StreamJob};
 
 use crate::checkpoints::is_pin_asked;
+use crate::coordinator_api::Coordinators;
 use crate::job_metrics::JobMetrics;
 use crate::kept::Kept;
+use crate::looks;
 use crate::names::JOB_LABEL;
 use crate::packed::Packed;
-use crate::reconcile::{Context, on_error, reconcile};
+use crate::queue::{Turn, Urgency};
+use crate::reconcile::{Context, reconcile};
 use crate::remembered::{Failures, Pins, Views};
 use crate::savepoints::{self, SavepointContext};
 use crate::serve::Metrics;
@@ -38,29 +44,47 @@ pub async fn run(
     job_metrics: JobMetrics,
     is_ready: Arc<AtomicBool>,
 ) {
-    let namespace = settings.namespace.clone();
-    let concurrency = settings.concurrency;
+    let namespace = settings.namespace.as_deref();
+    let slots = usize::from(settings.concurrency);
     let own = watcher::Config::default().labels(JOB_LABEL);
-    let (jobs, job_events) = watch::<StreamJob>(&client, namespace.as_deref(), watcher::Config::default());
-    let (pods, pod_events) = watch_packed::<Pod>(&client, namespace.as_deref(), own.clone());
-    let (sets, set_events) = watch_packed::<StatefulSet>(&client, namespace.as_deref(), own);
-    let jobs_changed = job_events.predicate_filter(what_counts, PredicateConfig::default());
-    let jobs_changed = jobs_changed.map_ok(|job| ObjectRef::from_obj(&job));
-    let pods_changed = pod_events.try_filter_map(|pod| async move { Ok(owner(&pod)) });
-    let sets_changed = set_events.try_filter_map(|set| async move { Ok(owner(&set)) });
-    let pins = Arc::new(Pins::default());
-    let pins_changed = pins_asked(&client, namespace.as_deref(), Arc::clone(&pins));
-    let queue = [jobs_changed.boxed(), pods_changed.boxed(), sets_changed.boxed(), pins_changed.boxed()];
-    let queue = stream::select_all(queue);
-    let (savepoints, savepoint_events) = watch::<Savepoint>(&client, namespace.as_deref(), watcher::Config::default());
+    let (jobs, job_events) = watch::<StreamJob>(&client, namespace, watcher::Config::default());
+    let (pods, pod_events) = watch_packed::<Pod>(&client, namespace, own.clone());
+    let (sets, set_events) = watch_packed::<StatefulSet>(&client, namespace, own);
+    let (savepoints, savepoint_events) = watch::<Savepoint>(&client, namespace, watcher::Config::default());
     job_metrics.show(jobs.clone(), savepoints.clone());
-    let savepoints_changed = savepoint_events.map_ok(|savepoint| ObjectRef::from_obj(&savepoint));
+    let pins = Arc::new(Pins::default());
+    let pins_changed = pins_asked(&client, namespace, Arc::clone(&pins));
+    let pods_changed = touched(pod_events).try_filter_map(|(pod, urgency)| async move { Ok(owner(&pod, urgency)) });
+    let sets_changed = touched(set_events).try_filter_map(|(set, urgency)| async move { Ok(owner(&set, urgency)) });
+    let all = [jobs_changed(job_events).boxed(), pods_changed.boxed(), sets_changed.boxed(), pins_changed.boxed()];
+    let changed = stream::select_all(all);
+    let savepoints_changed =
+        touched(savepoint_events).map_ok(|(savepoint, urgency)| (ObjectRef::from_obj(&savepoint), urgency));
+    // A decision on half a list would start what runs already, and what is not listed yet is not absent.
+    let listed = {
+        let (jobs, pods, sets, savepoints) = (jobs.clone(), pods.clone(), sets.clone(), savepoints.clone());
+        async move {
+            let all = [
+                jobs.wait_until_ready().await.is_ok(),
+                pods.wait_until_ready().await.is_ok(),
+                sets.wait_until_ready().await.is_ok(),
+                savepoints.wait_until_ready().await.is_ok(),
+            ];
+            // They end with the process.
+            if all != [true; 4] {
+                std::future::pending::<()>().await;
+            }
+            is_ready.store(true, Ordering::Relaxed);
+        }
+    };
+    let listed = listed.shared();
     let context = Arc::new(Context {
+        coordinators: Coordinators::of(settings.token_key.clone()),
         client,
         settings,
         jobs: jobs.clone(),
-        pods: pods.clone(),
-        sets: sets.clone(),
+        pods,
+        sets,
         savepoints: savepoints.clone(),
         recorder,
         metrics,
@@ -68,69 +92,37 @@ pub async fn run(
         views: Views::default(),
         pins,
     });
-    let listed = async move {
-        // A decision on half a list would start what runs already.
-        let all = [pods.wait_until_ready().await.is_ok(), sets.wait_until_ready().await.is_ok()];
-        is_ready.store(all == [true, true], Ordering::Relaxed);
-    };
     let savepoint_context = Arc::new(SavepointContext { jobs: jobs.clone(), shared: Arc::clone(&context) });
-    let look = |savepoint, context| Box::pin(savepoints::reconcile(savepoint, context));
-    let of_savepoints = applier(
-        look,
-        savepoints::on_error,
-        savepoint_context,
-        savepoints,
-        Box::pin(savepoints_changed),
-        Config::default().concurrency(concurrency),
+    let look_at_savepoint = move |turn: Turn<ObjectRef<Savepoint>>| {
+        let (savepoint, context) = (savepoints.get(&turn.key), Arc::clone(&savepoint_context));
+        async move { Some(savepoints::reconcile(&*savepoint?, &context).await) }
+    };
+    let look_at_job = move |turn: Turn<ObjectRef<StreamJob>>| {
+        let (job, context) = (jobs.get(&turn.key), Arc::clone(&context));
+        async move { Some(reconcile(&*job?, &turn, &context).await) }
+    };
+    tokio::join!(
+        looks::run(changed, listed.clone(), slots, look_at_job),
+        looks::run(savepoints_changed, listed, slots, look_at_savepoint)
     );
-    let savepoint_looks = of_savepoints.for_each(|result| async move {
-        if let Err(error) = result {
-            tracing::debug!(%error, "a look at a savepoint did not come to an end");
-        }
-    });
-    let reconciler = |job, context| Box::pin(reconcile(job, context));
-    // The queue feeds the stores too, so it is read while they fill; the runner waits for the store of the jobs, and
-    // each look for the others.
-    let applied = applier(reconciler, on_error, context, jobs, queue, Config::default().concurrency(concurrency));
-    let looks = applied.for_each(|result| async move {
-        if let Err(error) = result {
-            tracing::debug!(%error, "a look at a job did not come to an end");
-        }
-    });
-    tokio::join!(listed, looks, savepoint_looks);
 }
 
-/// A store of all objects of a kind, and the stream that keeps it up to date and yields what changed.
-fn watch<K>(
-    client: &Client,
-    namespace: Option<&str>,
-    config: watcher::Config,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + DeserializeOwned
-        + Kept
-        + Send
-        + Sync
-        + 'static,
+/// A kind of object that is watched, and of which only what is read is kept.
+trait Watched:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + Serialize
+    + DeserializeOwned
+    + Kept
+    + Send
+    + Sync
+    + 'static
 {
-    let (store, writer) = reflector::store();
-    let api = api_of(client, namespace);
-    let events =
-        watcher(api, config).default_backoff().modify(Kept::keep_what_is_read).reflect(writer).touched_objects();
-    (store, events)
 }
 
-/// The same, of objects whose types have room for much more than is kept.
-fn watch_packed<K>(
-    client: &Client,
-    namespace: Option<&str>,
-    config: watcher::Config,
-) -> (Store<Packed<K>>, impl Stream<Item = Result<Packed<K>, watcher::Error>> + Send + 'static)
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+impl<K> Watched for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
         + std::fmt::Debug
         + Serialize
@@ -138,16 +130,40 @@ where
         + Kept
         + Send
         + Sync
-        + 'static,
+        + 'static
 {
+}
+
+/// What happens to objects of a kind.
+trait Events<K>: Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static {}
+
+impl<K, S: Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static> Events<K> for S {}
+
+/// A store of all objects of a kind, and the events that keep it up to date.
+fn watch<K: Watched>(
+    client: &Client,
+    namespace: Option<&str>,
+    config: watcher::Config,
+) -> (Store<K>, impl Events<K> + use<K>) {
+    let (store, writer) = reflector::store();
+    let events = watcher(api_of(client, namespace), config).default_backoff().modify(Kept::keep_what_is_read);
+    (store, events.reflect(writer))
+}
+
+/// The same, of objects whose types have room for much more than is kept.
+fn watch_packed<K: Watched>(
+    client: &Client,
+    namespace: Option<&str>,
+    config: watcher::Config,
+) -> (Store<Packed<K>>, impl Events<Packed<K>> + use<K>) {
     let (store, writer) = reflector::store();
     let events = watcher(api_of::<K>(client, namespace), config).default_backoff().modify(Kept::keep_what_is_read);
-    (store, reflect(writer, events.map_ok(Packed::event)).touched_objects())
+    (store, reflect(writer, events.map_ok(Packed::event)))
 }
 
 fn api_of<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -155,18 +171,76 @@ where
     }
 }
 
+/// What is there or was, and how urgent it is: what is listed was there before, or has not changed since.
+fn touched<K: Send + Sync + 'static>(
+    events: impl Events<K>,
+) -> impl Stream<Item = Result<(K, Urgency), watcher::Error>> + Send + 'static {
+    events.try_filter_map(|event| async move {
+        Ok(match event {
+            Event::Apply(object) | Event::Delete(object) => Some((object, Urgency::Change)),
+            Event::InitApply(object) => Some((object, Urgency::Routine)),
+            Event::Init | Event::InitDone => None,
+        })
+    })
+}
+
+/// Jobs that are others than before but for their progress. One that is listed with a spec or an act that waits for the
+/// operator is as urgent as if it changed now.
+fn jobs_changed(
+    events: impl Events<StreamJob>,
+) -> impl Stream<Item = Result<(ObjectRef<StreamJob>, Urgency), watcher::Error>> + Send + 'static {
+    let mut seen: HashMap<ObjectRef<StreamJob>, u64> = HashMap::new();
+    events.try_filter_map(move |event| {
+        let changed = match event {
+            Event::Init => {
+                seen.clear();
+                None
+            }
+            Event::InitDone => None,
+            Event::Delete(job) => {
+                let key = ObjectRef::from_obj(&job);
+                seen.remove(&key);
+                Some((key, Urgency::Change))
+            }
+            Event::InitApply(job) => {
+                let urgency = if is_waiting(&job) { Urgency::Change } else { Urgency::Routine };
+                is_news(&mut seen, &job).map(|key| (key, urgency))
+            }
+            Event::Apply(job) => is_news(&mut seen, &job).map(|key| (key, Urgency::Change)),
+        };
+        async move { Ok(changed) }
+    })
+}
+
+fn is_news(seen: &mut HashMap<ObjectRef<StreamJob>, u64>, job: &StreamJob) -> Option<ObjectRef<StreamJob>> {
+    let (key, counts) = (ObjectRef::from_obj(job), what_counts(job));
+    let before = match counts {
+        Some(counts) => seen.insert(key.clone(), counts),
+        None => seen.remove(&key),
+    };
+    (counts.is_none() || counts != before).then_some(key)
+}
+
+/// For the operator: with a spec that it has not seen, or with something that it has begun.
+fn is_waiting(job: &StreamJob) -> bool {
+    let Some(status) = &job.status else { return true };
+    let is_upgraded = status.upgrades.first().is_some_and(|one| one.result == UpgradeResult::InProgress);
+    let is_seen = status.observed_generation == job.metadata.generation;
+    !is_seen || is_upgraded || status.intention.is_some() || job.metadata.deletion_timestamp.is_some()
+}
+
 /// Jobs of whose Checkpoints somebody asks for a pin, or for its end. Nothing of the Checkpoints is kept: there are many.
 fn pins_asked(
     client: &Client,
     namespace: Option<&str>,
     pins: Arc<Pins>,
-) -> impl Stream<Item = Result<ObjectRef<StreamJob>, watcher::Error>> + Send + 'static {
+) -> impl Stream<Item = Result<(ObjectRef<StreamJob>, Urgency), watcher::Error>> + Send + 'static {
     let checkpoints = watcher(api_of::<Checkpoint>(client, namespace), watcher::Config::default());
     checkpoints.default_backoff().applied_objects().try_filter_map(move |checkpoint| {
         let asked = is_pin_asked(&checkpoint).then(|| {
             let (namespace, job) = (checkpoint.namespace().unwrap_or_default(), &checkpoint.spec.job);
             pins.ask(&namespace, job);
-            ObjectRef::new(job).within(&namespace)
+            (ObjectRef::new(job).within(&namespace), Urgency::Change)
         });
         async move { Ok(asked) }
     })
@@ -193,9 +267,7 @@ fn what_counts(job: &StreamJob) -> Option<u64> {
 }
 
 /// The job that an object belongs to.
-fn owner<K: Resource<DynamicType = ()> + Serialize + DeserializeOwned>(
-    object: &Packed<K>,
-) -> Option<ObjectRef<StreamJob>> {
+fn owner<K: Watched>(object: &Packed<K>, urgency: Urgency) -> Option<(ObjectRef<StreamJob>, Urgency)> {
     let (namespace, job) = object.job()?;
-    Some(ObjectRef::new(job).within(namespace))
+    Some((ObjectRef::new(job).within(namespace), urgency))
 }

@@ -1,5 +1,7 @@
 //! What the coordinator of a job says over its REST API, as a decision needs it.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -9,6 +11,7 @@ use weir_api::view::{
 };
 use weir_api::{Address, Client, ClientError, Pem, SavepointId, Trust};
 
+use crate::act::ActError;
 use crate::build::token_of;
 use crate::certificates::Authority;
 use crate::names::{self, HTTPS_PORT};
@@ -22,31 +25,76 @@ const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The planner computes, and storage is read.
 const PLAN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// So many jobs' CAs are remembered, some 3 KB each. With more they are made anew now and then.
+const REMEMBERED: usize = 20_000;
+
+/// How each job's coordinator is asked. What it takes to believe it follows from the operator's key and the job's name,
+/// and is made once.
+pub struct Coordinators {
+    key: Vec<u8>,
+    known: Mutex<HashMap<(String, String), CoordinatorApi>>,
+}
+
+impl Coordinators {
+    pub fn of(key: Vec<u8>) -> Self {
+        Coordinators { key, known: Mutex::default() }
+    }
+
+    pub fn of_job(&self, namespace: &str, job: &str) -> Result<CoordinatorApi, ActError> {
+        let name = (namespace.to_owned(), job.to_owned());
+        if let Some(known) = self.known().get(&name) {
+            return Ok(known.clone());
+        }
+        let made = CoordinatorApi::of(&self.key, namespace, job).map_err(ActError::Certificates)?;
+        let mut known = self.known();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(name, made.clone());
+        Ok(made)
+    }
+
+    /// The job is gone.
+    pub fn forget(&self, namespace: &str, job: &str) {
+        self.known().remove(&(namespace.to_owned(), job.to_owned()));
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<(String, String), CoordinatorApi>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Asks one job's coordinator.
-pub struct CoordinatorApi(Client);
+#[derive(Clone)]
+pub struct CoordinatorApi {
+    client: Client,
+    authority: Arc<str>,
+}
 
 impl CoordinatorApi {
-    pub fn of(token_key: &[u8], namespace: &str, job: &str) -> Self {
+    fn of(token_key: &[u8], namespace: &str, job: &str) -> Result<Self, String> {
         let address = format!("{}.{namespace}.svc:{HTTPS_PORT}", names::coordinator(job));
+        let authority = Authority::of(token_key, namespace, job)?;
+        let (name, identity) = (Arc::from(authority.name()), authority.identity().to_owned());
+        // Only a process of the job gets its token. A CA is believed by its name and key, whenever its certificate ends.
+        let trust = Trust::new(Pem::Text(authority.certificate(Timestamp::now())?)).with_server_name(identity);
         let client = Client::new(Address::Tls(address)).with_token(token_of(token_key, namespace, job));
-        match trust(token_key, namespace, job) {
-            Ok(trust) => CoordinatorApi(client.with_trust(trust)),
-            Err(reason) => {
-                // Nothing is asked without it.
-                tracing::error!(%reason, namespace, job, "the job's CA cannot be made");
-                CoordinatorApi(client)
-            }
-        }
+        Ok(CoordinatorApi { client: client.with_trust(trust), authority: name })
+    }
+
+    /// Tells the job's CA from the one that another key of the operator would make.
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// `None` while it can't be asked. `storage_id` tells whether it is this job's at all.
     pub async fn runtime(&self, storage_id: &str) -> Option<Runtime> {
-        self.answered(storage_id, async { Ok((self.0.job().await?, vec![])) }).await
+        self.answered(storage_id, async { Ok((self.client.job().await?, vec![])) }).await
     }
 
     /// The same with the savepoints that it was asked for.
     pub async fn runtime_with_savepoints(&self, storage_id: &str) -> Option<Runtime> {
-        let asked = async { Ok((self.0.job().await?, self.0.savepoints().await?.savepoints)) };
+        let asked = async { Ok((self.client.job().await?, self.client.savepoints().await?.savepoints)) };
         self.answered(storage_id, asked).await
     }
 
@@ -71,36 +119,36 @@ impl CoordinatorApi {
 
     /// What the job could be restored from.
     pub async fn restore_points(&self) -> Result<weir_api::view::RestorePointsView, String> {
-        self.bounded(self.0.restore_points()).await
+        self.bounded(self.client.restore_points()).await
     }
 
     /// The same savepoint, however often it is asked for.
     pub async fn stop_with_savepoint(&self, id: &str) -> Result<(), String> {
         let savepoint = Some(SavepointRequest { id: SavepointId::try_from(id.to_owned())?, folder: None });
-        self.bounded(self.0.stop(&StopRequest { savepoint })).await.map(drop)
+        self.bounded(self.client.stop(&StopRequest { savepoint })).await.map(drop)
     }
 
     pub async fn savepoint(&self, id: &str, folder: Option<String>) -> Result<SavepointView, String> {
         let request = SavepointRequest { id: SavepointId::try_from(id.to_owned())?, folder };
-        self.bounded(self.0.trigger_savepoint(&request)).await
+        self.bounded(self.client.trigger_savepoint(&request)).await
     }
 
     pub async fn remove_savepoint(&self, address: &str) -> Result<(), String> {
-        self.within(REMOVAL_TIMEOUT, self.0.remove_savepoint(address)).await.map(drop)
+        self.within(REMOVAL_TIMEOUT, self.client.remove_savepoint(address)).await.map(drop)
     }
 
     /// Keeps a checkpoint beyond retention, or no longer.
     pub async fn pin_checkpoint(&self, checkpoint: u64, is_pinned: bool) -> Result<(), String> {
-        self.within(REMOVAL_TIMEOUT, self.0.pin_checkpoint(&PinRequest { checkpoint, is_pinned })).await.map(drop)
+        self.within(REMOVAL_TIMEOUT, self.client.pin_checkpoint(&PinRequest { checkpoint, is_pinned })).await.map(drop)
     }
 
     pub async fn rescale(&self, parallelism: u32, leaving: Vec<String>) -> Result<(), String> {
         let request = RescaleRequest { parallelism, leaving };
         let asked = async {
-            match self.0.rescale(&request).await {
+            match self.client.rescale(&request).await {
                 // Of a version that does not know who leaves: it places where it likes.
                 Err(ClientError::Refused(problem)) if problem.status == 400 && !request.leaving.is_empty() => {
-                    self.0.rescale(&RescaleRequest { parallelism, leaving: vec![] }).await
+                    self.client.rescale(&RescaleRequest { parallelism, leaving: vec![] }).await
                 }
                 answer => answer,
             }
@@ -110,7 +158,7 @@ impl CoordinatorApi {
 
     /// Whether the job would start with this spec from where it is, and what differs: or why not.
     pub async fn plan(&self, spec: &str) -> Result<(bool, String), String> {
-        match tokio::time::timeout(PLAN_TIMEOUT, self.0.plan(spec)).await {
+        match tokio::time::timeout(PLAN_TIMEOUT, self.client.plan(spec)).await {
             Ok(Ok(plan)) => Ok((plan.fits, said(&plan))),
             // A version that cannot say it.
             Ok(Err(ClientError::Refused(problem))) if problem.status == 404 => {
@@ -122,7 +170,7 @@ impl CoordinatorApi {
     }
 
     pub async fn cancel(&self) -> Result<(), String> {
-        self.bounded(self.0.cancel()).await.map(drop)
+        self.bounded(self.client.cancel()).await.map(drop)
     }
 
     async fn bounded<T>(&self, asked: impl Future<Output = Result<T, ClientError>>) -> Result<T, String> {
@@ -203,13 +251,6 @@ fn savepoint(view: SavepointView) -> SavepointState {
         },
         ApiSavepointState::Failed => SavepointState::Failed { reason: view.failure.unwrap_or_default() },
     }
-}
-
-/// Only a process of the job gets its token.
-fn trust(key: &[u8], namespace: &str, job: &str) -> Result<Trust, String> {
-    let authority = Authority::of(key, namespace, job)?;
-    let identity = authority.identity().to_owned();
-    Ok(Trust::new(Pem::Text(authority.certificate(Timestamp::now())?)).with_server_name(identity))
 }
 
 /// To the second, as Kubernetes writes times.

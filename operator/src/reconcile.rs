@@ -1,29 +1,30 @@
 //! One look at one job: observe, decide, act, tell.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::controller;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
-use weir_crds::streamjob::{CertificatesStatus, PreflightStatus, RestoreOrigin, RunStatus, UpgradeResult};
+use weir_crds::streamjob::{CertificatesStatus, PreflightStatus, RestoreOrigin, UpgradeResult};
 use weir_crds::{Checkpoint, Savepoint, StreamJob};
 
 use crate::act::{ActError, Hands};
 use crate::build::{Parts, spec_text};
 use crate::certificates::Authority;
 use crate::checkpoints::mirror;
-use crate::coordinator_api::CoordinatorApi;
+use crate::coordinator_api::{CoordinatorApi, Coordinators};
 use crate::decide::{Action, Change, Decision, bounded, decide};
+use crate::looks::Again;
 use crate::names;
 use crate::observe::{Seen, Wanted, world};
 use crate::pace::Pace;
 use crate::packed::Packed;
+use crate::queue::Turn;
 use crate::remembered::{Failures, Pins, Views, key};
 use crate::restore::{Retained, resolved};
 use crate::serve::Metrics;
@@ -41,6 +42,7 @@ const AT_REST: Duration = Duration::from_secs(60);
 /// What every reconcile works with.
 pub struct Context {
     pub client: Client,
+    pub coordinators: Coordinators,
     pub settings: Settings,
     pub jobs: Store<StreamJob>,
     pub pods: Store<Packed<Pod>>,
@@ -67,38 +69,28 @@ impl Context {
     }
 }
 
-pub async fn reconcile(job: Arc<StreamJob>, context: Arc<Context>) -> Result<controller::Action, ActError> {
-    let started = std::time::Instant::now();
-    let result = look_after(&job, &context).await;
-    context.metrics.reconciled(started.elapsed(), result.is_err());
+pub async fn reconcile(job: &StreamJob, turn: &Turn<ObjectRef<StreamJob>>, context: &Context) -> Again {
+    let started = Instant::now();
+    let result = look_after(job, context).await;
+    let waited = started.saturating_duration_since(turn.due);
+    context.metrics.reconciled(started.elapsed(), waited, turn.urgency, result.is_err());
     match result {
-        Ok(requeue) => {
-            context.failures.forget(&job);
-            Ok(controller::Action::requeue(requeue))
+        Ok(again) => {
+            context.failures.forget(job);
+            again
         }
         // The object that was seen is an old one: the newer one is on its way.
-        Err(error) if error.is_conflict() => Ok(controller::Action::requeue(SOON)),
-        Err(error) => Err(error),
+        Err(error) if error.is_conflict() => Again { after: SOON, urgency: turn.urgency },
+        Err(error) => {
+            // Each job backs off by itself.
+            let after = context.failures.next(job);
+            tracing::warn!(job = %key(job), %error, retry_ms = after.as_millis(), "reconcile failed");
+            Again { after, urgency: turn.urgency }
+        }
     }
 }
 
-/// Each job backs off by itself.
-pub fn on_error(job: Arc<StreamJob>, error: &ActError, context: Arc<Context>) -> controller::Action {
-    let delay = context.failures.next(&job);
-    tracing::warn!(job = %key(&job), %error, retry_ms = delay.as_millis(), "reconcile failed");
-    controller::Action::requeue(delay)
-}
-
-async fn look_after(job: &StreamJob, context: &Context) -> Result<Duration, ActError> {
-    // A decision on half a list would start what runs already. They end with the process.
-    let listed = [
-        context.pods.wait_until_ready().await.is_ok(),
-        context.sets.wait_until_ready().await.is_ok(),
-        context.savepoints.wait_until_ready().await.is_ok(),
-    ];
-    if listed != [true; 3] {
-        return Ok(AT_REST);
-    }
+async fn look_after(job: &StreamJob, context: &Context) -> Result<Again, ActError> {
     let namespace = job.namespace().unwrap_or_default();
     let hands = Hands::new(context.client.clone(), &namespace);
     let run_job = run_job(job, &hands).await?;
@@ -129,13 +121,15 @@ async fn look_after(job: &StreamJob, context: &Context) -> Result<Duration, ActE
         publish(job, EventType::Warning, "CoordinatorRefused", &refused, context).await;
     }
     acted?;
-    if let Action::Record(change) = &decision.action
-        && let Some(run) = &change.run
-    {
-        prune_specs(job, run, &hands).await?;
-    }
-    tell(job, &decision, context).await;
-    mirror(job, &world, is_written.then_some(&next), &hands, context).await?;
+    let pruned = async {
+        match &decision.action {
+            Action::Record(change) => prune_specs(job, change, &hands).await,
+            _ => Ok(()),
+        }
+    };
+    let (pruned, ()) = tokio::join!(pruned, tell(job, &decision, context));
+    pruned?;
+    mirror(job, &world, &decision, is_written.then_some(&next), &hands, context).await?;
     Ok(requeue(&world, &decision, context))
 }
 
@@ -158,8 +152,7 @@ async fn answered(
         Action::Preflight => {
             let spec = resolved(&job.spec, &world.restore);
             let text = spec_text(&Parts { spec: &spec, ..parts })?;
-            let api = CoordinatorApi::of(&settings.token_key, &namespace, &name);
-            let (fits, said) = match api.plan(&text).await {
+            let (fits, said) = match context.coordinators.of_job(&namespace, &name)?.plan(&text).await {
                 Ok(answer) => answer,
                 Err(reason) => (false, format!("what runs could not be asked whether its state fits: {reason}")),
             };
@@ -236,21 +229,20 @@ async fn observe(
         let number = run.as_ref().map(|run| run.number.to_string());
         pod.annotations().get(names::RUN_ANNOTATION) == number.as_ref()
     };
-    let api = || CoordinatorApi::of(&context.settings.token_key, namespace, &name);
+    let api = context.coordinators.of_job(namespace, &name)?;
     let runtime = match (&run, coordinator.as_ref().filter(runs).filter(belongs)) {
-        (Some(run), Some(_)) if takes_savepoint(job) => api().runtime_with_savepoints(&run.storage_id).await,
-        (Some(run), Some(_)) => api().runtime(&run.storage_id).await,
+        (Some(run), Some(_)) if takes_savepoint(job) => api.runtime_with_savepoints(&run.storage_id).await,
+        (Some(run), Some(_)) => api.runtime(&run.storage_id).await,
         _ => None,
     };
     let is_up = coordinator.as_ref().is_some_and(|pod| runs(&pod));
-    let retained = retained(job, run_job, runtime.as_ref(), is_up, api).await;
+    let retained = retained(job, run_job, runtime.as_ref(), is_up, &api).await;
     let foreign = foreign(job, hands).await?;
     let run_spec = match (&run, run_job) {
         (None, _) => RunSpec::NoRun,
         (Some(_), Some(_)) => RunSpec::Known,
         (Some(_), None) => RunSpec::Lost,
     };
-    let authority = Authority::of(&context.settings.token_key, namespace, &name).map_err(ActError::Certificates)?;
     let is_here = |savepoint: &Arc<Savepoint>| savepoint.namespace().as_deref() == Some(namespace);
     let seen = Seen {
         job,
@@ -263,7 +255,7 @@ async fn observe(
         savepoints: context.savepoints.state().into_iter().filter(is_here).collect(),
         retained,
         foreign,
-        authority: authority.name().to_owned(),
+        authority: api.authority().to_owned(),
         certificate_lifetime: context.settings.certificate_lifetime,
     };
     // To the second, as times in objects are.
@@ -283,7 +275,7 @@ async fn retained(
     run_job: Option<&StreamJob>,
     runtime: Option<&Runtime>,
     is_up: bool,
-    api: impl Fn() -> CoordinatorApi,
+    api: &CoordinatorApi,
 ) -> Option<Result<Retained, String>> {
     let nonce = job.spec.restore.as_ref().and_then(|restore| restore.nonce);
     let run = job.status.as_ref().and_then(|status| status.run.as_ref());
@@ -293,7 +285,7 @@ async fn retained(
     match (runtime, run_job) {
         (Some(_), Some(run_job)) => {
             let count = run_job.spec.checkpoint.clone().unwrap_or_default().retain_count();
-            Some(api().restore_points().await.map(|points| Retained {
+            Some(api.restore_points().await.map(|points| Retained {
                 ids: points.checkpoints.iter().filter(|point| point.is_restorable).map(|point| point.id).collect(),
                 pinned: points.checkpoints.iter().filter(|point| point.is_pinned).map(|point| point.id).collect(),
                 count: usize::try_from(count).unwrap_or(usize::MAX),
@@ -337,7 +329,8 @@ async fn write_spec(
 }
 
 /// Lets go of specs that neither this run nor a way back from it needs.
-async fn prune_specs(job: &StreamJob, run: &RunStatus, hands: &Hands) -> Result<(), ActError> {
+async fn prune_specs(job: &StreamJob, change: &Change, hands: &Hands) -> Result<(), ActError> {
+    let Some(run) = &change.run else { return Ok(()) };
     let mut kept = vec![run.generation];
     kept.extend(job.metadata.generation);
     kept.extend(run.fallback.as_ref().map(|version| version.generation));
@@ -360,13 +353,14 @@ async fn act(
         _ => None,
     };
     let pod = |name: &str| context.pod(&namespace, name);
-    let api = || CoordinatorApi::of(&context.settings.token_key, &namespace, &name);
+    let api = context.coordinators.of_job(&namespace, &name)?;
     match (&decision.action, parts) {
         (Action::Wait | Action::Record(_), _) => {}
         (Action::AddFinalizer, _) => hands.set_finalizer(job, true).await?,
         (Action::RemoveFinalizer, _) => {
             hands.set_finalizer(job, false).await?;
             context.views.forget(job);
+            context.coordinators.forget(&namespace, &name);
         }
         (Action::ApplyObjects { workers: 0 }, _) => hands.scale_workers(&name, 0).await?,
         (Action::ApplyObjects { workers }, Some(parts)) => hands.apply_objects(&parts, *workers).await?,
@@ -397,14 +391,14 @@ async fn act(
             }
         }
         (Action::StopWithSavepoint { id }, _) => {
-            api().stop_with_savepoint(id).await.map_err(ActError::Coordinator)?;
+            api.stop_with_savepoint(id).await.map_err(ActError::Coordinator)?;
         }
         (Action::Rescale { parallelism }, _) => {
             let needed = world.workers.needed..world.workers.replicas;
             let pods = needed.filter_map(|ordinal| pod(&names::worker_pod(&name, ordinal)));
             let addresses = pods.filter_map(|pod| pod.status.as_ref()?.pod_ip.clone());
             let leaving = addresses.map(|address| format!("{address}:{}", names::DATA_PORT)).collect();
-            api().rescale(*parallelism, leaving).await.map_err(ActError::Coordinator)?;
+            api.rescale(*parallelism, leaving).await.map_err(ActError::Coordinator)?;
         }
         (Action::CreateSavepoint(new), _) => hands.create_savepoint(&name, new).await?,
         (Action::PruneSavepoints(all), _) => {
@@ -414,7 +408,7 @@ async fn act(
         }
         // Answered before.
         (Action::Preflight | Action::IssueCertificates, _) => {}
-        (Action::Discard, _) => api().cancel().await.map_err(ActError::Coordinator)?,
+        (Action::Discard, _) => api.cancel().await.map_err(ActError::Coordinator)?,
     }
     Ok(())
 }
@@ -453,20 +447,23 @@ pub(crate) async fn publish(job: &StreamJob, type_: EventType, reason: &str, not
     }
 }
 
-fn requeue(world: &World, decision: &Decision, context: &Context) -> Duration {
+fn requeue(world: &World, decision: &Decision, context: &Context) -> Again {
     if decision.action != Action::Wait {
-        return SOON;
+        return Again::next_step(SOON);
+    }
+    if world.upgrade().is_some() || world.deleted_at.is_some() || world.status.intention.is_some() {
+        return Again::next_step(WAITING);
     }
     let is_held = world.gave_up_on_current().is_some() || world.preflight_refused().is_some();
     let awaits_restore_point = world.run().is_none() && matches!(world.restore, Restore::Missing { .. });
-    if world.upgrade().is_some() || world.deleted_at.is_some() || is_held || awaits_restore_point {
-        return WAITING;
+    if is_held || awaits_restore_point {
+        return Again::by_the_clock(WAITING);
     }
-    match (&world.runtime, world.coordinator_pod()) {
+    Again::by_the_clock(match (&world.runtime, world.coordinator_pod()) {
         (Some(runtime), _) if runtime.is_running && world.run().is_some_and(|run| run.verified) => context.pace().poll,
         (_, Some(pod)) if pod.state == PodState::Running => WAITING.min(context.settings.poll_interval),
         _ => AT_REST,
-    }
+    })
 }
 
 fn short(action: &Action) -> &'static str {

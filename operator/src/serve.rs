@@ -11,9 +11,14 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use crate::queue::Urgency;
+
+type Labels = [(&'static str, &'static str); 1];
 
 /// Counted since the start.
 #[derive(Clone)]
@@ -22,6 +27,7 @@ pub struct Metrics {
     failures: Counter,
     status_writes: Counter,
     duration_seconds: Histogram,
+    wait_seconds: Family<Labels, Histogram>,
     pub is_leader: Gauge,
 }
 
@@ -31,7 +37,8 @@ impl Metrics {
             reconciles: Counter::default(),
             failures: Counter::default(),
             status_writes: Counter::default(),
-            duration_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
+            duration_seconds: buckets(),
+            wait_seconds: Family::new_with_constructor(buckets),
             is_leader: Gauge::default(),
         };
         let sub = registry.sub_registry_with_prefix("weir_operator");
@@ -39,21 +46,32 @@ impl Metrics {
         sub.register("reconcile_failures", "Looks that ended with an error", metrics.failures.clone());
         sub.register("status_writes", "Statuses written", metrics.status_writes.clone());
         sub.register("reconcile_duration_seconds", "How long a look takes", metrics.duration_seconds.clone());
+        let wait = "How long a look that was due waited for its turn, after a change and by the clock";
+        sub.register("reconcile_wait_seconds", wait, metrics.wait_seconds.clone());
         sub.register("leader", "1 on the replica that acts", metrics.is_leader.clone());
         metrics
     }
 
-    pub fn reconciled(&self, took: Duration, failed: bool) {
+    pub fn reconciled(&self, took: Duration, waited: Duration, urgency: Urgency, failed: bool) {
         self.reconciles.inc();
         if failed {
             self.failures.inc();
         }
         self.duration_seconds.observe(took.as_secs_f64());
+        let after = match urgency {
+            Urgency::Change => "change",
+            Urgency::Routine => "interval",
+        };
+        self.wait_seconds.get_or_create(&[("after", after)]).observe(waited.as_secs_f64());
     }
 
     pub fn status_written(&self) {
         self.status_writes.inc();
     }
+}
+
+fn buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 14))
 }
 
 /// What the pages are made of.

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::runtime::controller;
 use kube::runtime::events::{Event, EventType};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
@@ -18,7 +17,7 @@ use weir_crds::streamjob::DeletionPolicy;
 use weir_crds::{Savepoint, SavepointPhase, SavepointStatus, StreamJob};
 
 use crate::act::ActError;
-use crate::coordinator_api::CoordinatorApi;
+use crate::looks::Again;
 use crate::names::{self, FIELD_MANAGER, PATH_ANNOTATION, PRUNED_ANNOTATION, SAVEPOINT_FINALIZER};
 use crate::observe::pod_state;
 use crate::reconcile::Context;
@@ -40,34 +39,24 @@ pub struct SavepointContext {
     pub shared: Arc<Context>,
 }
 
-pub async fn reconcile(
-    savepoint: Arc<Savepoint>,
-    context: Arc<SavepointContext>,
-) -> Result<controller::Action, ActError> {
-    match look_after(&savepoint, &context).await {
-        Ok(requeue) => Ok(controller::Action::requeue(requeue)),
-        Err(error) if error.is_conflict() => Ok(controller::Action::requeue(SOON)),
-        Err(error) => Err(error),
+pub async fn reconcile(savepoint: &Savepoint, context: &SavepointContext) -> Again {
+    match look_after(savepoint, context).await {
+        Ok(again) => again,
+        Err(error) if error.is_conflict() => Again::next_step(SOON),
+        Err(error) => {
+            tracing::warn!(savepoint = savepoint.name_any(), %error, "the look at a savepoint failed");
+            Again::by_the_clock(AGAIN)
+        }
     }
 }
 
-pub fn on_error(savepoint: Arc<Savepoint>, error: &ActError, _: Arc<SavepointContext>) -> controller::Action {
-    tracing::warn!(savepoint = savepoint.name_any(), %error, "the look at a savepoint failed");
-    controller::Action::requeue(AGAIN)
-}
-
-async fn look_after(savepoint: &Savepoint, context: &SavepointContext) -> Result<Duration, ActError> {
+async fn look_after(savepoint: &Savepoint, context: &SavepointContext) -> Result<Again, ActError> {
     let shared = &context.shared;
-    // What is not listed yet is not absent.
-    let listed = [context.jobs.wait_until_ready().await.is_ok(), shared.pods.wait_until_ready().await.is_ok()];
-    if listed != [true, true] {
-        return Ok(AT_REST);
-    }
     let namespace = savepoint.namespace().unwrap_or_default();
-    let world = observe(savepoint, &namespace, context).await;
+    let world = observe(savepoint, &namespace, context).await?;
     let decision = decide(&world);
     let api: Api<Savepoint> = Api::namespaced(shared.client.clone(), &namespace);
-    let coordinator = CoordinatorApi::of(&shared.settings.token_key, &namespace, &savepoint.spec.job);
+    let coordinator = shared.coordinators.of_job(&namespace, &savepoint.spec.job)?;
     match &decision.action {
         Action::Wait => {}
         Action::AddFinalizer => set_finalizer(savepoint, &api, true).await?,
@@ -85,11 +74,11 @@ async fn look_after(savepoint: &Savepoint, context: &SavepointContext) -> Result
     Ok(requeue(&world, &decision))
 }
 
-async fn observe(savepoint: &Savepoint, namespace: &str, context: &SavepointContext) -> World {
+async fn observe(savepoint: &Savepoint, namespace: &str, context: &SavepointContext) -> Result<World, ActError> {
     let spec = &savepoint.spec;
     let annotation = |name: &str| savepoint.annotations().get(name).cloned();
     let id = names::savepoint_id(savepoint);
-    World {
+    Ok(World {
         now: Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default(),
         generation: savepoint.metadata.generation,
         deleted_at: savepoint.metadata.deletion_timestamp.as_ref().map(|time| time.0),
@@ -99,16 +88,16 @@ async fn observe(savepoint: &Savepoint, namespace: &str, context: &SavepointCont
         adopted: annotation(PATH_ANNOTATION),
         folder: spec.path.as_ref().map(|path| format!("{}/{id}", path.trim_end_matches('/'))),
         id,
-        job: job(savepoint, namespace, context).await,
+        job: job(savepoint, namespace, context).await?,
         status: savepoint.status.clone().unwrap_or_default(),
-    }
+    })
 }
 
 /// The job's coordinator is asked only for a savepoint that waits for something.
-async fn job(savepoint: &Savepoint, namespace: &str, context: &SavepointContext) -> Job {
+async fn job(savepoint: &Savepoint, namespace: &str, context: &SavepointContext) -> Result<Job, ActError> {
     let name = &savepoint.spec.job;
-    let silent = |why: &str| Job::Silent { why: why.to_owned() };
-    let Some(job) = context.jobs.get(&ObjectRef::new(name).within(namespace)) else { return Job::Absent };
+    let silent = |why: &str| Ok(Job::Silent { why: why.to_owned() });
+    let Some(job) = context.jobs.get(&ObjectRef::new(name).within(namespace)) else { return Ok(Job::Absent) };
     let phase = savepoint.status.as_ref().and_then(|status| status.phase);
     let has_ended = matches!(phase, Some(SavepointPhase::Completed | SavepointPhase::Failed));
     if has_ended && savepoint.metadata.deletion_timestamp.is_none() {
@@ -121,11 +110,13 @@ async fn job(savepoint: &Savepoint, namespace: &str, context: &SavepointContext)
     if !pod.is_some_and(|pod| pod_state(&pod) == PodState::Running) {
         return silent("the job does not run at the moment");
     }
-    let api = CoordinatorApi::of(&context.shared.settings.token_key, namespace, name);
+    let api = context.shared.coordinators.of_job(namespace, name)?;
     match api.runtime_with_savepoints(&run.storage_id).await {
-        Some(runtime) => {
-            Job::Answers { storage_id: run.storage_id, generation: Some(run.generation), runtime: Box::new(runtime) }
-        }
+        Some(runtime) => Ok(Job::Answers {
+            storage_id: run.storage_id,
+            generation: Some(run.generation),
+            runtime: Box::new(runtime),
+        }),
         None => silent("the job's coordinator does not answer at the moment"),
     }
 }
@@ -170,12 +161,12 @@ async fn tell(savepoint: &Savepoint, decision: &Decision, context: &Context) {
     }
 }
 
-fn requeue(world: &World, decision: &Decision) -> Duration {
+fn requeue(world: &World, decision: &Decision) -> Again {
     let has_ended = matches!(world.status.phase, Some(SavepointPhase::Completed | SavepointPhase::Failed));
     match (&decision.action, &world.job) {
-        (Action::Wait, Job::Absent) => AT_REST,
-        (Action::Wait, _) if has_ended && world.deleted_at.is_none() => AT_REST,
-        (Action::Wait, _) => WAITING,
-        _ => SOON,
+        (Action::Wait, Job::Absent) => Again::by_the_clock(AT_REST),
+        (Action::Wait, _) if has_ended && world.deleted_at.is_none() => Again::by_the_clock(AT_REST),
+        (Action::Wait, _) => Again::by_the_clock(WAITING),
+        _ => Again::next_step(SOON),
     }
 }

@@ -1,12 +1,13 @@
 //! By what a client believes a job's HTTPS, and what it shows of itself.
 
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A certificate with its chain takes a few KB, a bundle of CAs some hundred: what is longer is something else.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -24,16 +25,18 @@ pub struct Trust {
     authorities: Pem,
     own: Option<(Pem, Pem)>,
     server_name: Option<String>,
+    /// Of text, which stays what it is: made once, for all clones.
+    made: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
 impl Trust {
     pub fn new(authorities: Pem) -> Self {
-        Trust { authorities, own: None, server_name: None }
+        Trust { authorities, own: None, server_name: None, made: Arc::default() }
     }
 
     /// Shows this certificate to a server that asks for one.
     pub fn with_certificate(self, certificate: Pem, key: Pem) -> Self {
-        Trust { own: Some((certificate, key)), ..self }
+        Trust { own: Some((certificate, key)), made: Arc::default(), ..self }
     }
 
     /// The server's certificate is of this name rather than of the host that is connected to.
@@ -45,6 +48,18 @@ impl Trust {
     pub(crate) fn config(&self, host: &str) -> Result<(Arc<ClientConfig>, ServerName<'static>), String> {
         let name = self.server_name.as_deref().unwrap_or(host.trim_matches(['[', ']']));
         let name = ServerName::try_from(name.to_owned()).map_err(|error| format!("`{name}`: {error}"))?;
+        let of_files = self.own.iter().flat_map(|(certificate, key)| [certificate, key]).chain([&self.authorities]);
+        if of_files.into_iter().any(|pem| matches!(pem, Pem::File(_))) {
+            return Ok((Arc::new(self.make()?), name));
+        }
+        if let Some(made) = self.made.get() {
+            return Ok((Arc::clone(made), name));
+        }
+        let made = Arc::new(self.make()?);
+        Ok((Arc::clone(self.made.get_or_init(|| made)), name))
+    }
+
+    fn make(&self) -> Result<ClientConfig, String> {
         let mut roots = RootCertStore::empty();
         for authority in certificates(&self.authorities)? {
             roots.add(authority).map_err(|error| format!("{}: {error}", self.authorities))?;
@@ -53,7 +68,7 @@ impl Trust {
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots);
-        let config = match &self.own {
+        let mut config = match &self.own {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
                 let chain = certificates(certificate)?;
@@ -62,7 +77,9 @@ impl Trust {
                 builder.with_client_auth_cert(chain, private).map_err(|error| format!("{certificate}: {error}"))?
             }
         };
-        Ok((Arc::new(config), name))
+        // Each question has a connection of its own, and they are seldom: nothing is kept for the next one.
+        config.resumption = Resumption::disabled();
+        Ok(config)
     }
 }
 
