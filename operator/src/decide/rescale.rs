@@ -6,18 +6,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use weir_crds::streamjob::{Intention, RunStatus};
 
 use super::{Action, Change, Decision, act, record, wait};
-use crate::world::World;
+use crate::world::{CoordinatorPod, PodState, World};
 
 /// The rescale that stands in the status as being done.
 pub const RESCALE: &str = "Rescale";
 /// After so long the job is restarted at the new parallelism instead: state is moved by any start.
 const RESCALE_PATIENCE: Duration = Duration::from_secs(300);
 
-/// Whether the spec's version is the one that runs, with another parallelism, and what runs can be rescaled.
+/// Whether the spec's version is the one that runs, with another parallelism, and what runs can be rescaled: if not now,
+/// then when its coordinator answers again. The pod that takes the place of one that is going starts so.
 pub(super) fn is_possible(world: &World, run: &RunStatus) -> bool {
-    let is_ready = world.runtime.as_ref().is_some_and(|runtime| !runtime.is_ending);
-    let has_pod = world.coordinator_pod().is_some_and(|pod| !pod.is_terminating && pod.run == run.number);
-    world.target.rescale == run.rescale_hash && run.verified && world.upgrade().is_none() && is_ready && has_pod
+    let is_ending = world.runtime.as_ref().is_some_and(|runtime| runtime.is_ending);
+    let is_over = world.coordinator_pod().is_some_and(|pod| {
+        let has_ended = matches!(pod.state, PodState::Ended(_)) || is_ending && !pod.is_terminating;
+        has_ended || pod.run != run.number
+    });
+    let is_same_version = world.target.rescale == run.rescale_hash && run.verified;
+    is_same_version && world.upgrade().is_none() && !run.stopped && !is_over
 }
 
 /// The run is that of the new spec from here on: whatever starts it again starts it so.
@@ -43,8 +48,11 @@ fn intention(world: &World) -> Intention {
 
 /// What brings the running job to the run's parallelism. `None`: it is there.
 pub(super) fn move_on(world: &World, run: &RunStatus) -> Option<Decision> {
-    let runtime = world.runtime.as_ref().filter(|runtime| !runtime.is_ending)?;
     let under_way = world.status.intention.as_ref().filter(|intention| intention.action == RESCALE);
+    let Some(runtime) = &world.runtime else { return await_answer(world, under_way?) };
+    if runtime.is_ending {
+        return None;
+    }
     let (is, wanted, workers) = (runtime.parallelism, world.run_parallelism, &world.workers);
     // What runs was never heard of, or the run's spec is not known.
     if is == 0 || wanted == 0 {
@@ -72,7 +80,7 @@ pub(super) fn move_on(world: &World, run: &RunStatus) -> Option<Decision> {
         let change = Change { intention: Some(Some(intention(world))), ..Change::default() };
         return Some(act(record(change), "Rescaling", format!("the job runs with parallelism {is}, not {wanted}")));
     };
-    if world.now.duration_since(intention.since.0).unsigned_abs() > RESCALE_PATIENCE {
+    if is_late(world, intention) {
         let text = format!("not rescaled to {wanted} within {RESCALE_PATIENCE:?}: the job is restarted with it");
         return Some(act(Action::DeleteCoordinator, "RescaleByRestart", text));
     }
@@ -88,4 +96,25 @@ pub(super) fn move_on(world: &World, run: &RunStatus) -> Option<Decision> {
         true => Some(act(Action::Rescale { parallelism: wanted }, "Rescaling", format!("from {is} to {wanted}"))),
         false => Some(wait("Rescaling", "the job has to run before it can be rescaled")),
     }
+}
+
+/// The coordinator restarts, or is cut off. Bounded: a pod that was made before the intention is replaced by one that
+/// starts with the new parallelism.
+fn await_answer(world: &World, intention: &Intention) -> Option<Decision> {
+    let CoordinatorPod { state, created_at, .. } = world.coordinator_pod()?;
+    let wanted = world.run_parallelism;
+    let is_older = created_at.is_none_or(|created_at| created_at <= intention.since.0);
+    if is_older && is_late(world, intention) {
+        let text = format!(
+            "the coordinator has not answered for {RESCALE_PATIENCE:?}: the job is restarted with parallelism {wanted}"
+        );
+        return Some(act(Action::DeleteCoordinator, "RescaleByRestart", text));
+    }
+    let text = format!("to parallelism {wanted} as soon as the coordinator answers");
+    // Of one that waits itself, for its image or after a crash, that is said.
+    (*state == PodState::Running).then(|| wait("AwaitingCoordinator", text))
+}
+
+fn is_late(world: &World, intention: &Intention) -> bool {
+    world.now.duration_since(intention.since.0).unsigned_abs() > RESCALE_PATIENCE
 }
