@@ -5,10 +5,13 @@ mod flink;
 mod machine;
 mod measure;
 mod operator;
+mod output;
 mod process;
+mod progress;
 mod report;
 mod settings;
 mod weir;
+mod wide;
 
 use anyhow::{Context, Result};
 use benchmarks::Bench;

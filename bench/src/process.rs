@@ -96,6 +96,15 @@ fn end_with_parent(command: &mut Command) {
 #[cfg(not(target_os = "linux"))]
 fn end_with_parent(_: &mut Command) {}
 
+/// The processes that it has started and that have not ended; none if it is gone itself.
+pub fn children(process: u32) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return vec![] };
+    let of_thread =
+        |thread: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(thread.ok()?.path().join("children")).ok();
+    let lists: Vec<String> = threads.filter_map(of_thread).collect();
+    lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|id| id.parse().ok()).collect()
+}
+
 pub fn usage(process: u32) -> Result<Usage> {
     let folder = Path::new("/proc").join(process.to_string());
     let read = |name: &str| {

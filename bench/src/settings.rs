@@ -40,6 +40,9 @@ pub struct Settings {
     /// Memory of Flink's TaskManager process.
     #[arg(long, default_value = "4g")]
     pub flink_memory: String,
+    /// Where Flink keeps a gigabyte of state. Its checkpoints are incremental with RocksDB only.
+    #[arg(long, value_enum, default_value = "rocksdb")]
+    pub flink_wide_backend: Backend,
     /// Where results go.
     #[arg(long, default_value = "bench/results")]
     pub results: PathBuf,
@@ -62,10 +65,14 @@ pub enum Benchmark {
     CheckpointBytes,
     /// From the start of a process until 10 million restored keys are at work.
     Restore,
-    /// Silence while a job of two processes is rescaled; Weir alone.
+    /// Silence while a job of two processes is rescaled, in place and by savepoints.
     Rescale,
-    /// From the kill of a worker with a gigabyte of state to the next checkpoint; Weir alone.
+    /// From the kill of one of two workers with a gigabyte of state to the next record and checkpoint.
     Recovery,
+    /// One process against two workers with the same processors, with TLS between them and without; Weir alone.
+    Workers,
+    /// Objects for each checkpoint of a job with five stateful operators.
+    Objects,
     /// State ten times the memory given to the backend.
     LargerThanMemory,
     /// Resident memory over time at full load.

@@ -1,21 +1,19 @@
 //! Weir under measurement: the real command with a real job file.
 
 use crate::measure::{CheckpointSample, Measure, SLOWEST_RECORDS_PER_SECOND, Sample};
+use crate::output::Output;
 use crate::process::{Process, output_of};
+use crate::progress::{SOURCE, Seen};
 use crate::settings::{Backend, Order};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The source whose records are counted, in every job here.
-const SOURCE: &str = "numbers";
 /// How long a job may take until it shows what is waited for, beyond what the caller allows for.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Lines of progress that are kept for an error message.
-const KEPT_LINES: usize = 20;
 
 /// A job that counts and sums by key.
 #[derive(Clone, Debug)]
@@ -163,22 +161,58 @@ impl WeirBinary {
         Ok(())
     }
 
-    /// As `start`, over so many worker processes; with what they print.
-    pub fn start_workers(&self, yaml: &str, folder: &Path, workers: u32) -> Result<(WeirRun, ChildStdout)> {
-        let mut run = self.launch(yaml, folder, &["--workers", &workers.to_string()], Stdio::piped(), None)?;
-        let output = run.process.child().stdout.take().context("weir has no standard output")?;
-        Ok((run, output))
+    /// As `start`, over so many worker processes, from a restore point other than the latest if one is given. What they
+    /// print is heard by `output`.
+    pub fn start_workers(
+        &self,
+        yaml: &str,
+        folder: &Path,
+        workers: u32,
+        from: Option<&str>,
+        output: &Output,
+    ) -> Result<WeirRun> {
+        let workers = workers.to_string();
+        let arguments: Vec<&str> =
+            ["--workers", &workers].into_iter().chain(from.iter().flat_map(|from| ["--from", from])).collect();
+        let mut run = self.launch(yaml, folder, &arguments, Stdio::piped(), Some(folder))?;
+        output.listen(run.process.child().stdout.take().context("weir has no standard output")?);
+        Ok(run)
+    }
+
+    /// As `start`, as a coordinator and workers that were each started by hand, without certificates.
+    pub fn start_open_workers(&self, job: &WeirJob, folder: &Path, workers: u32) -> Result<WeirRun> {
+        let (file, storage) = (folder.join("job.yaml"), folder.join("checkpoints"));
+        std::fs::write(&file, job.yaml(&storage)).context("cannot write the job file")?;
+        let mut coordinator = Command::new(&self.0);
+        coordinator.arg("coordinator").arg(&file).args(["--listen", "127.0.0.1:0", "--workers", &workers.to_string()]);
+        let mut run = self.follow(coordinator, Stdio::null())?;
+        let address = run.wait_for("its address", Duration::ZERO, |seen| seen.address.clone())?;
+        for _ in 0..workers {
+            let mut worker = Command::new(&self.0);
+            worker.args(["worker", "--coordinator", &address]).stdin(Stdio::null()).stdout(Stdio::null());
+            run.workers.push(Process::start(worker.stderr(Stdio::null()))?);
+        }
+        lock(&run.seen).workers = run.workers.iter().map(Process::id).collect();
+        Ok(run)
     }
 
     /// Returns when all tasks of the job in `folder` run with it.
     pub fn rescale(&self, folder: &Path, parallelism: u32) -> Result<()> {
-        let mut command = Command::new(&self.0);
-        command.arg("rescale").arg(folder.join("job.yaml")).args(["-p", &parallelism.to_string()]);
-        let output = command.output().context("cannot run `weir rescale`")?;
-        match output.status.success() {
-            true => Ok(()),
-            false => bail!("`weir rescale` failed: {}", String::from_utf8_lossy(&output.stderr)),
-        }
+        self.ask("rescale", folder, &["-p", &parallelism.to_string()]).map(|_| ())
+    }
+
+    /// Stops the job in `folder`; returns its savepoint.
+    pub fn stop_with_savepoint(&self, folder: &Path, to: &Path) -> Result<String> {
+        let said = self.ask("stop", folder, &["--savepoint", &to.to_string_lossy()])?;
+        Ok(said.trim().to_owned())
+    }
+
+    /// Runs a command on the job in `folder`; what it says.
+    fn ask(&self, command: &str, folder: &Path, arguments: &[&str]) -> Result<String> {
+        let mut asking = Command::new(&self.0);
+        // Where the job's socket is, if it was told to put temporary files there.
+        asking.arg(command).arg(folder.join("job.yaml")).args(arguments).env("TMPDIR", folder);
+        output_of(&mut asking)
     }
 
     fn launch(
@@ -191,9 +225,14 @@ impl WeirBinary {
     ) -> Result<WeirRun> {
         let file = folder.join("job.yaml");
         std::fs::write(&file, yaml).context("cannot write the job file")?;
-        let started = Instant::now();
         let mut command = Command::new(&self.0);
         command.arg("run").arg(&file).args(arguments).envs(temporary.map(|folder| ("TMPDIR", folder)));
+        self.follow(command, output)
+    }
+
+    /// Starts what shows the job's progress, and reads that.
+    fn follow(&self, mut command: Command, output: Stdio) -> Result<WeirRun> {
+        let started = Instant::now();
         command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
         let mut process = Process::start(&mut command)?;
         let output = process.child().stderr.take().context("weir has no standard error")?;
@@ -205,18 +244,13 @@ impl WeirBinary {
             }
             lock(&reader).ended = true;
         });
-        Ok(WeirRun { process, seen, started })
+        Ok(WeirRun { process, workers: vec![], seen, started })
     }
 
     /// The job's checkpoints: (state changed and written, all that a restore reads), bytes, oldest first.
     pub fn checkpoints(&self, folder: &Path) -> Result<Vec<(u64, u64)>> {
-        let mut command = Command::new(&self.0);
-        command.arg("checkpoints").arg(folder.join("job.yaml")).args(["--output", "json"]);
-        let output = command.output().context("cannot run `weir checkpoints`")?;
-        if !output.status.success() {
-            bail!("`weir checkpoints` failed: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        let list: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).context("not a list in JSON")?;
+        let said = self.ask("checkpoints", folder, &["--output", "json"])?;
+        let list: Vec<serde_json::Value> = serde_json::from_str(&said).context("not a list in JSON")?;
         let number = |entry: &serde_json::Value, name: &str| entry[name].as_u64().unwrap_or(0);
         Ok(list.iter().map(|entry| (number(entry, "sizeBytes"), number(entry, "fullSizeBytes"))).collect())
     }
@@ -230,19 +264,10 @@ impl WeirBinary {
 /// A running job.
 pub struct WeirRun {
     process: Process,
+    /// Those that it has not started itself.
+    workers: Vec<Process>,
     seen: Arc<Mutex<Seen>>,
     pub started: Instant,
-}
-
-/// What the job has said.
-#[derive(Default)]
-struct Seen {
-    samples: Vec<Sample>,
-    checkpoints: Vec<CheckpointSample>,
-    running_at: Option<Instant>,
-    failed_checkpoints: usize,
-    last_lines: Vec<String>,
-    ended: bool,
 }
 
 impl WeirRun {
@@ -279,15 +304,9 @@ impl WeirRun {
         })
     }
 
-    /// The worker processes that run now.
-    pub fn workers(&self) -> Result<Vec<i32>> {
-        let tasks = format!("/proc/{}/task", self.process.id());
-        let mut workers = vec![];
-        for task in std::fs::read_dir(&tasks).with_context(|| format!("cannot read `{tasks}`"))? {
-            let children = std::fs::read_to_string(task?.path().join("children")).unwrap_or_default();
-            workers.extend(children.split_whitespace().filter_map(|id| id.parse::<i32>().ok()));
-        }
-        Ok(workers)
+    /// The worker processes that run now, of those that it has started itself.
+    pub fn workers(&self) -> Vec<u32> {
+        crate::process::children(self.process.id())
     }
 
     pub fn wait_for_records(&self, records: u64) -> Result<()> {
@@ -306,6 +325,11 @@ impl WeirRun {
             }
             (read >= records || began.elapsed() > time).then_some(())
         })
+    }
+
+    /// Since its start.
+    pub fn restarts(&self) -> u64 {
+        lock(&self.seen).restarts
     }
 
     pub fn samples(&self) -> Vec<Sample> {
@@ -347,68 +371,6 @@ impl WeirRun {
     }
 }
 
-impl Seen {
-    /// One line of `weir run`'s progress.
-    fn line(&mut self, line: &str, process: u32) {
-        let at = Instant::now();
-        if self.last_lines.len() == KEPT_LINES {
-            self.last_lines.remove(0);
-        }
-        self.last_lines.push(line.to_owned());
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words.as_slice() {
-            [SOURCE, records, ..] => {
-                let Ok(records) = records.replace(',', "").parse() else { return };
-                // The process may have ended since: then there is nothing to measure either.
-                let Ok(usage) = crate::process::usage(process) else { return };
-                self.samples.push(Sample { at, records, usage });
-            }
-            [_, "Running", ..] => self.running_at = self.running_at.or(Some(at)),
-            [_, "checkpoint", _, "failed:", ..] => self.failed_checkpoints += 1,
-            [_, "checkpoint", _, _, "in", duration, time_unit, bytes, unit, "new", ..] => {
-                let duration_ms = scaled(duration, time_unit.trim_end_matches(','));
-                let written = scaled(bytes, unit);
-                if let (Some(duration_ms), Some(written_bytes)) = (duration_ms, written) {
-                    self.checkpoints.push(CheckpointSample { at, duration_ms, written_bytes });
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// `1.2 MiB` in bytes, `2.3 s` in milliseconds.
-fn scaled(number: &str, unit: &str) -> Option<f64> {
-    let scale = match unit {
-        "ms" | "B" => 1.0,
-        "s" => 1000.0,
-        "KiB" => 1024.0,
-        "MiB" => 1_048_576.0,
-        "GiB" => 1_073_741_824.0,
-        _ => return None,
-    };
-    Some(number.parse::<f64>().ok()? * scale)
-}
-
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_is_read() {
-        let mut seen = Seen::default();
-        let own = std::process::id();
-        seen.line("bench  Running (epoch 1, attempt 1)", own);
-        seen.line("bench  checkpoint 1 Aligned in 1.5 s, 2.0 MiB new of 3.0 MiB", own);
-        seen.line("bench  checkpoint 2 failed: the disk is full", own);
-        seen.line("numbers            1,234,567   1.0 M/s", own);
-        assert!(seen.running_at.is_some());
-        assert_eq!((seen.checkpoints[0].duration_ms, seen.checkpoints[0].written_bytes), (1500.0, 2_097_152.0));
-        assert_eq!(seen.failed_checkpoints, 1);
-        assert_eq!(seen.samples[0].records, 1_234_567);
-    }
 }

@@ -218,13 +218,8 @@ spec:
     }
 
     fn flink(&self, flink: &FlinkInstallation, job: &KafkaJob<'_>, folder: &Path) -> Result<FlinkCluster> {
-        let settings = FlinkSettings {
-            parallelism: job.parallelism,
-            backend: job.backend,
-            interval: Some(job.interval),
-            memory: self.bench.settings.flink_memory.clone(),
-            managed_memory: None,
-        };
+        let memory = &self.bench.settings.flink_memory;
+        let settings = FlinkSettings::new(job.parallelism, job.backend, Some(job.interval), memory);
         FlinkCluster::start(flink, &settings, folder)
     }
 

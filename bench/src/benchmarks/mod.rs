@@ -4,11 +4,13 @@ mod backpressure;
 mod bytes;
 mod kafka;
 mod memory;
+mod objects;
 mod recovery;
 mod rescale;
 mod restore;
 mod start;
 mod throughput;
+mod workers;
 
 use crate::flink::{FlinkInstallation, VERSION};
 use crate::machine::Machine;
@@ -59,6 +61,8 @@ impl Bench {
             Benchmark::Restore => restore::run(self),
             Benchmark::Rescale => rescale::run(self),
             Benchmark::Recovery => recovery::run(self),
+            Benchmark::Workers => workers::run(self),
+            Benchmark::Objects => objects::run(self),
             Benchmark::LargerThanMemory => throughput::larger_than_memory(self),
             Benchmark::Memory => memory::run(self),
             Benchmark::Backpressure => backpressure::run(self),

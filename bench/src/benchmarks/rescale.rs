@@ -1,161 +1,197 @@
-//! How long a job of two worker processes is silent while it is rescaled from 2 to 4 and back, and what the first
-//! checkpoint after that writes.
+//! How long a job of two processes is silent while it is rescaled from 2 to 4 and back, what the first checkpoint after
+//! that writes, and the same by way of a savepoint.
 
 use super::Bench;
+use crate::flink::{FlinkCluster, FlinkInstallation, FlinkJob, FlinkSettings};
 use crate::measure::median;
+use crate::output::Output;
 use crate::report::{Table, bytes};
 use crate::settings::{Backend, Benchmark, name};
 use crate::weir::WeirRun;
-use anyhow::{Context, Result, bail};
-use std::io::{BufReader, Read};
+use crate::wide::{self, WideJob};
+use anyhow::{Context, Result};
 use std::path::Path;
-use std::process::ChildStdout;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Changed keys, each second, while the job is rescaled.
-const CHANGES_PER_SECOND: u64 = 50_000;
-/// Each so many keys one is printed: a thousand lines a second.
-const PRINTED: u64 = 50;
+const WORKERS: u32 = 2;
 /// Undisturbed before the first rescale, and after each.
 const CALM: Duration = Duration::from_secs(4);
 
-#[derive(Default)]
-struct Figures {
-    silent_ms: Vec<f64>,
-    asked_ms: Vec<f64>,
+/// One way from one parallelism to another.
+struct Way {
+    name: String,
+    silent_s: Vec<f64>,
+    /// From the request until all tasks run.
+    asked_s: Vec<f64>,
+    /// By the first checkpoint after it.
     written: Vec<f64>,
 }
 
 pub fn run(bench: &Bench) -> Result<()> {
-    let keys = bench.settings.keys.unwrap_or(10_000_000);
-    let header = ["Case", "Rescale", "Checkpoint", "Silent", "Until all tasks run", "Written by the next checkpoint"];
+    let keys = bench.settings.keys.unwrap_or(wide::KEYS);
+    let header =
+        ["Case", "Engine", "Rescale", "Checkpoint", "Silent", "Until all tasks run", "Written by the next checkpoint"];
     let mut table = Table::new(&header);
     for backend in &bench.settings.backend {
-        let case = format!("{}, {keys} keys, 2 workers", name(*backend));
-        let (undisturbed, full, up, down) = bench.with_folder(|folder| measure(bench, *backend, keys, folder))?;
-        let mut row = |what: &str, figures: &Figures| {
-            table.rows.push(vec![
-                case.clone(),
-                what.to_owned(),
-                bytes(full),
-                format!("{:.0} ms", median(figures.silent_ms.iter().copied())),
-                format!("{:.0} ms", median(figures.asked_ms.iter().copied())),
-                bytes(median(figures.written.iter().copied())),
-            ]);
-        };
-        row("none", &Figures { silent_ms: vec![undisturbed], ..Figures::default() });
-        row("2 to 4", &up);
-        row("4 to 2", &down);
+        let (full, ways) = bench.with_folder(|folder| weir(bench, &job(keys, *backend), folder))?;
+        let case = format!("{}, {keys} keys", name(*backend));
+        table.rows.extend(ways.iter().map(|way| way.row(&case, "Weir", full)));
+    }
+    if let Some(flink) = &bench.flink {
+        let job = job(keys, bench.settings.flink_wide_backend);
+        let (full, ways) = bench.with_folder(|folder| by_flink(bench, flink, &job, folder))?;
+        let case = format!("{}, {keys} keys", name(job.backend));
+        table.rows.extend(ways.iter().map(|way| way.row(&case, "Flink", full)));
     }
     let notes = vec![
         format!(
-            "Silent: the longest time between two lines of output, at {CHANGES_PER_SECOND} changed keys a second, from \
-             the request to {} s after its answer; `none`: the same without a request. A checkpoint each second, to the \
-             local disk.",
+            "A count and ten sums by key in {WORKERS} worker processes (TaskManagers). Silent: the longest time between two \
+             lines of output, at {} changed keys a second, from the request to {} s after all tasks run again; `none`: \
+             the same without a request. A checkpoint each second, to the local disk.",
+            wide::CHANGES_PER_SECOND,
             CALM.as_secs()
         ),
-        "Checkpoint: what a restore reads, as it is stored.".to_owned(),
+        "Checkpoint: what a restore reads, as it is stored. In place: `weir rescale`; Flink's adaptive scheduler, asked by \
+         REST, without its pauses between two rescales. By savepoint: the job stops with it (Weir by `weir stop \
+         --savepoint`, Flink by REST), and starts from it with the other parallelism: Weir's processes are started, \
+         Flink's run, and have the program already. Weir has one format of savepoints, which is canonical."
+            .to_owned(),
     ];
     bench.publish(Benchmark::Rescale, table, notes, vec![])
 }
 
-fn measure(bench: &Bench, backend: Backend, keys: u64, folder: &Path) -> Result<(f64, f64, Figures, Figures)> {
-    let (run, output) = bench.weir.start_workers(&yaml(backend, keys, folder), folder, 2)?;
-    let lines = Arc::new(Mutex::new(vec![]));
-    listen(output, Arc::clone(&lines));
-    run.wait_for_records(keys)?;
-    let begin = Instant::now();
-    checkpoint_after(&run, begin)?;
-    let begin = Instant::now();
-    std::thread::sleep(CALM);
-    let undisturbed = longest_gap(&lines, begin)?;
+fn job(keys: u64, backend: Backend) -> WideJob {
+    WideJob { keys, backend, parallelism: 2, local_recovery: false, restarts: false }
+}
+
+fn weir(bench: &Bench, job: &WideJob, folder: &Path) -> Result<(f64, Vec<Way>)> {
+    let output = Output::default();
+    let run = bench.weir.start_workers(&job.yaml(folder), folder, WORKERS, None, &output)?;
+    run.wait_for_records(job.keys)?;
+    weir_checkpoint_after(&run, Instant::now())?;
+    let mut ways = vec![undisturbed(&output)?];
     let full = bench.weir.checkpoints(folder)?.last().map_or(0, |(_, whole)| *whole) as f64;
-    let (mut up, mut down) = (Figures::default(), Figures::default());
-    for turn in 1..=bench.settings.repeat {
-        for (parallelism, figures) in [(4, &mut up), (2, &mut down)] {
+    let (mut up, mut down) = (Way::new("2 to 4, in place"), Way::new("4 to 2, in place"));
+    for _ in 0..bench.settings.repeat {
+        for (parallelism, way) in [(4, &mut up), (2, &mut down)] {
             let begin = Instant::now();
             bench.weir.rescale(folder, parallelism)?;
             let done = Instant::now();
-            let written = checkpoint_after(&run, done)?;
+            let written = weir_checkpoint_after(&run, done)?;
             std::thread::sleep(CALM);
-            let silent_ms = longest_gap(&lines, begin)?;
-            eprintln!("bench: to {parallelism}, turn {turn}: silent {silent_ms:.0} ms, then {}", bytes(written));
-            figures.silent_ms.push(silent_ms);
-            figures.asked_ms.push((done - begin).as_secs_f64() * 1000.0);
-            figures.written.push(written);
+            way.done("Weir", &output, begin, done, written)?;
         }
     }
+    let begin = Instant::now();
+    let savepoint = bench.weir.stop_with_savepoint(folder, &folder.join("savepoint"))?;
+    eprintln!("bench: Weir, canonical savepoint written in {:.2} s", begin.elapsed().as_secs_f64());
+    let job = WideJob { parallelism: 4, ..job.clone() };
+    let next = folder.join("next");
+    std::fs::create_dir_all(&next)?;
+    let started = Instant::now();
+    let run = bench.weir.start_workers(&job.yaml(&next), &next, WORKERS, Some(&savepoint), &output)?;
+    let done = started + run.until_running()?;
+    let written = weir_checkpoint_after(&run, done)?;
+    std::thread::sleep(CALM);
+    let mut by_savepoint = Way::new("2 to 4, by a canonical savepoint");
+    by_savepoint.done("Weir", &output, begin, done, written)?;
     run.kill();
-    Ok((undisturbed, full, up, down))
+    ways.extend([up, down, by_savepoint]);
+    Ok((full, ways))
 }
 
 /// Bytes that it wrote.
-fn checkpoint_after(run: &WeirRun, after: Instant) -> Result<f64> {
+fn weir_checkpoint_after(run: &WeirRun, after: Instant) -> Result<f64> {
     // Progress is shown some time after it was made.
     let shown = after + Duration::from_millis(200);
     run.wait_for_checkpoint(|checkpoint| checkpoint.at > shown).map(|checkpoint| checkpoint.written_bytes)
 }
 
-/// Notes when something was printed.
-fn listen(output: ChildStdout, lines: Arc<Mutex<Vec<Instant>>>) {
-    std::thread::spawn(move || {
-        let mut output = BufReader::new(output);
-        let mut text = [0; 1 << 16];
-        while let Ok(1..) = output.read(&mut text) {
-            lines.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+fn by_flink(bench: &Bench, installation: &FlinkInstallation, job: &WideJob, folder: &Path) -> Result<(f64, Vec<Way>)> {
+    let settings = job.flink_settings(&bench.settings.flink_memory);
+    let settings = FlinkSettings { slots: 2, ..settings }
+        .with("jobmanager.scheduler", "adaptive")
+        .with("jobmanager.adaptive-scheduler.executing.cooldown-after-rescaling", "0s")
+        .with("jobmanager.adaptive-scheduler.executing.resource-stabilization-timeout", "0s")
+        .with("execution.state-recovery.from-local", true)
+        .with("execution.checkpointing.local-backup.enabled", true)
+        .with("state.backend.rocksdb.use-ingest-db-restore-mode", true);
+    let cluster = FlinkCluster::start(installation, &settings, folder)?;
+    let mut running = job.run_on_flink(&cluster, 2, None)?;
+    running.until_running()?;
+    running.wait_for_records(job.keys)?;
+    running.checkpoint_triggered_after(Instant::now())?;
+    let mut ways = vec![undisturbed(cluster.output())?];
+    let full = running.full_size()?;
+    let (mut up, mut down) = (Way::new("2 to 4, in place"), Way::new("4 to 2, in place"));
+    for _ in 0..bench.settings.repeat {
+        for (parallelism, way) in [(4, &mut up), (2, &mut down)] {
+            let begin = Instant::now();
+            running.rescale(parallelism)?;
+            flink_done(way, &running, &cluster, begin)?;
         }
-    });
-}
-
-/// Milliseconds.
-fn longest_gap(lines: &Mutex<Vec<Instant>>, begin: Instant) -> Result<f64> {
-    let lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    let since: Vec<Instant> = [begin].into_iter().chain(lines.iter().copied().filter(|at| *at > begin)).collect();
-    if since.len() < 3 {
-        bail!("the job printed nothing");
     }
-    let gaps = since.windows(2).map(|pair| pair[1] - pair[0]);
-    Ok(gaps.max().context("there are two lines")?.as_secs_f64() * 1000.0)
+    ways.extend([up, down]);
+    for (parallelism, format, name) in [
+        (4, "NATIVE", "2 to 4, by a native savepoint"),
+        (2, "NATIVE", "4 to 2, by a native savepoint"),
+        (4, "CANONICAL", "2 to 4, by a canonical savepoint"),
+    ] {
+        let mut way = Way::new(name);
+        let begin = Instant::now();
+        let savepoint = running.stop_with_savepoint(&format!("file://{}/savepoints", folder.display()), format)?;
+        eprintln!("bench: Flink, {format} savepoint written in {:.2} s", begin.elapsed().as_secs_f64());
+        running = job.run_on_flink(&cluster, parallelism, Some(&savepoint))?;
+        running.until_running()?;
+        flink_done(&mut way, &running, &cluster, begin)?;
+        ways.push(way);
+    }
+    Ok((full, ways))
 }
 
-/// First every key once, then changes at a fixed rate. Some hundred bytes for each key.
-fn yaml(backend: Backend, keys: u64, folder: &Path) -> String {
-    let sums: Vec<String> = (0..10).map(|sum| format!("SUM(k + {sum}) AS s{sum}")).collect();
-    format!(
-        "apiVersion: weir.dev/v1alpha1
-kind: StreamJob
-metadata: {{name: bench}}
-spec:
-  parallelism: 2
-  pipeline:
-    sources:
-    - name: numbers
-      schema: [{{name: k, type: BIGINT}}]
-      generator: {{count: {keys}, columns: [{{name: k, sequence: {{}}}}]}}
-    - name: changes
-      schema: [{{name: k, type: BIGINT}}]
-      generator:
-        rowsPerSecond: {CHANGES_PER_SECOND}
-        columns: [{{name: k, sequence: {{cardinality: {keys}, order: Mixed}}}}]
-    transforms:
-    - name: both
-      sql: SELECT k FROM numbers UNION ALL SELECT k FROM changes
-    - name: totals
-      sql: SELECT k, COUNT(*) AS c, {sums} FROM both GROUP BY k
-    - name: some
-      sql: SELECT k, c FROM totals WHERE MOD(k, {PRINTED}) = 0
-    sinks:
-    - {{name: out, from: some, print: {{}}}}
-  checkpoint:
-    interval: 1s
-    minPause: 0s
-    storage: {{uri: \"file://{storage}\"}}
-  stateBackend: {{{backend}: {{}}}}
-  restart: {{none: {{}}}}
-",
-        sums = sums.join(", "),
-        storage = folder.join("checkpoints").display(),
-        backend = name(backend),
-    )
+/// All tasks of the job run again.
+fn flink_done(way: &mut Way, running: &FlinkJob<'_>, cluster: &FlinkCluster, begin: Instant) -> Result<()> {
+    let done = Instant::now();
+    let written = running.checkpoint_triggered_after(done)?.written_bytes;
+    std::thread::sleep(CALM);
+    way.done("Flink", cluster.output(), begin, done, written)
+}
+
+fn undisturbed(output: &Output) -> Result<Way> {
+    let begin = Instant::now();
+    std::thread::sleep(CALM);
+    let silent_s = output.longest_silence(begin)?.seconds;
+    Ok(Way { silent_s: vec![silent_s], ..Way::new("none") })
+}
+
+impl Way {
+    fn new(name: &str) -> Self {
+        Way { name: name.to_owned(), silent_s: vec![], asked_s: vec![], written: vec![] }
+    }
+
+    fn done(&mut self, engine: &str, output: &Output, begin: Instant, done: Instant, written: f64) -> Result<()> {
+        let silent_s = output.longest_silence(begin).with_context(|| self.name.clone())?.seconds;
+        eprintln!("bench: {engine}, {}: silent {silent_s:.2} s, then {}", self.name, bytes(written));
+        self.silent_s.push(silent_s);
+        self.asked_s.push((done - begin).as_secs_f64());
+        self.written.push(written);
+        Ok(())
+    }
+
+    fn row(&self, case: &str, engine: &str, full: f64) -> Vec<String> {
+        let seconds = |all: &[f64]| match all {
+            [] => String::new(),
+            all => format!("{:.2} s", median(all.iter().copied())),
+        };
+        let written = if self.written.is_empty() { String::new() } else { bytes(median(self.written.iter().copied())) };
+        vec![
+            case.to_owned(),
+            engine.to_owned(),
+            self.name.clone(),
+            bytes(full),
+            seconds(&self.silent_s),
+            seconds(&self.asked_s),
+            written,
+        ]
+    }
 }

@@ -83,13 +83,8 @@ fn weir(bench: &Bench, job: &WeirJob) -> Result<(Vec<f64>, Vec<f64>, f64)> {
 fn flink(bench: &Bench, job: &WeirJob) -> Result<f64> {
     let Some(installation) = &bench.flink else { return Ok(0.0) };
     bench.with_folder(|folder| {
-        let settings = FlinkSettings {
-            parallelism: job.parallelism,
-            backend: job.backend,
-            interval: Some(Duration::from_secs(5)),
-            memory: bench.settings.flink_memory.clone(),
-            managed_memory: None,
-        };
+        let (interval, memory) = (Some(Duration::from_secs(5)), &bench.settings.flink_memory);
+        let settings = FlinkSettings::new(job.parallelism, job.backend, interval, memory);
         let cluster = FlinkCluster::start(installation, &settings, folder)?;
         // In sequence every key comes in the first round.
         let mut running = cluster.run_keyed(job.keys, Order::Sequence, UNBOUNDED, None)?;

@@ -35,13 +35,8 @@ pub fn run(bench: &Bench) -> Result<()> {
             let (mut firsts, mut memory) = (vec![], vec![]);
             for _ in 0..bench.settings.repeat {
                 let (first, resident) = bench.with_folder(|folder| {
-                    let settings = FlinkSettings {
-                        parallelism: 1,
-                        backend: *backend,
-                        interval: Some(INTERVAL),
-                        memory: bench.settings.flink_memory.clone(),
-                        managed_memory: None,
-                    };
+                    let memory = &bench.settings.flink_memory;
+                    let settings = FlinkSettings::new(1, *backend, Some(INTERVAL), memory);
                     let cluster = FlinkCluster::start(flink, &settings, folder)?;
                     let running = cluster.run_idle()?;
                     let first = running.until_checkpoint()?;

@@ -142,12 +142,10 @@ fn compare(bench: &Bench, job: &WeirJob, case: &str, managed_memory: Option<&str
     };
     let mut contenders = vec![weir];
     if let Some(flink) = &bench.flink {
+        let memory = &bench.settings.flink_memory;
         let settings = FlinkSettings {
-            parallelism: job.parallelism,
-            backend: job.backend,
-            interval: job.interval,
-            memory: bench.settings.flink_memory.clone(),
             managed_memory: managed_memory.map(str::to_owned),
+            ..FlinkSettings::new(job.parallelism, job.backend, job.interval, memory)
         };
         let run = move |folder: &Path| run_flink(bench, flink, &settings, job, fills_memory, folder);
         contenders.push(Contender { name: format!("Flink, {case}"), run: Box::new(run) });

@@ -1,10 +1,14 @@
-//! Apache Flink under measurement: a JobManager and a TaskManager as processes, with Flink's defaults but for what is
+//! Apache Flink under measurement: a JobManager and TaskManagers as processes, with Flink's defaults but for what is
 //! said here, and jobs of our own in `bench/flink`.
 
 mod cluster;
+mod configuration;
+mod job;
 mod rest;
 
-pub use cluster::{FlinkCluster, FlinkSettings, UNBOUNDED};
+pub use cluster::{FlinkCluster, UNBOUNDED};
+pub use configuration::FlinkSettings;
+pub use job::FlinkJob;
 
 use crate::process::output_of;
 use anyhow::{Context, Result};
@@ -16,6 +20,16 @@ pub const VERSION: &str = "2.3.0";
 
 /// The Python package that carries Flink's jars.
 const PACKAGE: &str = "apache-flink-libraries";
+
+/// Our jobs, in `bench/flink`.
+const SOURCES: [&str; 6] = [
+    "FiveAggregates.java",
+    "KeyedAggregate.java",
+    "Pace.java",
+    "SlowSink.java",
+    "SqlAggregate.java",
+    "WideAggregate.java",
+];
 
 /// Flink's jars, and our jobs compiled against them.
 #[derive(Clone, Debug)]
@@ -94,7 +108,7 @@ fn compile(folder: &Path, scratch: &Path) -> Result<PathBuf> {
     const NEEDED: &str = "Flink and its jobs need a JDK, 17 or newer, with `java`, `javac` and `jar` on the PATH \
                           (Debian, Ubuntu: apt-get install openjdk-17-jdk-headless)";
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("flink");
-    let sources = ["KeyedAggregate.java", "SqlAggregate.java"].map(|name| sources.join(name));
+    let sources = SOURCES.map(|name| sources.join(name));
     let (classes, jar) = (scratch.join("classes"), scratch.join("jobs.jar"));
     std::fs::create_dir_all(&classes)?;
     let mut javac = Command::new("javac");

@@ -6,7 +6,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// A job is accepted when its program has run.
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest answer, bytes.
 const ANSWER_LIMIT: u64 = 16 << 20;
 
@@ -18,20 +19,29 @@ pub struct Rest {
 
 impl Rest {
     pub fn get(&self, path: &str) -> Result<Value> {
-        self.ask("GET", path)
+        self.ask("GET", path, "")
     }
 
     pub fn patch(&self, path: &str) -> Result<Value> {
-        self.ask("PATCH", path)
+        self.ask("PATCH", path, "")
     }
 
-    fn ask(&self, method: &str, path: &str) -> Result<Value> {
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.ask("POST", path, &body.to_string())
+    }
+
+    pub fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        self.ask("PUT", path, &body.to_string())
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Result<Value> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
         let context = || format!("asking Flink: {method} {path}");
         let mut connection = TcpStream::connect_timeout(&address, TIMEOUT).with_context(context)?;
         connection.set_read_timeout(Some(TIMEOUT))?;
         // HTTP/1.0: one answer, not in chunks, and the connection's end is its end.
-        write!(connection, "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")?;
+        let headers = format!("Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+        write!(connection, "{method} {path} HTTP/1.0\r\n{headers}\r\n\r\n{body}")?;
         let mut answer = vec![];
         connection.take(ANSWER_LIMIT).read_to_end(&mut answer).with_context(context)?;
         let answer = String::from_utf8_lossy(&answer);
