@@ -101,7 +101,8 @@ fn rescaled_while_workers_are_killed() {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let scratch = Scratch::new(&format!("workers-rescaled-{seed}"));
     let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
-    let mut running = run(&scratch, &job, 2).spawn();
+    let backend = traffic::BACKENDS[rng.random_range(0..traffic::BACKENDS.len())];
+    let mut running = run(&scratch, &job, 2).with(["--set", traffic::backend(backend)]).spawn();
     await_checkpoints(&scratch, &job, 1);
     let stayed = running.children();
     for parallelism in [4, 3] {
@@ -124,8 +125,27 @@ fn rescaled_while_workers_are_killed() {
         asked.wait();
     }
     let finished = running.wait();
-    assert!(finished.status.success(), "seed {seed}: {finished}");
-    verify(&scratch, &format!("seed {seed}"));
+    assert!(finished.status.success(), "seed {seed}, {backend}: {finished}");
+    verify(&scratch, &format!("seed {seed}, {backend}"));
+}
+
+/// Its stores stay open, and are linked, parted and joined.
+#[test]
+fn spilled_state_is_rescaled() {
+    let scratch = Scratch::new("workers-rescaled-spilled");
+    let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
+    let running = run(&scratch, &job, 2).with(["--set", traffic::backend("spilled")]).spawn();
+    await_checkpoints(&scratch, &job, 1);
+    for parallelism in [5, 2] {
+        rescale(&scratch, &job, parallelism).succeed();
+    }
+    for parallelism in [7, 1, 3] {
+        // The job may have come to its end by then.
+        rescale(&scratch, &job, parallelism).spawn().wait();
+    }
+    let finished = running.wait();
+    assert!(finished.status.success(), "{finished}");
+    verify(&scratch, "rescaled with spilled state");
 }
 
 #[test]

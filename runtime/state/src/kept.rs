@@ -1,49 +1,79 @@
-//! What a subtask that has ended leaves, in memory, to those that own its key groups from then on.
+//! What a subtask that has ended leaves, in memory or in a store that stays open, to those that own its key groups from
+//! then on.
 
 use crate::any_state::AnyState;
 use crate::handle::Run;
 use crate::restore::{RestoredState, check, restore_runs};
-use crate::{KeyedState, KeyedStateHandle, SegmentSource, StateConfig, StateError};
-use std::sync::PoisonError;
+use crate::{ColdStore, KeyedState, KeyedStateHandle, SegmentSource, StateConfig, StateError};
+use std::sync::{Arc, PoisonError};
 use weir_model::{CheckpointId, KeyGroupRange};
 
-/// The state of a former subtask as a completed checkpoint holds it. Each key group is taken over once.
+/// The state of a former subtask as a completed checkpoint holds it. Each key group in memory is taken over once.
 pub struct KeptState {
-    state: KeyedState,
+    key_groups: KeyGroupRange,
+    content: Content,
+}
+
+enum Content {
+    Memory(Box<KeyedState>),
+    /// With nothing in it that came after the checkpoint.
+    Store(Arc<dyn ColdStore>),
 }
 
 impl KeptState {
     /// The key groups that the former subtask owned.
     pub fn key_groups(&self) -> KeyGroupRange {
-        self.state.key_groups
+        self.key_groups
     }
 
-    fn is_of(&self, handle: &KeyedStateHandle) -> bool {
-        self.key_groups() == handle.key_groups
+    /// The store that the state is in, if it is in one.
+    pub fn store(&self) -> Option<&Arc<dyn ColdStore>> {
+        match &self.content {
+            Content::Memory(_) => None,
+            Content::Store(store) => Some(store),
+        }
+    }
+
+    /// What was in memory, if it is what the handles stand for.
+    fn in_memory(&mut self, handles: &[KeyedStateHandle]) -> Option<&mut KeyedState> {
+        let is_of = |handle: &KeyedStateHandle| handle.cold.is_none() && handle.key_groups == self.key_groups;
+        match &mut self.content {
+            Content::Memory(state) if handles.iter().any(is_of) => Some(state),
+            Content::Memory(_) | Content::Store(_) => None,
+        }
     }
 }
 
-/// The handles of which nothing was kept.
+/// The handles of which nothing was kept in memory.
 pub(crate) fn elsewhere(kept: &[&mut KeptState], handles: &[KeyedStateHandle]) -> Vec<KeyedStateHandle> {
-    handles.iter().filter(|handle| !kept.iter().any(|kept| kept.is_of(handle))).cloned().collect()
+    let is_in_memory = |kept: &&mut KeptState| matches!(kept.content, Content::Memory(_));
+    let kept: Vec<KeyGroupRange> = kept.iter().filter(|kept| is_in_memory(kept)).map(|kept| kept.key_groups).collect();
+    handles.iter().filter(|handle| !kept.contains(&handle.key_groups)).cloned().collect()
 }
 
 impl KeyedState {
     /// Keeps the state for those that come after. The checkpoint is complete, and nothing was written to the state since
-    /// its cut. None: it lies in a cold store, or was not cut for this checkpoint.
+    /// its cut. None: it was not cut for this checkpoint, or was brought into a cold store since, or that holds more.
     pub fn keep(mut self, checkpoint: CheckpointId) -> Option<KeptState> {
         let cut = self.cuts.iter().find(|cut| cut.checkpoint == checkpoint)?;
-        let is_written = cut.written.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-        if self.store().is_some() || !is_written {
-            return None;
+        let interval = cut.interval;
+        let was_in_store = cut.written.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.cold.is_some();
+        let key_groups = self.key_groups;
+        match self.store() {
+            None if !was_in_store => {
+                // Nor does it claim memory of those that go on.
+                self.cold = None;
+                self.confirm(checkpoint);
+                Some(KeptState { key_groups, content: Content::Memory(Box::new(self)) })
+            }
+            Some(shared) if was_in_store && shared.applied() == interval => {
+                Some(KeptState { key_groups, content: Content::Store(shared.store.clone()) })
+            }
+            _ => None,
         }
-        // Nor does it claim memory of those that go on.
-        self.cold = None;
-        self.confirm(checkpoint);
-        Some(KeptState { state: self })
     }
 
-    /// As `open`, where some of the former subtasks have left what they held: of the key groups of `kept` nothing is
+    /// As `open`, where some of the former subtasks have left what they held in memory: of their key groups nothing is
     /// read. What is taken over is what the handles of these key groups stand for, and is gone from `kept`.
     ///
     /// # Errors
@@ -68,11 +98,11 @@ impl KeyedState {
         kept: &mut [&mut KeptState],
         handles: &[KeyedStateHandle],
     ) -> Result<(), StateError> {
-        for kept in kept.iter_mut().filter(|kept| handles.iter().any(|handle| kept.is_of(handle))) {
+        for kept in kept.iter_mut().filter_map(|kept| kept.in_memory(handles)) {
             // Rows carry the interval of their birth: those of a later one would be taken for rows that no checkpoint
             // knows of, and their removal would leave no trace.
-            self.interval = self.interval.max(kept.state.interval);
-            self.take_over(&mut kept.state)?;
+            self.interval = self.interval.max(kept.interval);
+            self.take_over(kept)?;
         }
         for restored in &mut self.restored {
             restored.runs.sort_by_key(|run| (run.sequence, run.key_groups.first));

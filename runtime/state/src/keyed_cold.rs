@@ -38,8 +38,8 @@ const LOADED_GROUPS: usize = 8;
 
 impl KeyedState {
     /// State as a checkpoint holds it, in front of a store. The store was opened on the files that the handles
-    /// name (`KeyedStateHandle::cold`) and holds the owned key groups of them. What the handles keep in runs, and what
-    /// former subtasks have left of it (`open_with_kept`), stays in memory if all of it fits there; else it is brought
+    /// name (`KeyedStateHandle::cold`), or made of stores that former subtasks have left, and holds the owned key groups
+    /// of them. What the handles keep in runs, and what former subtasks have left of it (`open_with_kept`), stays in memory if all of it fits there; else it is brought
     /// into the store.
     ///
     /// # Errors

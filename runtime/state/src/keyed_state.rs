@@ -50,7 +50,7 @@ pub(crate) struct Tracked {
 
 pub(crate) struct PendingCut {
     pub(crate) checkpoint: CheckpointId,
-    interval: u32,
+    pub(crate) interval: u32,
     pub(crate) written: Written,
 }
 

@@ -12,7 +12,12 @@ mod world;
 use memory_store::MemoryStore;
 use world::*;
 
-fn open_store(handles: &[KeyedStateHandle], config: StateConfig, source: &MemorySegments) -> Arc<dyn ColdStore> {
+fn open_store(
+    _kept: &[&mut KeptState],
+    handles: &[KeyedStateHandle],
+    config: StateConfig,
+    source: &MemorySegments,
+) -> Arc<dyn ColdStore> {
     Arc::new(MemoryStore::open(handles, config.key_groups, source))
 }
 

@@ -1,8 +1,9 @@
 //! A store from the files of a checkpoint: the files themselves, where a subtask has the key groups that it had; else
-//! its key groups of them, copied.
+//! its key groups of them, copied. Where a former subtask has left its store open, links to its files, without the key
+//! groups that others own now.
 
 use crate::STORE_NAME;
-use crate::changes::replay;
+use crate::changes::{replay, write};
 use crate::failure::failed;
 use crate::files::{download, is_table, needed};
 use crate::options;
@@ -10,7 +11,7 @@ use crate::scratch::{Folder, Scratch};
 use crate::shared::RocksDb;
 use crate::store::{RocksDbStore, get, open, scan};
 use crate::writer::Writer;
-use rocksdb::{Cache, DB, Env, ReadOptions};
+use rocksdb::{Cache, DB, Env, ReadOptions, WriteBatch};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,29 +24,81 @@ use weir_state::{
 /// Read at once by an iterator that goes over all.
 const READAHEAD_BYTES: usize = 1 << 21;
 
+/// The store of a former subtask of this process, as a checkpoint holds it.
+pub(crate) struct LeftOpen {
+    pub(crate) key_groups: KeyGroupRange,
+    pub(crate) store: Arc<RocksDbStore>,
+}
+
+/// A former subtask with state in files.
+#[derive(Clone, Copy)]
+struct Former<'a> {
+    handle: &'a KeyedStateHandle,
+    files: &'a ColdHandle,
+    /// Its database, if it is open here.
+    open: Option<&'a DB>,
+}
+
 /// A store that holds the owned key groups of the files that the handles name.
 pub(crate) fn open_store(
     shared: &Arc<RocksDb>,
     name: &str,
     config: &StateConfig,
+    left_open: &[LeftOpen],
     handles: &[KeyedStateHandle],
     source: &dyn SegmentSource,
 ) -> Result<RocksDbStore, StateError> {
     let mut store = RocksDbStore::new(shared, shared.scratch.folder(name)?);
-    let mut donors = vec![];
+    let mut formers = vec![];
     for handle in handles {
-        donors.extend(files_of(handle)?.map(|files| (handle, files)));
+        let open = left_open.iter().find(|left| left.key_groups == handle.key_groups);
+        let open = open.and_then(|left| left.store.opened());
+        formers.extend(files_of(handle)?.map(|files| Former { handle, files, open }));
     }
-    match donors[..] {
-        [(handle, files)] if handle.key_groups == config.key_groups => {
-            download(&files.files.iter().collect::<Vec<_>>(), &store.path("db"), source)?;
-            store.open_restored(files, source)?;
-        }
-        _ => {
-            donors.into_iter().try_for_each(|(handle, files)| copy(&store, handle, files, config.key_groups, source))?
+    let owned = config.key_groups;
+    let part = |former: &Former<'_>| former.handle.key_groups.intersect(&owned).map_or(0, |part| part.len());
+    if let [Former { handle, files, open: None }] = formers[..]
+        && handle.key_groups == owned
+    {
+        download(&files.files.iter().collect::<Vec<_>>(), &store.path("db"), source)?;
+        store.open_restored(files, source)?;
+        return Ok(store);
+    }
+    // Most of it is linked, and what else is owned is copied behind it.
+    let linked = (0..formers.len()).filter(|at| formers[*at].open.is_some()).max_by_key(|at| part(&formers[*at]));
+    if let Some(at) = linked.filter(|at| part(&formers[*at]) > 0) {
+        let Former { handle, files, open } = formers.swap_remove(at);
+        store.open_linked(open.expect("it is open"), files)?;
+        // Numbers of states are the same in all of them.
+        let mut states: Vec<u16> = handles.iter().flat_map(states_of).collect();
+        states.sort_unstable();
+        states.dedup();
+        if let Some(stays) = handle.key_groups.intersect(&owned) {
+            keep_only(store.db()?, &states, stays, config.max_parallelism)?;
         }
     }
+    formers.into_iter().try_for_each(|former| copy(&store, former, owned, source))?;
     Ok(store)
+}
+
+/// Takes all other key groups out of a database: with the files that hold nothing else, and by deletions that hide what
+/// is left in files with more. A key group that comes back later begins without what was hidden.
+fn keep_only(db: &DB, states: &[u16], stays: KeyGroupRange, max_parallelism: u32) -> Result<(), StateError> {
+    if stays.len() == max_parallelism as usize {
+        return Ok(());
+    }
+    let mut deletions = WriteBatch::default();
+    for state in states {
+        let place = |group: u32| ((u32::from(*state) << 16) + group).to_be_bytes();
+        let others = [(0, u32::from(stays.first)), (u32::from(stays.last) + 1, max_parallelism)];
+        for (from, to) in others.into_iter().filter(|(from, to)| from < to) {
+            db.delete_file_in_range(place(from), place(to)).map_err(failed("let go of files"))?;
+            deletions.delete_range(place(from), place(to));
+        }
+    }
+    write(db, deletions)?;
+    // Into a file: what isn't in one, a checkpoint has to hold.
+    db.flush().map_err(failed("flush"))
 }
 
 /// The files of a checkpoint to read from, for state that is kept elsewhere from now on, and for savepoints. `folder`
@@ -89,42 +142,41 @@ fn files_of(handle: &KeyedStateHandle) -> Result<Option<&ColdHandle>, StateError
 /// each subtask's checkpoints until compaction has met all of them, and several donors can't be opened as one.
 fn copy(
     store: &RocksDbStore,
-    handle: &KeyedStateHandle,
-    files: &ColdHandle,
+    former: Former<'_>,
     owned: KeyGroupRange,
     source: &dyn SegmentSource,
 ) -> Result<(), StateError> {
+    let Former { handle, files, open } = former;
     let Some(groups) = handle.key_groups.intersect(&owned) else { return Ok(()) };
     let states = states_of(handle);
+    if let Some(db) = open {
+        return copy_from(store, db, &states, groups);
+    }
     let needed = needed(&files.files, &states, groups);
     let are_all = needed.len() == files.files.len();
-    match copy_from(store, files, &needed, &states, groups, source) {
+    let copy_files = |some: &[&ColdFile]| {
+        let donor = Donor::open(&store.shared.scratch, Some(&store.shared.cache), files, some, groups, source)?;
+        copy_from(store, &donor.db, &states, groups)
+    };
+    match copy_files(&needed) {
         // RocksDB may want to see a file that holds none of the keys; then all are there. Keys that were copied
         // already are written over with what they are.
         Err(error @ StateError::ColdStore { .. }) if !are_all => {
             tracing::warn!(%error, "copying key groups once more, from all files of the checkpoint");
-            copy_from(store, files, &files.files.iter().collect::<Vec<_>>(), &states, groups, source)
+            copy_files(&files.files.iter().collect::<Vec<_>>())
         }
         copied => copied,
     }
 }
 
-fn copy_from(
-    store: &RocksDbStore,
-    handle: &ColdHandle,
-    files: &[&ColdFile],
-    states: &[u16],
-    groups: KeyGroupRange,
-    source: &dyn SegmentSource,
-) -> Result<(), StateError> {
-    let donor = Donor::open(&store.shared.scratch, Some(&store.shared.cache), handle, files, groups, source)?;
+fn copy_from(store: &RocksDbStore, db: &DB, states: &[u16], groups: KeyGroupRange) -> Result<(), StateError> {
     for state in states {
         let from = cold_prefix(*state, KeyGroup(groups.first));
         let to = behind(*state, groups);
         // Made with the first entry: a store without any stays closed.
         let mut writer: Option<Writer<'_>> = None;
         let mut written = Ok(());
-        scan(&donor.db, copying(), &from, Some(&to), &mut |key, value| {
+        scan(db, copying(), &from, Some(&to), &mut |key, value| {
             written = writer_of(store, &mut writer).and_then(|writer| writer.put(key, value));
             if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;

@@ -1,7 +1,7 @@
 use crate::figures::Figures;
 use crate::helpers::Helpers;
 use crate::options;
-use crate::restore::open_store;
+use crate::restore::{LeftOpen, open_store};
 use crate::scratch::Scratch;
 use crate::settings::{Memory, Settings};
 use crate::store::RocksDbStore;
@@ -59,11 +59,12 @@ impl RocksDb {
         handles: &[KeyedStateHandle],
         source: &dyn SegmentSource,
     ) -> Result<KeyedState, StateError> {
-        let store = self.store(name, &config, handles, source)?;
+        let store = self.store(name, &config, kept, handles, source)?;
         KeyedState::open_cold(config, ColdConfig { store, cache: self.rows.clone() }, kept, handles, source)
     }
 
-    /// A store that holds the owned key groups of the files that the handles name.
+    /// A store that holds the owned key groups of the files that the handles name. Of those that former subtasks have
+    /// left open nothing is read from the source.
     ///
     /// # Errors
     /// What the source says of a file, and what RocksDB says.
@@ -71,14 +72,28 @@ impl RocksDb {
         self: &Arc<Self>,
         name: &str,
         config: &StateConfig,
+        kept: &[&mut KeptState],
         handles: &[KeyedStateHandle],
         source: &dyn SegmentSource,
     ) -> Result<Arc<RocksDbStore>, StateError> {
-        let store = Arc::new(open_store(self, name, config, handles, source)?);
+        let store = Arc::new(open_store(self, name, config, &self.left_open(kept), handles, source)?);
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         stores.retain(|store| store.strong_count() > 0);
         stores.push(Arc::downgrade(&store));
         Ok(store)
+    }
+
+    /// The stores of this process among what was kept.
+    fn left_open(&self, kept: &[&mut KeptState]) -> Vec<LeftOpen> {
+        let stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = |kept: &&mut KeptState| {
+            let is_it = |store: &Arc<RocksDbStore>| {
+                kept.store().is_some_and(|kept| std::ptr::addr_eq(Arc::as_ptr(kept), Arc::as_ptr(store)))
+            };
+            let store = stores.iter().filter_map(Weak::upgrade).find(is_it)?;
+            Some(LeftOpen { key_groups: kept.key_groups(), store })
+        };
+        kept.iter().filter_map(own).collect()
     }
 
     /// What the stores are doing.

@@ -4,6 +4,7 @@ use crate::scratch::Folder;
 use crate::shared::RocksDb;
 use crate::snapshot::{Frozen, Held};
 use crate::writer::Writer;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, DBPinnableSlice, DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions};
 use std::fmt;
 use std::ops::{ControlFlow, Range};
@@ -51,6 +52,21 @@ impl RocksDbStore {
         replay(&db, handle, source)?;
         self.held = Mutex::new(Held::of(handle));
         self.changes = Mutex::new(Changes::of(handle));
+        self.db = OnceLock::from(db);
+        Ok(())
+    }
+
+    /// Opens links to the files of another store, of which the handle names those that a checkpoint holds.
+    pub(crate) fn open_linked(&mut self, former: &DB, handle: &ColdHandle) -> Result<(), StateError> {
+        let path = self.path("db");
+        let linked = Checkpoint::new(former).and_then(|links| links.create_checkpoint(&path));
+        linked.map_err(failed("link the files of a former subtask"))?;
+        let db = open(&self.shared.options, &path).map_err(failed("open the files of a former subtask"))?;
+        self.held = Mutex::new(Held::of(handle));
+        // The links hold all batches in files.
+        let mut changes = Changes::of(handle);
+        changes.clear();
+        self.changes = Mutex::new(changes);
         self.db = OnceLock::from(db);
         Ok(())
     }

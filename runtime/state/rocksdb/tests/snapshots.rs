@@ -17,9 +17,14 @@ static SHARED: LazyLock<[Arc<RocksDb>; 2]> = LazyLock::new(|| {
     [settings, files].map(|settings| RocksDb::new(&settings).unwrap())
 });
 
-fn open_store(handles: &[KeyedStateHandle], config: StateConfig, source: &MemorySegments) -> Arc<dyn ColdStore> {
+fn open_store(
+    kept: &[&mut KeptState],
+    handles: &[KeyedStateHandle],
+    config: StateConfig,
+    source: &MemorySegments,
+) -> Arc<dyn ColdStore> {
     let of_states: usize = handles.iter().map(|handle| handle.segments().count()).sum();
-    SHARED[of_states % 2].store("test", &config, handles, source).unwrap()
+    SHARED[of_states % 2].store("test", &config, kept, handles, source).unwrap()
 }
 
 proptest! {

@@ -183,6 +183,85 @@ fn a_part_is_read_from_the_files_that_hold_it() {
     assert_eq!(rows, 800_000);
 }
 
+/// There is nothing to read.
+struct Nothing;
+
+impl SegmentSource for Nothing {
+    fn read(&self, segment: &SegmentRef) -> Result<Bytes, StateError> {
+        panic!("`{}` was read, and what it holds is open", segment.object)
+    }
+}
+
+/// Rescaled in place: a checkpoint, and what the former subtasks leave open.
+fn rescaled(former: Vec<Subtask>, parallelism: u32, object: &str) -> (Vec<Subtask>, Vec<KeyedStateHandle>) {
+    let (shared, mut segments) = (former[0].shared.clone(), former[0].segments.clone());
+    let (mut handles, mut kept) = (vec![], vec![]);
+    for (index, mut former) in former.into_iter().enumerate() {
+        let id = CheckpointId(former.checkpoints + 1);
+        segments.begin(format!("{object}-{index}"));
+        handles.push(former.state.cut(id).unwrap().write(&mut segments).unwrap());
+        kept.push(former.state.keep(id).unwrap());
+    }
+    let open = |index| {
+        let config = config(index, parallelism);
+        let mut kept: Vec<&mut KeptState> = kept.iter_mut().collect();
+        let is_owned = |handle: &&KeyedStateHandle| handle.key_groups.intersect(&config.key_groups).is_some();
+        let handles: Vec<KeyedStateHandle> = handles.iter().filter(is_owned).cloned().collect();
+        let mut state = shared.open("test", config, &mut kept, &handles, &Nothing).unwrap();
+        let ids = ["one", "two"].map(|name| state.register_rows(schema(name)).unwrap()).to_vec();
+        Subtask { shared: shared.clone(), state, ids, segments: segments.clone(), checkpoints: 0 }
+    };
+    ((0..parallelism).map(open).collect(), handles)
+}
+
+fn all_values(subtasks: &mut [Subtask], id: usize) -> BTreeSet<(i64, i64)> {
+    subtasks.iter_mut().flat_map(|subtask| subtask.values(id)).collect()
+}
+
+#[test]
+fn what_is_open_is_linked_and_not_uploaded_again() {
+    let mut one = Subtask::open(&settings(), config(0, 1), &[], &MemorySegments::default());
+    one.put(0..100_000, 1);
+    let (_, all) = one.checkpoint("first");
+    one.put(0..1_000, 2);
+    let (mut four, _) = rescaled(vec![one], 4, "up");
+    let mut now = expected(0..1_000, 2);
+    now.extend(expected(1_000..100_000, 1));
+    let written: usize = (0..4).map(|at| four[at].checkpoint(&format!("of four {at}")).1).sum();
+    assert!(written < all / 10, "{written} bytes written of {all}, and nothing had changed");
+    for id in 0..2 {
+        assert_eq!(all_values(&mut four, id), now);
+    }
+
+    // Of what comes back nothing is as it was before it went.
+    four.iter_mut().for_each(|subtask| subtask.put(0..50_000, 3));
+    let mut now = expected(0..50_000, 3);
+    now.extend(expected(50_000..100_000, 1));
+    let (mut two, handles) = rescaled(four, 2, "down");
+    for id in 0..2 {
+        assert_eq!(all_values(&mut two, id), now);
+    }
+    let confirmed: Vec<KeyedStateHandle> =
+        two.iter_mut().enumerate().map(|(at, subtask)| subtask.checkpoint(&format!("of two {at}")).0).collect();
+    let segments = two[0].segments.clone();
+    for handles in [handles, confirmed] {
+        for parallelism in [1, 2, 3, 4] {
+            let mut restored: Vec<Subtask> = (0..parallelism)
+                .map(|index| {
+                    let config = config(index, parallelism);
+                    let is_owned =
+                        |handle: &&KeyedStateHandle| handle.key_groups.intersect(&config.key_groups).is_some();
+                    let handles: Vec<KeyedStateHandle> = handles.iter().filter(is_owned).cloned().collect();
+                    Subtask::open(&settings(), config, &handles, &segments)
+                })
+                .collect();
+            for id in 0..2 {
+                assert_eq!(all_values(&mut restored, id), now, "restored at parallelism {parallelism}");
+            }
+        }
+    }
+}
+
 #[test]
 fn several_parts_become_one() {
     let segments = MemorySegments::default();

@@ -65,7 +65,7 @@ impl Subtask {
         let key_groups = KeyGroupRange::of_subtask(index, parallelism, MAX);
         let config = StateConfig { key_groups, max_parallelism: MAX };
         let handles = handles_of(handles, key_groups);
-        let store = crate::open_store(&handles, config, source);
+        let store = crate::open_store(kept, &handles, config, source);
         let state = match backend {
             Backend::Cold(cache_bytes) => {
                 let cold = ColdConfig { store, cache: CacheBudget::new(cache_bytes) };
