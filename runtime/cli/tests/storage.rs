@@ -1,9 +1,9 @@
-//! A job whose checkpoints and savepoints stand on S3: the whole way, with real processes and a real server, whose
-//! address WEIR_TEST_S3 holds. `cargo xtask test` brings one.
+//! A job whose checkpoints and savepoints stand on S3 or on GCS: the whole way, with real processes and a real server, whose
+//! address WEIR_TEST_S3 or WEIR_TEST_GCS holds. `cargo xtask test` brings the first, `cargo xtask test-storage` both.
 
 mod support;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use support::traffic::{self, Checkpoints, Guarantee};
 use support::{Finished, Running, Scratch, Weir, await_condition, s3_server};
@@ -13,7 +13,7 @@ const BUCKET: &str = "weir-test";
 const SLOW: u32 = 3_000;
 const HURRY: [&str; 2] = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=60000"];
 
-/// A job on S3, in a scratch folder that has no checkpoints of its own.
+/// A job on a store, in a scratch folder that has no checkpoints of its own.
 struct Session {
     scratch: Scratch,
     job: PathBuf,
@@ -22,20 +22,26 @@ struct Session {
 }
 
 impl Session {
-    fn new(name: &str, server: &str) -> Self {
+    fn on_s3(name: &str, server: &str) -> Self {
+        let more = json!({"endpoint": server, "region": "us-east-1", "credentials": {"env": "WEIR_TEST"}});
+        Session::new(name, "s3", more)
+    }
+
+    fn on_gcs(name: &str, server: &str) -> Self {
+        Session::new(name, "gs", json!({"endpoint": server}))
+    }
+
+    /// `storage`: what the job says of it beside its address.
+    fn new(name: &str, scheme: &str, mut storage: Value) -> Self {
         let scratch = Scratch::new(name);
         let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
-        let uri = format!("s3://{BUCKET}/cli/{name}-{}", std::process::id());
+        let uri = format!("{scheme}://{BUCKET}/cli/{name}-{}", std::process::id());
         let text = std::fs::read_to_string(&job).expect("read the job");
         let mut spec: Value = serde_json::from_str(&text).expect("the job is JSON");
-        spec["spec"]["checkpoint"]["storage"] = serde_json::json!({
-            "uri": uri,
-            "endpoint": server,
-            "region": "us-east-1",
-            "credentials": {"env": "WEIR_TEST"},
-        });
+        storage["uri"] = json!(uri);
+        spec["spec"]["checkpoint"]["storage"] = storage;
         // Long enough for what happens while it runs; the last run of each test hurries.
-        spec["spec"]["pipeline"]["sources"][0]["generator"]["rowsPerSecond"] = serde_json::json!(SLOW);
+        spec["spec"]["pipeline"]["sources"][0]["generator"]["rowsPerSecond"] = json!(SLOW);
         std::fs::write(&job, serde_json::to_string_pretty(&spec).expect("JSON is written to memory")).expect("write");
         Session { scratch, job, uri }
     }
@@ -65,10 +71,28 @@ impl Session {
     }
 }
 
+/// Without one the test is passed over, which is said.
+fn gcs_server() -> Option<String> {
+    let server = std::env::var("WEIR_TEST_GCS").ok();
+    if server.is_none() {
+        eprintln!("skipped: WEIR_TEST_GCS names no server; `cargo xtask test-storage gcs` starts one");
+    }
+    server
+}
+
 #[test]
 fn killed_and_started_again_the_output_is_right() {
     let Some(server) = s3_server() else { return };
-    let session = Session::new("s3-killed", &server);
+    is_right_when_killed(&Session::on_s3("s3-killed", &server));
+}
+
+#[test]
+fn killed_and_started_again_on_gcs_the_output_is_right() {
+    let Some(server) = gcs_server() else { return };
+    is_right_when_killed(&Session::on_gcs("gcs-killed", &server));
+}
+
+fn is_right_when_killed(session: &Session) {
     let mut last = 0;
     for parallelism in ["2", "3"] {
         let running = session.weir("run", &["-p", parallelism]).spawn();
@@ -85,7 +109,7 @@ fn killed_and_started_again_the_output_is_right() {
 #[test]
 fn a_savepoint_on_s3_starts_another_job() {
     let Some(server) = s3_server() else { return };
-    let session = Session::new("s3-savepoint", &server);
+    let session = Session::on_s3("s3-savepoint", &server);
     let running = session.weir("run", &["-p", "2"]).spawn();
     session.await_checkpoint_after(0, &running);
     let savepoint = format!("{}-saved/here", session.uri);
@@ -107,7 +131,7 @@ fn a_savepoint_on_s3_starts_another_job() {
 #[test]
 fn what_is_wrong_with_a_storage_is_said_at_the_start() {
     let Some(server) = s3_server() else { return };
-    let session = Session::new("s3-wrong", &server);
+    let session = Session::on_s3("s3-wrong", &server);
     for (field, value, parts) in [
         ("uri", "s3://no-such-bucket/x", ["NoSuchBucket", "no-such-bucket"]),
         ("uri", "gopher://x/y", ["gopher", "scheme"]),

@@ -201,7 +201,7 @@ pub fn test_storage(layout: &Layout, arguments: &[String]) -> Result<()> {
         let running = Running::start(layout, server, data.path())?;
         let mut cargo = env.cargo(&["test", "--workspace", "--no-fail-fast"]);
         cargo.args(["--test", test_target(server)]);
-        if matches!(server, Server::S3 | Server::S3Light) {
+        if matches!(server, Server::S3 | Server::S3Light | Server::Gcs) {
             cargo.args(["--test", "storage"]);
         }
         cargo.args(["--", "--nocapture"]).current_dir(&layout.checkout);
