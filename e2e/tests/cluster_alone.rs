@@ -11,8 +11,9 @@ use weir_e2e::processes::Process;
 use weir_e2e::trial::{Storage, Trial, phase};
 use weir_e2e::{Namespace, cluster_script, operator};
 
-/// How often the acting replica goes.
-const KILLS: u32 = 20;
+/// How often the acting replica goes, unless [`KILLS`] says so.
+const MANY_KILLS: u32 = 20;
+const KILLS: &str = "WEIR_E2E_KILLS";
 const AWAY: Duration = Duration::from_secs(60);
 /// Another seed: another order of moments. Said at the start.
 const SEED: &str = "WEIR_E2E_SEED";
@@ -29,12 +30,13 @@ fn operators_are_killed() {
     let Some(trial) = Trial::start("operators", 3) else { return };
     trial.is_ready();
     let row = bound("operator-killed");
+    let kills = std::env::var(KILLS).ok().and_then(|text| text.parse().ok()).unwrap_or(MANY_KILLS);
     let is_over = AtomicBool::new(false);
     let (mut changes, mut savepoints) = (0_u32, 0_usize);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut moments = moments();
-            for _ in 0..KILLS {
+            for _ in 0..kills {
                 operator::kill_the_leader(Duration::from_millis(moments.random_range(0..4_000)));
             }
             is_over.store(true, Ordering::SeqCst);
@@ -67,7 +69,7 @@ fn operators_are_killed() {
     assert_eq!(listed.lines().count(), savepoints.min(7), "{listed}");
     let run = job.status.and_then(|status| status.run).map(|run| run.number);
     assert_eq!(run, Some(1 + savepoints as u64), "one start for each upgrade");
-    eprintln!("{KILLS} kills in {savepoints} upgrades and {changes} rescales");
+    eprintln!("{kills} kills in {savepoints} upgrades and {changes} rescales");
     trial.ends_exactly();
 }
 

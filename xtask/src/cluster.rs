@@ -116,11 +116,10 @@ pub fn work(layout: &Layout) -> PathBuf {
 }
 
 fn ensure_programs() -> Result<()> {
-    let missing = || -> Vec<&str> {
-        PROGRAMS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect()
-    };
-    let packages = missing();
-    if packages.is_empty() || (system::install(&packages, "the cluster's container runtime")? && missing().is_empty()) {
+    let packages = missing_packages();
+    if packages.is_empty()
+        || (system::install(&packages, "the cluster's container runtime")? && missing_packages().is_empty())
+    {
         return Ok(());
     }
     Err(Failure::new(format!(
@@ -138,13 +137,32 @@ fn is_there(program: &str) -> bool {
     }
 }
 
-/// Builds the cluster's programs, unless they are there and were built from these sources.
+/// Of the packages that it cannot do without.
+pub fn missing_packages() -> Vec<&'static str> {
+    PROGRAMS.iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| *package).collect()
+}
+
+/// Its programs are there, and were built from these sources.
+pub fn is_built(layout: &Layout) -> bool {
+    std::fs::read_to_string(stamp(layout)).is_ok_and(|built| fingerprint(layout).is_ok_and(|wanted| built == wanted))
+}
+
+/// Its API server runs.
+pub fn is_up(layout: &Layout) -> bool {
+    let pid = std::fs::read_to_string(work(layout).join("pids/apiserver")).unwrap_or_default();
+    !pid.trim().is_empty() && Path::new("/proc").join(pid.trim()).exists()
+}
+
+fn stamp(layout: &Layout) -> PathBuf {
+    work(layout).join("built-from")
+}
+
+/// Builds the cluster's programs, unless they are there.
 fn ensure_built(layout: &Layout) -> Result<()> {
-    let stamp = work(layout).join("built-from");
-    let wanted = fingerprint(layout)?;
-    if std::fs::read_to_string(&stamp).is_ok_and(|built| built == wanted) {
+    if is_built(layout) {
         return Ok(());
     }
+    let wanted = fingerprint(layout)?;
     if !succeeds(Command::new("go").arg("version")) {
         return Err(Failure::new(
             "the cluster's programs are built from Go modules, and `go` is not here. Install Go 1.24 or newer, or point \
@@ -155,6 +173,7 @@ fn ensure_built(layout: &Layout) -> Result<()> {
     create_folder(&work(layout))?;
     run_aside(&mut script(layout, &["build"]))
         .map_err(|_| Failure::new("the cluster's programs could not be built; the lines above say why"))?;
+    let stamp = stamp(layout);
     std::fs::write(&stamp, wanted).map_err(Failure::io(format!("write {}", stamp.display())))
 }
 

@@ -1,6 +1,7 @@
 //! The commands that build and run the workspace.
 
 use std::process::Command;
+use std::time::Instant;
 
 use crate::build_env::BuildEnv;
 use crate::failure::{Failure, Result};
@@ -59,13 +60,19 @@ fn bench_operator(layout: &Layout, arguments: &[String]) -> Result<()> {
 
 /// All tests, those that a filter names, or what arguments for `cargo test` select.
 pub fn test(layout: &Layout, arguments: &[String]) -> Result<()> {
+    let started = Instant::now();
     data::fetch_all(layout)?;
     let env = BuildEnv::prepare_for_tests(layout)?;
-    run_tests(&env, layout, arguments)
+    run_tests(&env, layout, arguments)?;
+    match arguments {
+        [] => run_on_cluster(layout, started),
+        _ => Ok(()),
+    }
 }
 
 /// Quick checks first, tests last: their result lines end the output.
 pub fn check(layout: &Layout) -> Result<()> {
+    let started = Instant::now();
     ensure_components()?;
     step("tidy: file sizes, whitespace, words");
     tidy::check(layout)?;
@@ -83,7 +90,13 @@ pub fn check(layout: &Layout) -> Result<()> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     run(env.cargo(&clippy).current_dir(&layout.checkout))?;
     step("tests: cargo test");
-    run_tests(&env, layout, &[])
+    run_tests(&env, layout, &[])?;
+    run_on_cluster(layout, started)
+}
+
+fn run_on_cluster(layout: &Layout, started: Instant) -> Result<()> {
+    step("tests on a cluster");
+    kubernetes::e2e_chosen(layout, started.elapsed())
 }
 
 /// With an S3 server beside them, and a Kafka broker where its tests may be among them.

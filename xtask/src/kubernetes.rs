@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
+use crate::able;
 use crate::build_env::BuildEnv;
 use crate::cluster;
 use crate::failure::{Failure, Result};
@@ -19,20 +21,79 @@ const DEMO: &str = "examples/kubernetes/job.yaml";
 const DEMO_JOB: &str = "orders";
 const DEMO_NAMESPACE: &str = "weir-demo";
 
-/// `cargo xtask e2e [FILTER]`: the tests against a real cluster.
+/// Of each group of tests, which, and how many at the same time. Those of one job go beside each other; what concerns the
+/// whole cluster after them, alone.
+struct Group {
+    test: &'static str,
+    threads: u32,
+    /// What every run of all tests has: one for each thing that is done to a job, and the losses that happen most.
+    chosen: &'static [&'static str],
+}
+
+const GROUPS: [Group; 2] = [
+    Group {
+        test: "cluster_jobs",
+        threads: 5,
+        chosen: &[
+            "lifecycle::a_job_lives_through_what_is_done_to_it",
+            "lifecycle::savepoints_clones_and_rescales",
+            "failure_matrix::processes_are_killed",
+        ],
+    },
+    Group { test: "cluster_alone", threads: 1, chosen: &["operators_are_killed"] },
+];
+/// How often the operator is killed where only the chosen tests run.
+const CHOSEN_KILLS: (&str, &str) = ("WEIR_E2E_KILLS", "5");
+
+/// `cargo xtask e2e [--chosen | FILTER]`: the tests against a real cluster.
 pub fn e2e(layout: &Layout, arguments: &[String]) -> Result<()> {
+    if arguments == ["--chosen"] {
+        return e2e_chosen(layout, Duration::ZERO);
+    }
     let access = install(layout, Profile::Debug)?;
+    run_groups(layout, &access, |group, cargo| {
+        cargo.args(["--", "--nocapture", &format!("--test-threads={}", group.threads)]).args(arguments);
+    })
+}
+
+/// The chosen ones, as a part of all tests that began so long ago: on a cluster of this machine's own, where it can run
+/// one. A cluster that was up stays so.
+pub fn e2e_chosen(layout: &Layout, gone: Duration) -> Result<()> {
+    let skipped = |why: &str| say(&format!("the tests on a cluster are skipped: {why}"));
+    if let Some(obstacle) = able::obstacle(layout, gone) {
+        skipped(&obstacle);
+        return Ok(());
+    }
+    let was_up = cluster::is_up(layout);
+    if let Err(failure) = cluster::up(layout) {
+        let said = if let Failure::Message(reason) = failure { reason } else { "it does not come up".to_owned() };
+        skipped(&format!("{said} (`cargo xtask cluster up` shows more)"));
+        return Ok(());
+    }
+    let tested = install(layout, Profile::Debug).and_then(|access| {
+        run_groups(layout, &access, |group, cargo| {
+            cargo.env(CHOSEN_KILLS.0, CHOSEN_KILLS.1);
+            cargo.args(["--", "--exact", &format!("--test-threads={}", group.threads)]).args(group.chosen);
+        })
+    });
+    if !was_up {
+        run_aside(&mut cluster::script(layout, &["down"]))?;
+    }
+    tested
+}
+
+/// `select`: what of a group is run, in arguments of its command.
+fn run_groups(layout: &Layout, access: &Access, select: impl Fn(&Group, &mut Command)) -> Result<()> {
     let store = access.is_local.then(|| servers::light_for_tests(layout)).transpose()?.flatten();
     let env = BuildEnv::prepare(layout)?;
     run_aside(
         env.cargo(&["build", "--workspace", "--bin", "kubectl-weir", "--test", "cluster_jobs"])
             .current_dir(&layout.checkout),
     )?;
-    // Those of one job beside each other; what concerns the whole cluster after them, alone.
-    for (tests, threads) in [(&["cluster_jobs"][..], 5), (&["cluster_alone"], 1)] {
-        let mut cargo = env.cargo(&["test", "--workspace"]);
-        cargo.args(tests.iter().flat_map(|test| ["--test", test]));
-        cargo.args(["--", "--nocapture", &format!("--test-threads={threads}")]).args(arguments).env("WEIR_E2E", "1");
+    for group in &GROUPS {
+        let mut cargo = env.cargo(&["test", "--workspace", "--test", group.test]);
+        select(group, &mut cargo);
+        cargo.env("WEIR_E2E", "1");
         access.give(&mut cargo);
         if access.is_local {
             cargo.env("WEIR_E2E_CLUSTER", cluster::script_path(layout)).env("WEIR_E2E_NODE", cluster::NODE_ADDRESS);

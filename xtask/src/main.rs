@@ -3,6 +3,7 @@
 //! Every subcommand first puts what it needs into a cache outside the checkout (see [`layout`]), says so while it
 //! does, and is quick the second time. The standard library is the only dependency.
 
+mod able;
 mod build_env;
 mod cluster;
 mod commands;
@@ -55,7 +56,8 @@ Try
 Kubernetes
   demo                     From a checkout to a StreamJob with completed checkpoints, on the cluster that KUBECONFIG
                            names, else on one that it starts on this machine.
-  e2e [FILTER]             The tests against a real cluster, chosen as for the demo.
+  e2e [FILTER]             All tests against a real cluster, chosen as for the demo.
+  e2e --chosen             Those that are a part of `test`, on a cluster of this machine's own.
   chart                    Check the Helm chart and print what it renders to.
   cluster up               Start a Kubernetes cluster on this machine (as root; builds it the first time, 6 to 11
                            minutes). Also: down [--purge], status, env, images, smoke.
