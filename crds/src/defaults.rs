@@ -6,7 +6,8 @@ use crate::{
     quantity::ByteSize,
     streamjob::{
         ApprovalMode, CheckpointMode, Compression, DeletionPolicy, Delivery, HttpMethod, IfBroken, IfMissing, JobState,
-        OnBadRecord, OnUpgradeFailure, PostgresCommitBy, RocksDbProfile, RowOrder, StartFrom, UpgradeMode,
+        KinesisStartFrom, OnBadRecord, OnUpgradeFailure, PostgresCommitBy, RocksDbProfile, RowOrder, StartFrom,
+        UpgradeMode,
     },
 };
 
@@ -113,6 +114,10 @@ pub const HTTP_MAX_RETRIES: u32 = 6;
 pub const HTTP_IDEMPOTENCY_HEADER: &str = "Idempotency-Key";
 
 pub const KAFKA_START_FROM: StartFrom = StartFrom::CommittedOffsets;
+pub const KINESIS_START_FROM: KinesisStartFrom = KinesisStartFrom::Latest;
+pub const KINESIS_DISCOVERY_INTERVAL: HumanDuration = HumanDuration::from_secs(2);
+pub const KINESIS_READ_INTERVAL: HumanDuration = HumanDuration::from_millis(200);
+pub const KINESIS_RECORDS_PER_READ: u32 = 10_000;
 pub const KAFKA_DISCOVERY_INTERVAL: HumanDuration = HumanDuration::from_mins(1);
 /// Longer than the default interval and timeout of checkpoints together, and what brokers allow by default.
 pub const KAFKA_TRANSACTION_TIMEOUT: HumanDuration = HumanDuration::from_mins(15);

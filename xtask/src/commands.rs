@@ -124,9 +124,19 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
         }),
         _ => None,
     };
+    let names_kinesis = arguments.iter().any(|argument| argument.contains("kinesis"));
+    let kinesis = match arguments {
+        _ if names_kinesis => servers::kinesis_for_tests(layout)?,
+        [] => servers::kinesis_for_tests(layout).unwrap_or_else(|failure| {
+            let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
+            say(&format!("{reason}. The tests against Kinesis are skipped"));
+            None
+        }),
+        _ => None,
+    };
     let mut cargo = cargo_test(env, arguments);
     cargo.envs(iceberg);
-    for server in [&s3, &kafka].into_iter().flatten() {
+    for server in [&s3, &kafka, &kinesis].into_iter().flatten() {
         server.announce(&mut cargo);
     }
     run(cargo.current_dir(&layout.checkout))
@@ -147,6 +157,11 @@ pub fn kill_test_postgres(layout: &Layout, arguments: &[String]) -> Result<()> {
 /// Kills of jobs between topics of a real broker.
 pub fn kafka_test(layout: &Layout, arguments: &[String]) -> Result<()> {
     random_runs(layout, "kafka-test", "kafka", ["WEIR_KAFKA_RUNS", "WEIR_KAFKA_SEED"], arguments)
+}
+
+/// Kills of jobs that read a stream whose shards change.
+pub fn kinesis_test(layout: &Layout, arguments: &[String]) -> Result<()> {
+    random_runs(layout, "kinesis-test", "kinesis", ["WEIR_KINESIS_RUNS", "WEIR_KINESIS_SEED"], arguments)
 }
 
 /// Kills of jobs that write into Iceberg tables, and of their catalog.
@@ -175,7 +190,11 @@ fn random_runs(
         argument.parse::<u64>().map_err(|_| Failure::new(format!("`{argument}` is not a number; {usage}")))?;
     }
     let env = BuildEnv::prepare_for_tests(layout)?;
-    let server = if test == "kafka" { servers::kafka_for_tests(layout)? } else { servers::light_for_tests(layout)? };
+    let server = match test {
+        "kafka" => servers::kafka_for_tests(layout)?,
+        "kinesis" => servers::kinesis_for_tests(layout)?,
+        _ => servers::light_for_tests(layout)?,
+    };
     let mut cargo = env.cargo(&["test", "--release", "--workspace", "--test", test, "--", "--nocapture"]);
     cargo.envs(variables.into_iter().zip(arguments));
     if test == "iceberg" {

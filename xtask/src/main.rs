@@ -45,13 +45,15 @@ Test
   kill-test [RUNS] [SEED]  Kill real processes at random moments and compare their output.
   kill-test-postgres [RUNS] [SEED]
                            The same for jobs with PostgreSQL connectors; the server is killed, too.
+  kinesis-test [RUNS] [SEED]
+                           Kill jobs that read a Kinesis stream while its shards are split and merged.
   kafka-test [RUNS] [SEED] Kill jobs from Kafka to Kafka, and the broker, and compare what a client of another make reads.
   iceberg-test [RUNS] [SEED]
                            Kill jobs that write into Iceberg tables, and the catalog, and compare what pyiceberg reads.
   chaos [RUNS] [SEED]      Kill, pause and cut off the processes of distributed jobs, and compare their output.
 
 Try
-  server NAME              Run s3, s3-light, azure, hdfs, kafka, postgres or iceberg until Ctrl-C, and say how a job reaches it.
+  server NAME              Run s3, s3-light, azure, hdfs, kafka, kinesis, postgres or iceberg until Ctrl-C, and say how a job reaches it.
 
 Kubernetes
   demo                     From a checkout to a StreamJob with completed checkpoints, on the cluster that KUBECONFIG
@@ -122,6 +124,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "simulate" => commands::simulate(&layout, rest),
         "kill-test" => commands::kill_test(&layout, rest),
         "kill-test-postgres" => commands::kill_test_postgres(&layout, rest),
+        "kinesis-test" => commands::kinesis_test(&layout, rest),
         "kafka-test" => commands::kafka_test(&layout, rest),
         "iceberg-test" => commands::iceberg_test(&layout, rest),
         "chaos" => commands::chaos(&layout, rest),

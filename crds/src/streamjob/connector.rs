@@ -124,7 +124,7 @@ pub struct KafkaSource {
     pub secret_properties: BTreeMap<String, SecretValue>,
 }
 
-/// Where a Kafka or Kinesis source begins when there is nothing to restore.
+/// Where a Kafka source begins when there is nothing to restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StartFrom {
     Earliest,
@@ -132,7 +132,7 @@ pub enum StartFrom {
     /// The consumer group's offsets; the earliest where it has none.
     CommittedOffsets,
     Timestamp,
-    /// Of Kafka alone: those of `startOffsets`.
+    /// Those of `startOffsets`.
     Offsets,
 }
 
@@ -290,28 +290,6 @@ pub enum PostgresCommitBy {
     StagingTables,
     /// In the table, by `PREPARE TRANSACTION`. Needs `max_prepared_transactions`; not with a `key`.
     PreparedTransactions,
-}
-
-/// An Amazon Kinesis stream.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct KinesisSource {
-    #[schemars(length(min = 1, max = 128))]
-    pub stream: String,
-    #[schemars(length(min = 1, max = 64))]
-    pub region: String,
-    /// Another service address, for compatible services.
-    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
-    /// Where to begin when there is nothing to restore.
-    #[schemars(extend("default" = StartFrom::Latest))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start_from: Option<StartFrom>,
-    /// With `startFrom: Timestamp`: RFC 3339.
-    #[schemars(length(min = 1, max = 64))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start_timestamp: Option<String>,
 }
 
 /// A source or a sink of one's own, written with the SDK and shipped in the job's image.

@@ -319,6 +319,28 @@ impl KafkaSource {
     }
 }
 
+impl KinesisSource {
+    pub fn start_from(&self) -> KinesisStartFrom {
+        self.start_from.unwrap_or(defaults::KINESIS_START_FROM)
+    }
+
+    pub fn bounded(&self) -> bool {
+        self.bounded.unwrap_or(false)
+    }
+
+    pub fn shard_discovery_interval(&self) -> Duration {
+        self.shard_discovery_interval.unwrap_or(defaults::KINESIS_DISCOVERY_INTERVAL).get()
+    }
+
+    pub fn read_interval(&self) -> Duration {
+        self.read_interval.unwrap_or(defaults::KINESIS_READ_INTERVAL).get()
+    }
+
+    pub fn records_per_read(&self) -> u32 {
+        self.records_per_read.unwrap_or(defaults::KINESIS_RECORDS_PER_READ)
+    }
+}
+
 impl KafkaSink {
     pub fn transaction_timeout(&self) -> Duration {
         self.transaction_timeout.unwrap_or(defaults::KAFKA_TRANSACTION_TIMEOUT).get()

@@ -86,26 +86,38 @@ pub struct Column {
     #[schemars(extend("default" = true))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nullable: Option<bool>,
-    /// Filled from what a Kafka message has beside its value.
+    /// Filled from what a Kafka message has beside its value, or a Kinesis record beside its data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<MessageMetadata>,
 }
 
-/// What a Kafka message has beside its value.
+/// What a Kafka message has beside its value, and a Kinesis record beside its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MessageMetadata {
-    /// VARCHAR.
+    /// Of Kafka. VARCHAR.
     Topic,
-    /// INT.
+    /// Of Kafka. INT.
     Partition,
-    /// BIGINT.
+    /// Of Kafka. BIGINT.
     Offset,
-    /// TIMESTAMP: the producer's, or the broker's where the topic says so.
+    /// TIMESTAMP: the producer's, or the broker's where the topic says so; of Kinesis when the record arrived, or about then.
     Timestamp,
-    /// VARCHAR or BYTES; NULL where the message has none.
+    /// Of Kafka. VARCHAR or BYTES; NULL where the message has none.
     Key,
-    /// VARCHAR: a JSON object.
+    /// Of Kafka. VARCHAR: a JSON object.
     Headers,
+    /// Of Kinesis. VARCHAR.
+    PartitionKey,
+    /// Of Kinesis. VARCHAR: a number of up to 128 digits.
+    SequenceNumber,
+    /// Of Kinesis. VARCHAR.
+    Shard,
+}
+
+impl MessageMetadata {
+    pub const OF_KAFKA: [Self; 6] =
+        [Self::Topic, Self::Partition, Self::Offset, Self::Timestamp, Self::Key, Self::Headers];
+    pub const OF_KINESIS: [Self; 4] = [Self::PartitionKey, Self::SequenceNumber, Self::Shard, Self::Timestamp];
 }
 
 /// Bounded out-of-orderness: the watermark is the largest timestamp seen, less a bound.

@@ -1,5 +1,7 @@
 //! Sources: connectors, columns, watermarks.
 
+mod kinesis;
+
 use std::collections::BTreeSet;
 
 use regex::Regex;
@@ -8,8 +10,8 @@ use super::{Findings, formats, generator, standing};
 use crate::{
     column_type::ColumnType,
     streamjob::{
-        CheckpointMode, CheckpointPolicy, Compression, FilesSource, KafkaSource, PostgresSource, SOURCE_CONNECTORS,
-        SocketSource, Source, SourceConnector, StartFrom, StreamJobSpec,
+        CheckpointMode, CheckpointPolicy, Compression, FilesSource, KafkaSource, MessageMetadata, PostgresSource,
+        SOURCE_CONNECTORS, SocketSource, Source, SourceConnector, StartFrom, StreamJobSpec,
     },
     suggest::{list, nearest},
 };
@@ -44,14 +46,7 @@ fn connector(
         }
         SourceConnector::Socket(socket) => self::socket(spec, socket, path, findings),
         SourceConnector::Kafka(kafka) => self::kafka(kafka, path, findings),
-        SourceConnector::Kinesis(kinesis) => {
-            if kinesis.start_from == Some(StartFrom::Offsets) {
-                let at = format!("{path}.kinesis.startFrom");
-                findings.error(at, "Kinesis has no offsets", "use Earliest, Latest or Timestamp");
-            }
-            let at = (kinesis.start_from, kinesis.start_timestamp.as_deref());
-            start_timestamp(at, &format!("{path}.kinesis"), findings);
-        }
+        SourceConnector::Kinesis(kinesis) => kinesis::check(kinesis, spec, source, path, findings),
         SourceConnector::Postgres(postgres) => self::postgres(postgres, path, findings),
         SourceConnector::Custom(_) => {}
     }
@@ -118,7 +113,8 @@ fn kafka(kafka: &KafkaSource, path: &str, findings: &mut Findings) {
         let first = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
         findings.error(format!("{path}.topicPattern"), "not a regular expression", first);
     }
-    start_timestamp((kafka.start_from, kafka.start_timestamp.as_deref()), &path, findings);
+    let at_timestamp = kafka.start_from == Some(StartFrom::Timestamp);
+    start_timestamp(at_timestamp, kafka.start_timestamp.as_deref(), &path, findings);
     start_offsets(kafka, &format!("{path}.startOffsets"), findings);
 }
 
@@ -166,9 +162,9 @@ fn start_offsets(kafka: &KafkaSource, path: &str, findings: &mut Findings) {
     }
 }
 
-fn start_timestamp((start_from, timestamp): (Option<StartFrom>, Option<&str>), path: &str, findings: &mut Findings) {
+fn start_timestamp(is_asked_for: bool, timestamp: Option<&str>, path: &str, findings: &mut Findings) {
     let path = format!("{path}.startTimestamp");
-    match (start_from == Some(StartFrom::Timestamp), timestamp) {
+    match (is_asked_for, timestamp) {
         (true, None) => findings.error(path, "startFrom: Timestamp needs one", "add it, such as 2026-01-31T00:00:00Z"),
         (false, Some(_)) => findings.error(path, "belongs to startFrom: Timestamp", "set that, or remove it"),
         (_, timestamp) => generator::timestamp(timestamp, &path, findings),
@@ -192,9 +188,20 @@ fn columns(source: &Source, connector: SourceConnector<'_>, path: &str, findings
         return;
     }
     for (index, column) in source.columns().iter().enumerate() {
-        if column.metadata.is_some() && !matches!(connector, SourceConnector::Kafka(_)) {
-            let reason = format!("{} has no messages with metadata", connector.field());
-            findings.error(format!("{path}[{index}].metadata"), reason, "remove it");
+        let Some(metadata) = column.metadata else { continue };
+        let known: &[MessageMetadata] = match connector {
+            SourceConnector::Kafka(_) => &MessageMetadata::OF_KAFKA,
+            SourceConnector::Kinesis(_) => &MessageMetadata::OF_KINESIS,
+            _ => {
+                let reason = format!("{} has no messages with metadata", connector.field());
+                findings.error(format!("{path}[{index}].metadata"), reason, "remove it");
+                continue;
+            }
+        };
+        if !known.contains(&metadata) {
+            let names = known.iter().map(|known| format!("{known:?}")).collect::<Vec<_>>().join(", ");
+            let reason = format!("{} has no {metadata:?}", connector.field());
+            findings.error(format!("{path}[{index}].metadata"), reason, format!("use one of {names}"));
         }
     }
     let format = source.format.as_ref();

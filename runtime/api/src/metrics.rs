@@ -30,6 +30,7 @@ macro_rules! metrics {
     };
 }
 
+const OF_SPLIT: &[&str] = &["operator", "split"];
 const OF_BUILD: &[&str] = &["version"];
 const OF_PHASE: &[&str] = &["phase"];
 
@@ -84,6 +85,10 @@ metrics! {
         "Records that wait outside to be read by a source: the lag of its Kafka partitions; absent where a source can't tell";
     OPERATOR_PENDING_BYTES = Gauge "weir_operator_pending_bytes" OF_OPERATOR
         "Bytes that the other side keeps for a source: the write-ahead log behind its PostgreSQL slot; absent where a source can't tell";
+    SPLIT_PENDING_RECORDS = Gauge "weir_split_pending_records" OF_SPLIT
+        "Records of a split that wait to be read: the lag of a Kafka partition. Of the first 200 splits of a source by their names";
+    SPLIT_BEHIND = Gauge "weir_split_behind_seconds" OF_SPLIT
+        "Between the newest record of a split and the last one that was read: the lag of a Kinesis shard. Of the first 200 splits of a source by their names";
     OPERATOR_WATERMARK = Gauge "weir_operator_watermark_timestamp_seconds" OF_OPERATOR
         "Event time of the operator's watermark, since the Unix epoch; absent before the first and after the end of input";
     ROCKSDB_LIVE_FILES = Gauge "weir_rocksdb_live_file_bytes" OF_JOB

@@ -107,7 +107,7 @@ fn drain(source: &dyn Source) -> Result<(u64, Duration), ConnectorError> {
         match reader.poll(BATCH_ROWS)? {
             Poll::Batch { batch, .. } => count += black_box(batch).num_rows() as u64,
             Poll::End => return Ok((count, started.elapsed())),
-            Poll::SplitFinished { .. } | Poll::Pending { .. } => {}
+            Poll::SplitAdded { .. } | Poll::SplitFinished { .. } | Poll::Pending { .. } => {}
         }
     }
 }

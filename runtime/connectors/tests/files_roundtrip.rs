@@ -42,7 +42,7 @@ fn read_all(source: &FilesSource) -> Vec<RecordBatch> {
         match reader.poll(2).unwrap() {
             Poll::Batch { batch, .. } => batches.push(batch),
             Poll::End => return batches,
-            Poll::SplitFinished { .. } | Poll::Pending { .. } => {}
+            Poll::SplitAdded { .. } | Poll::SplitFinished { .. } | Poll::Pending { .. } => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What reaches the control loop: events of tasks and of the storage side, and requests from outside.
 
 use crate::attempt::DeployError;
+use crate::ended_splits::EndedSplits;
 use crate::local_copies::Held;
 use crate::sink_commits::{OfSinks, SinksCommitted};
 use crate::worker::{RestoreFrom, WorkerCommand, WorkerEvent};
@@ -53,6 +54,7 @@ pub(crate) enum ControlEvent {
         objects: BTreeSet<String>,
         /// What it holds for the sinks that have one committer for all subtasks.
         of_sinks: OfSinks,
+        ended: EndedSplits,
     },
     /// What those had prepared is visible, or not.
     SinksCommitted(SinksCommitted),

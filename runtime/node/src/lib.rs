@@ -10,6 +10,7 @@ mod attempt;
 mod backends;
 mod checkpoint_objects;
 mod control;
+mod ended_splits;
 mod exchange;
 mod failpoint;
 mod hot_keys;

@@ -3,6 +3,8 @@
 pub use crate::hot_keys::{HotKeyGroups, HottestKeyGroups};
 pub use crate::task_clock::{TaskClock, TimeTotals};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use weir_connectors::api::SplitLag;
 
 #[derive(Default)]
 pub struct Counter(AtomicU64);
@@ -39,6 +41,31 @@ impl Gauge {
     }
 }
 
+/// How far behind the ends of its splits a source is.
+#[derive(Default)]
+pub struct SplitLags(Mutex<Vec<SplitLag>>);
+
+impl SplitLags {
+    /// A series each: a topic of thousands of partitions must not become as many of them.
+    pub const MAX_SPLITS: usize = 200;
+
+    pub fn set(&self, lags: Vec<SplitLag>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Self::shown(lags);
+    }
+
+    pub fn get(&self) -> Vec<SplitLag> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The first by their names: always the same ones.
+    pub fn shown(mut lags: Vec<SplitLag>) -> Vec<SplitLag> {
+        lags.sort_unstable();
+        lags.dedup_by(|one, other| one.split == other.split);
+        lags.truncate(Self::MAX_SPLITS);
+        lags
+    }
+}
+
 /// Of one subtask of one node.
 #[derive(Default)]
 pub struct NodeMetrics {
@@ -52,6 +79,8 @@ pub struct NodeMetrics {
     pub pending_records: Gauge,
     /// That the other side keeps until a source has read them; `i64::MIN` where nobody can tell.
     pub pending_bytes: Gauge,
+    /// Of a source's splits, at most `MAX_SPLITS`.
+    pub split_lags: SplitLags,
     /// Microseconds since the Unix epoch; `i64::MIN` before the first.
     pub watermark_us: Gauge,
     /// What the whole task does; counted at the first node of its chain alone.

@@ -7,6 +7,7 @@ use crate::attempt::{DeployError, node_status};
 use crate::backends::local_folder;
 use crate::checkpoint_objects::TaskFigures;
 use crate::control::{ControlEvent, Request, StartPoint, WorkerLink};
+use crate::ended_splits::{EndedSplits, ended_splits};
 use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
@@ -52,6 +53,8 @@ pub struct Runner {
     storage: Sender<StorageRequest>,
     /// Of sinks that have one committer for all subtasks.
     sink_commits: Option<SinkCommits>,
+    /// What the last checkpoint in the log holds of splits that have ended.
+    ended: Arc<EndedSplits>,
     /// What the attempt that is being deployed starts from.
     start_point: StartPoint,
     requests: BTreeMap<RequestId, SavepointWish>,
@@ -101,6 +104,8 @@ impl Runner {
         {
             commits.prepared(last.checkpoint, of_sinks(&job, last).map_err(StartError::Storage)?);
         }
+        let ended = log.history().checkpoints().last().map(ended_splits).transpose().map_err(StartError::Storage)?;
+        let ended = Arc::new(ended.unwrap_or_default());
         let storage_thread = StorageThread {
             job: Arc::clone(&job),
             log,
@@ -131,6 +136,7 @@ impl Runner {
             received,
             storage,
             sink_commits,
+            ended,
             start_point: StartPoint::default(),
             requests: BTreeMap::new(),
             rescales: BTreeMap::new(),
@@ -248,7 +254,8 @@ impl Runner {
             ControlEvent::Settled { fence, result } => {
                 JobEvent::Settled { fence, result: result.map_err(deploy_failure) }
             }
-            ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects, of_sinks } => {
+            ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects, of_sinks, ended } => {
+                self.ended = Arc::new(ended);
                 if let Some(commits) = &mut self.sink_commits {
                     commits.prepared(*checkpoint.get(), of_sinks);
                 }
@@ -294,7 +301,7 @@ impl Runner {
         let SinksCommitted { permit, workers, result } = committed;
         match result {
             Ok(()) => {
-                self.tell(&workers, || WorkerCommand::Commit(permit));
+                self.tell(&workers, || WorkerCommand::Commit { permit, ended: Arc::clone(&self.ended) });
                 None
             }
             Err(CommitFailure { task, reason, is_fatal }) => Some(JobEvent::Job(Event::TaskFailed {
@@ -492,7 +499,7 @@ impl Runner {
             }
             _ => {}
         }
-        self.tell(workers, || worker_command(&order));
+        self.tell(workers, || worker_command(&order, &self.ended));
     }
 
     fn tell(&self, workers: &[WorkerId], command: impl Fn() -> WorkerCommand) {

@@ -3,6 +3,7 @@
 
 use crate::attempt::{DeployError, check_fit, settle_sinks};
 use crate::control::{ControlEvent, StartPoint};
+use crate::ended_splits::ended_splits;
 use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
@@ -255,11 +256,15 @@ impl StorageThread {
             Ok(of_sinks) => of_sinks,
             Err(reason) => return ControlEvent::AppendFailed { checkpoint, reason },
         };
+        let ended = match ended_splits(&manifest) {
+            Ok(ended) => ended,
+            Err(reason) => return ControlEvent::AppendFailed { checkpoint, reason },
+        };
         let completion = self.log.complete_for_certain(manifest, &self.retention, protect_from, now_ms());
         match self.runtime.block_on(completion) {
             Completion::Completed(checkpoint) => {
                 self.appended = Some(*checkpoint.get());
-                ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects, of_sinks }
+                ControlEvent::Appended { checkpoint, new_bytes, full_bytes, in_flight_bytes, objects, of_sinks, ended }
             }
             Completion::Failed { reason } => ControlEvent::AppendFailed { checkpoint, reason },
             Completion::Fenced { by } => ControlEvent::Fenced { by },

@@ -5,6 +5,7 @@
 use crate::attempt::{Attempt, DeployError, Prepared, Surroundings, prepare};
 use crate::backends::Backends;
 use crate::checkpoint_objects::{TaskFigures, TaskSnapshots};
+use crate::ended_splits::EndedSplits;
 use crate::exchange::DataServer;
 use crate::failpoint::failpoint;
 use crate::job::Job;
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use weir_connectors::api::SplitLag;
 use weir_coordinator::{Adopted, RunningAttempt};
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{Barrier, CheckpointId, CommitPermit, Fence, WorkerId};
@@ -45,7 +47,7 @@ pub(crate) enum WorkerCommand {
     /// The attempt at this checkpoint was given up.
     CancelCheckpoint { fence: Fence, checkpoint: CheckpointId },
     /// The checkpoint stands in the log.
-    Commit(CommitPermit),
+    Commit { permit: CommitPermit, ended: Arc<EndedSplits> },
     /// Sources that hold go on.
     Resume { fence: Fence },
     /// All is done and committed: end in order. Answered by `Stopped`.
@@ -130,6 +132,7 @@ pub(crate) struct SubtaskMetrics {
     pub(crate) bad_records: u64,
     pub(crate) pending_records: i64,
     pub(crate) pending_bytes: i64,
+    pub(crate) split_lags: Vec<SplitLag>,
     pub(crate) watermark_us: i64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
@@ -151,6 +154,7 @@ impl SubtaskMetrics {
             bad_records: metrics.bad_records.get(),
             pending_records: metrics.pending_records.get(),
             pending_bytes: metrics.pending_bytes.get(),
+            split_lags: metrics.split_lags.get(),
             watermark_us: metrics.watermark_us.get(),
             bytes_in: metrics.task.bytes_in.get(),
             bytes_out: metrics.task.bytes_out.get(),
@@ -170,6 +174,7 @@ impl SubtaskMetrics {
         metrics.bad_records.set(self.bad_records);
         metrics.pending_records.set(self.pending_records);
         metrics.pending_bytes.set(self.pending_bytes);
+        metrics.split_lags.set(self.split_lags.clone());
         metrics.watermark_us.set(self.watermark_us);
         metrics.task.bytes_in.set(self.bytes_in);
         metrics.task.bytes_out.set(self.bytes_out);
@@ -294,9 +299,9 @@ impl Running {
                     self.worker.standing.given_up(checkpoint);
                 }
             }
-            WorkerCommand::Commit(permit) => {
+            WorkerCommand::Commit { permit, ended } => {
                 if let Some(attempt) = self.started(permit.fence()) {
-                    attempt.send_all(&Mail::Commit(permit));
+                    attempt.send_all(&Mail::Commit { permit, ended });
                     self.worker.standing.confirmed(permit.checkpoint());
                     if let Some(copies) = &self.worker.copies {
                         copies.confirmed(permit.checkpoint());

@@ -10,6 +10,7 @@ use std::process::Command;
 
 const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
 const AZURITE: &str = "azurite@3.35.0";
+const KINESALITE: &str = "kinesalite@3.3.3";
 
 /// What runs the server: a program, or for Python and Java the interpreter or the folder of its libraries.
 pub fn ensure(layout: &Layout, server: Server) -> Result<PathBuf> {
@@ -19,6 +20,7 @@ pub fn ensure(layout: &Layout, server: Server) -> Result<PathBuf> {
         Server::S3Light => python::ensure_packages(layout, "tools/servers/s3-light.txt", "the S3 server of the tests"),
         Server::Gcs => gcs(layout, &folder.join("gcs")),
         Server::Azure => azurite(&folder.join("azurite")),
+        Server::Kinesis => kinesalite(&folder.join("kinesalite")),
         Server::Hdfs => by_maven(layout, "hdfs", "HDFS needs"),
         Server::Kafka => by_maven(layout, "kafka", "Kafka needs"),
         Server::Postgres => postgres::ensure(),
@@ -70,18 +72,27 @@ fn gcs(layout: &Layout, folder: &Path) -> Result<PathBuf> {
 }
 
 fn azurite(folder: &Path) -> Result<PathBuf> {
-    let program = folder.join("node_modules/.bin/azurite-blob");
-    if program.exists() {
-        return Ok(program);
+    by_npm(folder, AZURITE, "node_modules/.bin/azurite-blob", "the Azure emulator")
+}
+
+/// The folder of its modules.
+fn kinesalite(folder: &Path) -> Result<PathBuf> {
+    by_npm(folder, KINESALITE, "node_modules", "the Kinesis server")
+}
+
+fn by_npm(folder: &Path, package: &str, made: &str, what: &str) -> Result<PathBuf> {
+    let made = folder.join(made);
+    if made.exists() {
+        return Ok(made);
     }
-    require("npm", &["--version"], "the Azure emulator is an npm package and needs Node 20 or newer")?;
-    say("installing the Azure emulator (half a minute, once)");
+    require("npm", &["--version"], &format!("{what} is an npm package and needs Node 20 or newer"))?;
+    say(&format!("installing {what} (half a minute at most, once)"));
     create_folder(folder)?;
     let mut npm = Command::new("npm");
-    npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(AZURITE);
+    npm.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(package);
     run_aside(&mut npm)
-        .map_err(|_| Failure::new(format!("`npm install {AZURITE}` failed; it needs access to an npm registry")))?;
-    Ok(program)
+        .map_err(|_| Failure::new(format!("`npm install {package}` failed; it needs access to an npm registry")))?;
+    Ok(made)
 }
 
 /// The folder of the libraries that a project under `tools/servers` names.

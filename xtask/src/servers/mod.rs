@@ -37,6 +37,8 @@ pub enum Server {
     Kafka,
     /// For the connectors; not a store. Its tests start servers of their own.
     Postgres,
+    /// kinesalite: in memory. For the connector; not a store.
+    Kinesis,
     /// A catalog, for the connector; its tests start their own. Its tables stand in a store beside it, s3-light.
     Iceberg,
 }
@@ -51,7 +53,7 @@ pub enum Lifetime {
 }
 
 impl Server {
-    pub const ALL: [Server; 8] = [
+    pub const ALL: [Server; 9] = [
         Server::S3,
         Server::S3Light,
         Server::Gcs,
@@ -59,6 +61,7 @@ impl Server {
         Server::Hdfs,
         Server::Kafka,
         Server::Postgres,
+        Server::Kinesis,
         Server::Iceberg,
     ];
     /// Those that checkpoints can stand on.
@@ -73,6 +76,7 @@ impl Server {
             Server::Hdfs => "hdfs",
             Server::Kafka => "kafka",
             Server::Postgres => "postgres",
+            Server::Kinesis => "kinesis",
             Server::Iceberg => "iceberg",
         }
     }
@@ -101,6 +105,7 @@ impl Server {
             Server::Hdfs => "WEIR_TEST_HDFS",
             Server::Kafka => "WEIR_TEST_KAFKA",
             Server::Postgres => "WEIR_TEST_POSTGRES",
+            Server::Kinesis => "WEIR_TEST_KINESIS",
             Server::Iceberg => "WEIR_TEST_ICEBERG",
         }
     }
@@ -108,6 +113,7 @@ impl Server {
     fn usual_port(self) -> Option<u16> {
         match self {
             Server::Kafka => Some(9092),
+            Server::Kinesis => Some(4567),
             Server::Iceberg => Some(8181),
             _ => None,
         }
@@ -133,6 +139,12 @@ impl Server {
             }
             Server::Postgres => {
                 return format!("postgres.url.value: {endpoint}\npsql {endpoint}");
+            }
+            Server::Kinesis => {
+                return format!(
+                    "kinesis.endpoint: {endpoint}\nexport AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}",
+                    ACCESS_KEY.0, ACCESS_KEY.1
+                );
             }
             Server::Iceberg => {
                 return format!(
@@ -267,6 +279,11 @@ pub fn kafka_for_tests(layout: &Layout) -> Result<Option<ForTests>> {
     ForTests::start(layout, Server::Kafka)
 }
 
+/// Streams.
+pub fn kinesis_for_tests(layout: &Layout) -> Result<Option<ForTests>> {
+    ForTests::start(layout, Server::Kinesis)
+}
+
 /// Where the libraries of an Iceberg catalog are, which tests start themselves, in `WEIR_TEST_ICEBERG_LIBRARIES`.
 /// None: somebody has said that already.
 pub fn iceberg_for_tests(layout: &Layout) -> Result<Option<(&'static str, std::path::PathBuf)>> {
@@ -283,7 +300,7 @@ fn test_target(server: Server) -> &'static str {
         Server::Gcs => "gcs",
         Server::Azure => "azure",
         Server::Hdfs => "hdfs",
-        Server::Kafka | Server::Postgres | Server::Iceberg => unreachable!("no store"),
+        Server::Kafka | Server::Postgres | Server::Kinesis | Server::Iceberg => unreachable!("no store"),
     }
 }
 

@@ -177,6 +177,10 @@ fn command(
             return kafka::command(layout, program, data, port, controller_port, lifetime);
         }
         Server::Postgres => command = postgres::command(program, data, port)?,
+        Server::Kinesis => {
+            command = Command::new("node");
+            command.arg(layout.checkout.join("tools/servers/kinesis/server.js")).arg(program).arg(port.to_string());
+        }
         Server::Iceberg => {
             let store = store.ok_or_else(|| Failure::new("an Iceberg catalog needs a store beside it"))?;
             command = Command::new("java");

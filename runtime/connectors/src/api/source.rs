@@ -63,15 +63,30 @@ pub trait SourceReader: Send {
     /// `checkpoint` is in the commit log: positions may be published (a consumer group's offsets). Best effort.
     fn checkpoint_completed(&mut self, _checkpoint: CheckpointId) {}
 
+    /// These splits of this source, whichever subtask's they were, have been read to their end, and a completed checkpoint
+    /// says so (`SplitState::is_ended`). Those that were told before are told again.
+    fn splits_ended(&mut self, _splits: &[String]) {}
+
     /// Whether a split is this reader's that may still give records. Until its first record such a reader holds
     /// back the watermark: the others may be far ahead by then. One that has none holds back nobody.
     fn has_splits(&self) -> bool {
         true
     }
 
+    /// Whether nothing is held back between two splits, either: those that come next say so by `Poll::SplitAdded`. Else the
+    /// watermark stays where it is while no split is open.
+    fn announces_splits(&self) -> bool {
+        false
+    }
+
     /// How many records wait on the other side to be read by this reader, as far as it knows. None: it can't tell.
     fn pending_records(&self) -> Option<u64> {
         None
+    }
+
+    /// How far behind the end of each of its splits this reader is, as far as it knows. Asked for now and then.
+    fn split_lags(&self) -> Vec<SplitLag> {
+        vec![]
     }
 
     /// How many bytes the other side keeps until completed checkpoints hold what is in them. None: it can't tell.
@@ -85,6 +100,21 @@ pub trait SourceReader: Send {
     }
 }
 
+/// How far a reader is behind the end of a split.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SplitLag {
+    pub split: String,
+    pub lag: Lag,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lag {
+    /// That wait to be read.
+    Records(u64),
+    /// Between the newest record and the last one that was read.
+    Millis(u64),
+}
+
 #[derive(Debug)]
 pub enum Poll {
     Batch {
@@ -96,6 +126,8 @@ pub enum Poll {
         /// Records that could not be decoded (`dead_letter_schema`), where the spec sends them to a sink.
         rejected: Option<RecordBatch>,
     },
+    /// From now on there is a split of this number, which holds back the watermark until its first record.
+    SplitAdded { split: u32 },
     /// Nothing now; worth asking again after this long.
     Pending { retry_after: Duration },
     /// This split has no more records and must not hold back the watermark.
@@ -110,6 +142,16 @@ pub struct SplitState {
     /// Stable over restarts: a file's path, a topic's partition.
     pub split: String,
     pub position: serde_json::Value,
+}
+
+impl SplitState {
+    /// The field of a position that says, being true, that the split has no more records. A source whose splits follow one
+    /// another writes it: all its readers then hear of it.
+    pub const ENDED: &str = "ended";
+
+    pub fn is_ended(&self) -> bool {
+        self.position.get(Self::ENDED).and_then(serde_json::Value::as_bool) == Some(true)
+    }
 }
 
 /// The columns of a dead-letter record: source, split, position, error, raw (bytes as text, lossy).

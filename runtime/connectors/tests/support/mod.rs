@@ -118,6 +118,7 @@ pub fn read_until(
                 read.batches.push((split, batch));
                 read.rejected.extend(rejected);
             }
+            Poll::SplitAdded { .. } => {}
             Poll::SplitFinished { split } => read.finished.push(split),
             Poll::Pending { retry_after } => {
                 idle += 1;

@@ -109,6 +109,14 @@ impl WatermarkGenerator {
         }
     }
 
+    /// What to send when no split is left that could give a row: nothing is held back until there is one again.
+    pub fn without_splits(&mut self) -> Progress {
+        match self.splits.is_empty() {
+            true => self.announced.idle_at(self.announced.watermark),
+            false => Progress::NONE,
+        }
+    }
+
     /// When the next split becomes idle if it stays silent: `progress` is to be called then.
     pub fn next_idle_us(&self) -> Option<i64> {
         let timeout_us = self.strategy.idle_timeout_us?;
@@ -177,6 +185,21 @@ mod tests {
         assert_eq!(generator.progress(0), to(100));
         generator.on_split_finished(0);
         assert_eq!(generator.progress(i64::MAX), Progress::NONE);
+    }
+
+    #[test]
+    fn without_splits_it_is_idle_and_a_new_one_wakes_it() {
+        let mut generator = generator(0, None);
+        generator.on_batch(0, &times(&[100]), 0).unwrap();
+        assert_eq!(generator.progress(0), to(100));
+        assert_eq!(generator.without_splits(), Progress::NONE, "there is one");
+        generator.on_split_finished(0);
+        assert_eq!(generator.without_splits(), Progress { watermark: None, idle: true });
+        assert_eq!(generator.without_splits(), Progress::NONE, "once is enough");
+        generator.add_split(1, 0);
+        assert_eq!(generator.progress(0), to(100), "it holds back what comes");
+        generator.on_batch(1, &times(&[90]), 0).unwrap();
+        assert_eq!(generator.progress(0), Progress::NONE);
     }
 
     #[test]

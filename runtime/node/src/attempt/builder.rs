@@ -182,6 +182,7 @@ impl<'a> Builder<'a> {
             restored_watermark: self.restored(&node.uid).and_then(|restored| restored.watermark),
             dead_letters,
             batch_size: BatchSize::new(),
+            lags_due: std::time::Instant::now(),
         })
     }
 

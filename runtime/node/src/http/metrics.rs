@@ -2,6 +2,7 @@
 
 use super::view;
 use crate::job::Job;
+use crate::metrics::SplitLags;
 use crate::physical::PhysicalPlan;
 use crate::status::JobStatus;
 use prometheus_client::collector::Collector;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use weir_api::metrics::*;
+use weir_connectors::api::{Lag, SplitLag};
 
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -101,6 +103,14 @@ impl Samples {
             }
         }
         for node in &status.nodes {
+            let lags = node.subtasks.iter().flat_map(|metrics| metrics.split_lags.get()).collect();
+            for SplitLag { split, lag } in SplitLags::shown(lags) {
+                let labels = [node.uid.as_str(), &split];
+                match lag {
+                    Lag::Records(records) => self.add(&SPLIT_PENDING_RECORDS, &labels, records as f64),
+                    Lag::Millis(behind_ms) => self.add(&SPLIT_BEHIND, &labels, of_ms(behind_ms)),
+                }
+            }
             for (index, metrics) in node.subtasks.iter().enumerate() {
                 let labels = [node.uid.as_str(), &index.to_string()];
                 self.add(&OPERATOR_RECORDS_IN, &labels, metrics.records_in.get() as f64);

@@ -47,6 +47,15 @@ pub(super) fn object_options(storage: Option<&ObjectStorage>) -> Result<StorageO
     options_of(endpoint.as_ref(), region.as_ref(), *path_style, credentials.as_ref())
 }
 
+/// Of another service of AWS.
+pub(super) fn aws_options(
+    endpoint: Option<&String>,
+    region: Option<&String>,
+    credentials: Option<&StorageCredentials>,
+) -> Result<StorageOptions, String> {
+    options_of(endpoint, region, None, credentials)
+}
+
 fn options_of(
     endpoint: Option<&String>,
     region: Option<&String>,

@@ -7,6 +7,7 @@ use crate::task::{TaskEvent, TaskEventKind, TaskFailure};
 use crate::worker::{Deployment, RestoreFrom, SubtaskMetrics, WorkerCommand, WorkerEvent};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use weir_connectors::api::{Lag, SplitLag};
 use weir_coordinator::{Adopted, RunningAttempt};
 use weir_dataflow::alignment::AlignmentMode;
 use weir_model::{
@@ -50,9 +51,13 @@ pub(super) fn command_message(command: WorkerCommand) -> v1::CoordinatorMessage 
         WorkerCommand::CancelCheckpoint { fence, checkpoint } => {
             Message::CancelCheckpoint(v1::CancelCheckpoint { fence: to_fence(fence), checkpoint: checkpoint.0 })
         }
-        WorkerCommand::Commit(permit) => {
-            Message::Commit(v1::Commit { fence: to_fence(permit.fence()), checkpoint: permit.checkpoint().0 })
-        }
+        WorkerCommand::Commit { permit, ended } => Message::Commit(v1::Commit {
+            fence: to_fence(permit.fence()),
+            checkpoint: permit.checkpoint().0,
+            ended: (ended.iter())
+                .map(|(uid, splits)| v1::EndedSplits { operator: uid.to_string(), splits: splits.clone() })
+                .collect(),
+        }),
         WorkerCommand::Resume { fence } => Message::Resume(v1::Resume { fence: to_fence(fence) }),
         WorkerCommand::Finish { fence } => Message::Finish(v1::Finish { fence: to_fence(fence) }),
         WorkerCommand::Stop { fence } => Message::Stop(v1::Stop { fence: to_fence(fence) }),
@@ -131,8 +136,10 @@ pub(super) fn command(
         Message::CancelCheckpoint(v1::CancelCheckpoint { fence, checkpoint }) => {
             WorkerCommand::CancelCheckpoint { fence: from_fence(fence)?, checkpoint: CheckpointId(checkpoint) }
         }
-        Message::Commit(v1::Commit { fence, checkpoint }) => {
-            WorkerCommand::Commit(CommitPermit::from_coordinator(CheckpointId(checkpoint), from_fence(fence)?))
+        Message::Commit(v1::Commit { fence, checkpoint, ended }) => {
+            let permit = CommitPermit::from_coordinator(CheckpointId(checkpoint), from_fence(fence)?);
+            let of_source = |ended: v1::EndedSplits| (OperatorUid::new(ended.operator), ended.splits);
+            WorkerCommand::Commit { permit, ended: Arc::new(ended.into_iter().map(of_source).collect()) }
         }
         Message::Resume(v1::Resume { fence }) => WorkerCommand::Resume { fence: from_fence(fence)? },
         Message::Finish(v1::Finish { fence }) => WorkerCommand::Finish { fence: from_fence(fence)? },
@@ -215,6 +222,7 @@ pub(super) fn event_message(event: WorkerEvent) -> v1::WorkerMessage {
                     bad_records: own.bad_records,
                     pending_records: (own.pending_records != i64::MIN).then_some(own.pending_records as u64),
                     pending_bytes: (own.pending_bytes != i64::MIN).then_some(own.pending_bytes as u64),
+                    split_lags: own.split_lags.into_iter().map(to_split_lag).collect(),
                     watermark_us: own.watermark_us,
                     bytes_in: own.bytes_in,
                     bytes_out: own.bytes_out,
@@ -312,6 +320,7 @@ pub(super) fn event(message: v1::WorkerMessage) -> Converted<Option<WorkerEvent>
                     pending_bytes: own
                         .pending_bytes
                         .map_or(i64::MIN, |pending| i64::try_from(pending).unwrap_or(i64::MAX)),
+                    split_lags: own.split_lags.into_iter().filter_map(from_split_lag).collect(),
                     watermark_us: own.watermark_us,
                     bytes_in: own.bytes_in,
                     bytes_out: own.bytes_out,
@@ -328,6 +337,23 @@ pub(super) fn event(message: v1::WorkerMessage) -> Converted<Option<WorkerEvent>
                 .collect(),
         },
     }))
+}
+
+fn to_split_lag(SplitLag { split, lag }: SplitLag) -> v1::SplitLag {
+    let lag = match lag {
+        Lag::Records(records) => v1::split_lag::Lag::Records(records),
+        Lag::Millis(behind_ms) => v1::split_lag::Lag::BehindMs(behind_ms),
+    };
+    v1::SplitLag { split, lag: Some(lag) }
+}
+
+/// None: of a kind that this version doesn't know.
+fn from_split_lag(v1::SplitLag { split, lag }: v1::SplitLag) -> Option<SplitLag> {
+    let lag = match lag? {
+        v1::split_lag::Lag::Records(records) => Lag::Records(records),
+        v1::split_lag::Lag::BehindMs(behind_ms) => Lag::Millis(behind_ms),
+    };
+    Some(SplitLag { split, lag })
 }
 
 fn to_hottest(hottest: HottestKeyGroups) -> v1::HotKeyGroups {

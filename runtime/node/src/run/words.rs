@@ -1,11 +1,13 @@
 //! Between the words of this process and those of the job's control.
 
 use crate::attempt::DeployError;
+use crate::ended_splits::EndedSplits;
 use crate::job::Job;
 use crate::physical::PhysicalPlan;
 use crate::start::LeftRunning;
 use crate::task::{TaskEvent, TaskEventKind, TaskSnapshot};
 use crate::worker::WorkerCommand;
+use std::sync::Arc;
 use weir_coordinator::{AttemptShape, DeployFailure, Event, Inherited, ObjectBytes, WorkerOrder};
 use weir_snapshot::log::Began;
 
@@ -30,7 +32,8 @@ pub(super) fn deploy_failure(error: DeployError) -> DeployFailure {
     DeployFailure { reason, is_fatal }
 }
 
-pub(super) fn worker_command(order: &WorkerOrder) -> WorkerCommand {
+/// `ended`: by the last checkpoint.
+pub(super) fn worker_command(order: &WorkerOrder, ended: &Arc<EndedSplits>) -> WorkerCommand {
     match *order {
         WorkerOrder::Start { fence, opening } => WorkerCommand::Start { fence, opening },
         WorkerOrder::Adopt { from, fence, opening } => WorkerCommand::Adopt { from, fence, opening },
@@ -39,7 +42,7 @@ pub(super) fn worker_command(order: &WorkerOrder) -> WorkerCommand {
         }
         WorkerOrder::TurnUnaligned { fence, checkpoint } => WorkerCommand::TurnUnaligned { fence, checkpoint },
         WorkerOrder::CancelCheckpoint { fence, checkpoint } => WorkerCommand::CancelCheckpoint { fence, checkpoint },
-        WorkerOrder::Commit(permit) => WorkerCommand::Commit(permit),
+        WorkerOrder::Commit(permit) => WorkerCommand::Commit { permit, ended: Arc::clone(ended) },
         WorkerOrder::Resume { fence } => WorkerCommand::Resume { fence },
         WorkerOrder::Finish { fence } => WorkerCommand::Finish { fence },
         WorkerOrder::Stop { fence } => WorkerCommand::Stop { fence },

@@ -1,5 +1,7 @@
 //! What the coordinator's side tells a task, beside the elements in its channels.
 
+use crate::ended_splits::EndedSplits;
+use std::sync::Arc;
 use weir_model::{Barrier, CheckpointId, CommitPermit};
 
 #[derive(Clone, Debug)]
@@ -17,7 +19,10 @@ pub(crate) enum Mail {
     /// The attempt at this checkpoint was given up.
     CancelCheckpoint(CheckpointId),
     /// The checkpoint stands in the commit log.
-    Commit(CommitPermit),
+    Commit {
+        permit: CommitPermit,
+        ended: Arc<EndedSplits>,
+    },
     /// All is done and committed: end.
     Finish,
 }

@@ -153,7 +153,7 @@ impl TaskCore {
     /// The mail that every task understands. `Some`: the task ends.
     pub(crate) fn mail(&mut self, mail: Mail) -> Option<TaskEnd> {
         match mail {
-            Mail::Commit(permit) => self.commit(permit),
+            Mail::Commit { permit, ended: _ } => self.commit(permit),
             Mail::Finish => return Some(TaskEnd::Finished),
             Mail::Trigger { .. } | Mail::TurnUnaligned(_) | Mail::Resume | Mail::CancelCheckpoint(_) => {}
         }

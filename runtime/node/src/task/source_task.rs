@@ -13,6 +13,8 @@ use weir_model::{Barrier, OperatorUid, StreamElement, Watermark};
 /// How often a source without records looks whether its splits have fallen idle.
 const IDLE_CHECK: Duration = Duration::from_millis(100);
 
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The number of every reader's first split.
 const FIRST_SPLIT: u32 = 0;
 
@@ -25,6 +27,8 @@ pub(crate) struct SourceTask {
     pub(crate) restored_watermark: Option<Watermark>,
     pub(crate) dead_letters: Outputs,
     pub(crate) batch_size: BatchSize,
+    /// When the reader is asked how far behind it is.
+    pub(crate) lags_due: Instant,
 }
 
 /// The event time of a source that has one.
@@ -126,8 +130,11 @@ impl SourceTask {
                 self.dead_letters.broadcast(&cancel)?;
             }
             Event::Mail(mail) => {
-                if let Mail::Commit(permit) = &mail {
+                if let Mail::Commit { permit, ended } = &mail {
                     self.reader.checkpoint_completed(permit.checkpoint());
+                    if let Some(ended) = ended.get(&self.uid) {
+                        self.reader.splits_ended(ended);
+                    }
                 }
                 return Ok(self.core.mail(mail));
             }
@@ -143,6 +150,10 @@ impl SourceTask {
         }
         if let Some(pending) = self.reader.pending_bytes() {
             self.metrics.pending_bytes.set(i64::try_from(pending).unwrap_or(i64::MAX));
+        }
+        if self.lags_due <= Instant::now() {
+            self.lags_due = Instant::now() + LAG_INTERVAL;
+            self.metrics.split_lags.set(self.reader.split_lags());
         }
         match polled {
             Poll::Batch { batch, split, rejected } => {
@@ -167,6 +178,13 @@ impl SourceTask {
                     event_time.generator.on_split_finished(split);
                 }
                 self.progress()?;
+                Ok(Phase::Reading)
+            }
+            Poll::SplitAdded { split } => {
+                if let Some(event_time) = &mut self.event_time {
+                    event_time.has_splits = true;
+                    event_time.generator.add_split(split, now_us());
+                }
                 Ok(Phase::Reading)
             }
             Poll::Pending { retry_after } => {
@@ -213,8 +231,15 @@ impl SourceTask {
         }
     }
 
-    /// A subtask that has had no split yet must not hold back those that have.
+    /// A subtask that has had no split yet must not hold back those that have; nor one that has none left, where the next
+    /// would be announced.
     fn idle_without_splits(&mut self) -> Result<(), OperatorError> {
+        if let Some(event_time) = self.event_time.as_mut().filter(|event_time| event_time.has_splits)
+            && self.reader.announces_splits()
+        {
+            let progress = event_time.generator.without_splits();
+            return self.forward(progress);
+        }
         let silent = self.event_time.as_mut().filter(|event_time| !event_time.has_splits && !event_time.said_idle);
         match silent {
             Some(event_time) => {

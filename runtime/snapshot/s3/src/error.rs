@@ -4,6 +4,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 use std::error::Error;
+use weir_aws::Unanswered;
 use weir_snapshot::StorageErrorKind;
 
 /// Codes of a service that will do it later; the SDK has tried again already.
@@ -59,31 +60,18 @@ where
                 Failure { kind: kind_of(status, metadata.code()), message, status, code }
             }
             SdkError::ConstructionFailure(_) => {
-                Failure { kind: StorageErrorKind::Permanent, message: chain(&error), status, code: None }
+                Failure { kind: StorageErrorKind::Permanent, message: weir_aws::chain(&error), status, code: None }
             }
             _ => {
-                let (kind, message) = unanswered(chain(&error));
+                let Unanswered { is_final, message } = weir_aws::unanswered(&error, CREDENTIALS_FIELD);
+                let kind = if is_final { StorageErrorKind::Permanent } else { StorageErrorKind::Transient };
                 Failure { kind, message, status, code: None }
             }
         }
     }
 }
 
-/// No answer came, or no request could be made.
-fn unanswered(message: String) -> (StorageErrorKind, String) {
-    if message.contains("no credentials found in chain") {
-        // Nothing to wait for: all places have been asked.
-        (StorageErrorKind::Permanent, format!("no credentials were found; {CREDENTIALS_HINT}"))
-    } else if message.contains("loading credentials") {
-        // A service that hands them out may be back in a moment; on a machine that has none it never is.
-        (StorageErrorKind::Transient, format!("{message}; {CREDENTIALS_HINT}"))
-    } else {
-        (StorageErrorKind::Transient, message)
-    }
-}
-
-const CREDENTIALS_HINT: &str = "name them in `storage.credentials`, set AWS_ACCESS_KEY_ID and \
-    AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give the pod's service account a role";
+const CREDENTIALS_FIELD: &str = "storage.credentials";
 
 fn kind_of(status: Option<u16>, code: Option<&str>) -> StorageErrorKind {
     match (status, code) {
@@ -97,15 +85,7 @@ fn kind_of(status: Option<u16>, code: Option<&str>) -> StorageErrorKind {
 }
 
 fn described(status: Option<u16>, code: Option<&str>, message: Option<&str>, request: Option<&str>) -> String {
-    let mut text = match (code, message) {
-        (Some(code), Some(message)) => format!("{code}: {message}"),
-        (Some(only), None) | (None, Some(only)) => only.to_owned(),
-        (None, None) => "the service gave no reason".to_owned(),
-    };
-    if let Some(status) = status {
-        text.push_str(&format!(" (HTTP {status}"));
-        text.push_str(&request.map_or(")".to_owned(), |request| format!(", request {request})")));
-    }
+    let mut text = weir_aws::described(status, code, message, request);
     match (status, code) {
         (_, Some("NoSuchBucket")) => text.push_str("; create the bucket, or correct its name"),
         (Some(301), _) | (_, Some("AuthorizationHeaderMalformed")) => {
@@ -119,20 +99,6 @@ fn described(status: Option<u16>, code: Option<&str>, message: Option<&str>, req
         _ => {}
     }
     text
-}
-
-/// The error and what it came from; the SDK's own texts say little more than "dispatch failure".
-fn chain(error: &dyn Error) -> String {
-    let mut texts: Vec<String> = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if texts.last() != Some(&text) {
-            texts.push(text);
-        }
-        source = cause.source();
-    }
-    texts.join(": ")
 }
 
 #[cfg(test)]
@@ -154,17 +120,6 @@ mod tests {
         ] {
             assert_eq!(kind_of(Some(status), code), expected, "{status} {code:?}");
         }
-    }
-
-    #[test]
-    fn missing_credentials_are_not_waited_for() {
-        let none =
-            "dispatch failure: the credential provider was not enabled: no credentials found in chain. Attempted: x";
-        let (kind, message) = unanswered(none.to_owned());
-        assert_eq!(kind, StorageErrorKind::Permanent);
-        assert!(message.contains("AWS_ACCESS_KEY_ID"), "{message}");
-        let (kind, _) = unanswered("an error occurred while loading credentials: timeout".to_owned());
-        assert_eq!(kind, StorageErrorKind::Transient);
     }
 
     #[test]

@@ -92,8 +92,8 @@ impl Fetcher {
         self.news.recv_timeout(wait).ok()
     }
 
-    /// Records between these positions, by number, and where the partitions ended last. None: not all of them are known.
-    pub(super) fn behind(&self, positions: impl Iterator<Item = Position>) -> Option<u64> {
+    /// Records between a position, by its split's number, and where the partition ended last. None: that is not known.
+    pub(super) fn behind(&self, positions: impl Iterator<Item = Position>) -> Vec<Option<u64>> {
         let ends = self.ends.lock().expect("nobody panics while holding the ends");
         let behind = |(number, position): (usize, Position)| {
             if position.is_at_end() {
@@ -103,7 +103,7 @@ impl Fetcher {
             let end = position.end.map_or(end, |own| own.min(end));
             Some(u64::try_from(end - position.offset).unwrap_or(0))
         };
-        positions.enumerate().map(behind).sum()
+        positions.enumerate().map(behind).collect()
     }
 
     /// Offsets for the group's coordinator; best effort.

@@ -8,7 +8,7 @@ use crate::failure::connector_error;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use weir_connectors::api::{ConnectorError, Poll, SourceContext, SourceReader, SplitState};
+use weir_connectors::api::{ConnectorError, Lag, Poll, SourceContext, SourceReader, SplitLag, SplitState};
 use weir_kafka_client::records::RecordReader;
 use weir_kafka_client::{ConsumerOptions, KafkaError};
 use weir_model::CheckpointId;
@@ -135,6 +135,10 @@ impl KafkaReader {
         Ok(false)
     }
 
+    fn behind(&self) -> Vec<Option<u64>> {
+        self.fetcher.behind(self.splits.iter().map(|read| read.split.position))
+    }
+
     fn positions(&self) -> Vec<(String, i32, i64)> {
         let position = |read: &ReadSplit| {
             let Split { topic, partition, position } = &read.split;
@@ -208,7 +212,15 @@ impl SourceReader for KafkaReader {
     }
 
     fn pending_records(&self) -> Option<u64> {
-        self.fetcher.behind(self.splits.iter().map(|read| read.split.position))
+        self.behind().into_iter().sum()
+    }
+
+    fn split_lags(&self) -> Vec<SplitLag> {
+        let lag = |(read, behind): (&ReadSplit, Option<u64>)| {
+            let Split { topic, partition, .. } = &read.split;
+            Some(SplitLag { split: split_name(topic, *partition), lag: Lag::Records(behind?) })
+        };
+        self.splits.iter().zip(self.behind()).filter_map(lag).collect()
     }
 
     fn skipped_records(&self) -> u64 {

@@ -78,7 +78,7 @@ fn cluster(
     cluster
 }
 
-fn message_format(source: &crd::Source) -> Result<DecoderConfig, Fault> {
+pub(super) fn message_format(source: &crd::Source) -> Result<DecoderConfig, Fault> {
     if source.format.as_ref().is_some_and(|format| format.debezium.is_some()) {
         return Ok(DecoderConfig::Debezium);
     }
@@ -141,6 +141,8 @@ fn metadata(source: &crd::Source) -> Vec<(String, Metadata)> {
             MessageMetadata::Timestamp => Metadata::Timestamp,
             MessageMetadata::Key => Metadata::Key,
             MessageMetadata::Headers => Metadata::Headers,
+            // Of Kinesis, which the validation has refused.
+            MessageMetadata::PartitionKey | MessageMetadata::SequenceNumber | MessageMetadata::Shard => return None,
         };
         Some((column.name.clone(), holds))
     };

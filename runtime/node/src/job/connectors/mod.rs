@@ -2,6 +2,7 @@
 
 mod iceberg;
 mod kafka;
+mod kinesis;
 mod sinks;
 mod sources;
 
@@ -56,10 +57,6 @@ impl Fault {
 
     fn of_connector(field: &'static str, error: &ConnectorError) -> Self {
         Fault::new(field, error.to_string(), "change these settings")
-    }
-
-    fn not_in_this_build(field: &'static str) -> Self {
-        Fault::new(field, format!("this version of Weir has no `{field}` connector yet"), "use another one")
     }
 
     fn in_step(self, step: &str) -> Problem {

@@ -73,6 +73,7 @@ pub(super) fn set_up(source: &crd::Source, registry: &Registry) -> Result<Arc<dy
             SocketSource::new(config).map(|source| Arc::new(source) as _)
         }
         Some(SourceConnector::Kafka(kafka)) => super::kafka::source(source, kafka, schema)?,
+        Some(SourceConnector::Kinesis(kinesis)) => super::kinesis::source(source, kinesis, schema)?,
         Some(SourceConnector::Postgres(postgres)) => {
             let (url, table) = (postgres_url(&postgres.url)?, postgres.table.clone());
             if postgres.bounded() {
@@ -94,7 +95,6 @@ pub(super) fn set_up(source: &crd::Source, registry: &Registry) -> Result<Arc<dy
                 return Err(Fault::new("custom.type", reason, known(registry.sources.keys())));
             }
         },
-        Some(other) => return Err(Fault::not_in_this_build(other.field())),
     };
     let field = source.connector().map_or("", |connector| connector.field());
     made.map_err(|error| Fault::of_connector(field, &error))
