@@ -2,7 +2,7 @@
 //! messages, given offsets, idle partitions, at least once and upserts, and how far behind a source is.
 
 use crate::broker::{Broker, Message};
-use crate::support::{Running, Scratch, Weir, await_condition};
+use crate::support::{Running, Scratch, Weir, await_condition, finished_lines};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -73,6 +73,48 @@ fn offsets_that_are_not_there_are_refused() {
             assert!(failed.stderr.contains(said), "{command}: no word of {said}: {failed}");
         }
     }
+}
+
+/// However far ahead a partition is that comes before the first record of another.
+#[test]
+fn no_partition_makes_another_late() {
+    const SECONDS: i64 = 3_000;
+    const WINDOW: i64 = 10;
+    const PARTITIONS: i32 = 3;
+    let Some(broker) = Broker::of_tests() else { return };
+    let scratch = Scratch::new("kafka-late");
+    let topic = format!("late-{:08x}", rand::random::<u32>());
+    broker.create(&topic, PARTITIONS as u32);
+    let at = |second| 1_700_000_000_000 + second * 1_000;
+    let of_partition =
+        |partition| (0..SECONDS).map(move |second| (partition, None, json!({"at": at(second)}).to_string()));
+    broker.put(&scratch, &topic, (0..PARTITIONS).flat_map(of_partition));
+    let spec = json!({
+        "pipeline": {
+            "sources": [{
+                "name": "ticks",
+                "kafka": {"bootstrapServers": broker.address, "topics": [topic], "groupId": topic, "bounded": true},
+                "format": {"json": {}},
+                "schema": [{"name": "at", "type": "TIMESTAMP"}],
+                "watermark": {"column": "at"},
+            }],
+            "transforms": [{
+                "name": "windows",
+                "sql": "SELECT window_start, COUNT(*) AS n \
+                        FROM TABLE(TUMBLE(TABLE ticks, DESCRIPTOR(at), INTERVAL '10' SECOND)) \
+                        GROUP BY window_start, window_end",
+            }],
+            "sinks": [{
+                "name": "out", "from": "windows", "files": {"path": scratch.join("out")}, "format": {"json": {}},
+            }],
+        },
+        "checkpoint": {"storage": {"uri": scratch.storage_uri("checkpoints")}},
+    });
+    let job = scratch.write_job("late", &spec);
+    Weir::new(scratch.path(), ["run".as_ref(), job.as_os_str()]).succeed();
+    let count = |line: String| serde_json::from_str::<Value>(&line).expect("a JSON line")["n"].as_i64();
+    let counts: Vec<Option<i64>> = finished_lines(&scratch.join("out")).into_iter().map(count).collect();
+    assert_eq!(counts, vec![Some(WINDOW * i64::from(PARTITIONS)); (SECONDS / WINDOW) as usize]);
 }
 
 impl Job {

@@ -30,6 +30,8 @@ pub(super) struct KafkaReader {
     fetcher: Fetcher,
     /// The split that is being read, and what is left of its chunk.
     current: Option<(usize, RecordReader)>,
+    /// What is yet to be said of splits.
+    added: VecDeque<u32>,
     finished: VecDeque<u32>,
     is_bounded: bool,
     has_group: bool,
@@ -89,6 +91,7 @@ impl KafkaReader {
             check_crcs: options.check_crcs,
             fetcher,
             current: None,
+            added: VecDeque::new(),
             finished: VecDeque::new(),
             is_bounded: config.bounded,
             has_group: config.group_id.is_some(),
@@ -101,7 +104,11 @@ impl KafkaReader {
 
     fn add(&mut self, split: Split) {
         self.splits.push(ReadSplit { split, is_finished: false });
-        self.finish_if_at_end(self.splits.len() - 1);
+        let number = self.splits.len() - 1;
+        self.finish_if_at_end(number);
+        if !self.splits[number].is_finished {
+            self.added.push_back(number as u32);
+        }
     }
 
     fn finish_if_at_end(&mut self, number: usize) {
@@ -151,6 +158,10 @@ impl KafkaReader {
 impl SourceReader for KafkaReader {
     fn poll(&mut self, max_rows: usize) -> Result<Poll, ConnectorError> {
         loop {
+            // Before any record: each partition holds back the watermark until its first one.
+            if let Some(split) = self.added.pop_front() {
+                return Ok(Poll::SplitAdded { split });
+            }
             if let Some(split) = self.finished.pop_front() {
                 return Ok(Poll::SplitFinished { split });
             }
