@@ -95,9 +95,9 @@ impl Client {
     /// Asks without sending anything: the status of the answer.
     pub(crate) fn ask(&self) -> Result<u16, ConnectorError> {
         let answered = self.runtime.block_on(async { self.client.head(&self.url).send().await });
-        answered
-            .map(|answer| answer.status().as_u16())
-            .map_err(|error| ConnectorError::Transient(format!("{} does not answer: {}", self.url, chain(&error))))
+        answered.map(|answer| answer.status().as_u16()).map_err(|error| {
+            ConnectorError::Transient(format!("{} does not answer: {}", self.url, error_chain(&error)))
+        })
     }
 
     fn try_send(&self, key: &str, body: &Bytes) -> Answer {
@@ -119,7 +119,7 @@ impl Client {
                 let retry_after = answer.headers().get(RETRY_AFTER);
                 judge(answer.status().as_u16(), retry_after, &String::from_utf8_lossy(&text), chrono::Utc::now())
             }
-            Err(error) => Answer::Later { reason: chain(&error), retry_after: None },
+            Err(error) => Answer::Later { reason: error_chain(&error), retry_after: None },
         }
     }
 }
@@ -178,7 +178,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ConnectorError> {
 }
 
 /// The error and what it came from; reqwest's own texts say little.
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

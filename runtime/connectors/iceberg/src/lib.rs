@@ -17,11 +17,3 @@ use weir_connectors::api::ConnectorError;
 fn permanent<T>(reason: impl Into<String>) -> Result<T, ConnectorError> {
     Err(ConnectorError::Permanent(reason.into()))
 }
-
-/// Puts before a failure what was being done.
-fn while_doing(what: impl std::fmt::Display) -> impl FnOnce(ConnectorError) -> ConnectorError {
-    move |error| match error {
-        ConnectorError::Transient(reason) => ConnectorError::Transient(format!("{what}: {reason}")),
-        ConnectorError::Permanent(reason) => ConnectorError::Permanent(format!("{what}: {reason}")),
-    }
-}

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use weir_connectors::api::ConnectorError;
+use weir_connectors_http::error_chain;
 
 /// Of one request. A commit lets the catalog write a file first.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -247,7 +248,7 @@ impl RestCatalog {
                 let body = serde_json::from_str(&text).unwrap_or_default();
                 Ok(Answer { status, body, text })
             }
-            Err(error) => Err(format!("{}: {}", self.config.uri, chain(&error))),
+            Err(error) => Err(format!("{}: {}", self.config.uri, error_chain(&error))),
         })
     }
 
@@ -313,17 +314,6 @@ fn texts(object: Option<&Value>) -> BTreeMap<String, String> {
 fn shown(answer: &Answer) -> String {
     let message = answer.body.get("error").and_then(|error| error.get("message")).and_then(Value::as_str);
     message.unwrap_or(&answer.text).chars().take(SHOWN_CHARS).collect()
-}
-
-/// The error and what it came from; reqwest's own texts say little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

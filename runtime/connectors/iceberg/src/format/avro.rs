@@ -145,6 +145,7 @@ pub(crate) fn read(file: &[u8]) -> Result<Vec<Datum>, String> {
         let count = input.length()?;
         let block = decompress(&codec, input.bytes()?)?;
         let mut block = Input(&block);
+        block.check_count(count)?;
         for _ in 0..count {
             records.push(block.value(&schema, &named, 0)?);
         }
@@ -171,6 +172,10 @@ fn decompress(codec: &str, block: &[u8]) -> Result<Vec<u8>, String> {
         "snappy" => {
             // A checksum stands behind it.
             let compressed = block.len().checked_sub(4).map(|end| &block[..end]).ok_or_else(|| broken(&"too short"))?;
+            let length = snap::raw::decompress_len(compressed).map_err(|error| broken(&error))?;
+            if length as u64 > MAX_BLOCK_BYTES {
+                return Err(broken(&format!("it would be {length} bytes")));
+            }
             plain = snap::raw::Decoder::new().decompress_vec(compressed).map_err(|error| broken(&error))?;
         }
         other => return Err(format!("it is compressed by `{other}`, which this sink doesn't read")),
@@ -231,6 +236,14 @@ impl<'a> Input<'a> {
         usize::try_from(self.long()?).map_err(|_| "a length in it is negative".to_owned())
     }
 
+    /// What Iceberg counts takes a byte at the least: a broken count must not fill memory with values of none.
+    fn check_count(&self, count: usize) -> Result<(), String> {
+        if count > self.0.len() {
+            return Err(format!("it counts {count} values in {} bytes", self.0.len()));
+        }
+        Ok(())
+    }
+
     fn bytes(&mut self) -> Result<&'a [u8], String> {
         let length = self.length()?;
         self.take(length)
@@ -252,6 +265,7 @@ impl<'a> Input<'a> {
                 self.long()?;
                 count = count.checked_neg().ok_or("a count in it is out of range")?;
             }
+            self.check_count(usize::try_from(count).unwrap_or(usize::MAX))?;
             for _ in 0..count {
                 item(self)?;
             }
@@ -371,5 +385,17 @@ mod tests {
         }
         assert!(read(&file[..file.len() - 1]).is_err());
         assert!(read(b"PAR1").is_err());
+    }
+
+    #[test]
+    fn a_count_without_values_is_an_error() {
+        let nulls = json!({"type": "record", "name": "r", "fields": [{"name": "a", "type": "null", "field-id": 1}]});
+        assert!(read(&container(&nulls, &[], 1 << 40, &[0])).unwrap_err().contains("in 1 bytes"));
+        let list = json!({"type": "record", "name": "r", "fields": [
+            {"name": "a", "type": {"type": "array", "items": "null"}, "field-id": 1},
+        ]});
+        let mut record = Encoder::default();
+        record.long(1 << 40).long(0);
+        assert!(read(&container(&list, &[], 1, &record.0)).unwrap_err().contains("in 1 bytes"));
     }
 }

@@ -11,7 +11,7 @@ use crate::catalog::{Append, Catalog, CommitOutcome, LoadedTable, TableName};
 use crate::files::Files;
 use crate::format::data_file::DataFile;
 use crate::format::manifest::{self, ManifestEntry};
-use crate::{permanent, while_doing};
+use crate::permanent;
 use bytes::Bytes;
 use rand::Rng;
 use serde_json::{Map, Value, json};
@@ -189,7 +189,7 @@ impl Committer for IcebergCommitter {
             return Ok(());
         }
         let what = format!("sink `{}`, table `{}`", self.context.name, self.table);
-        let done = self.add(permit.checkpoint().0, &added).map_err(while_doing(what));
+        let done = self.add(permit.checkpoint().0, &added).map_err(|error| error.during(what));
         if done.is_err() {
             // What it remembers may be what is wrong.
             self.catalog = None;

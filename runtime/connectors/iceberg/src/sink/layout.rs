@@ -3,15 +3,16 @@
 use crate::catalog::TableName;
 use crate::format::schema::{TableColumn, TableSchema, TableType};
 use crate::permanent;
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::array::{Array, ArrayRef};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Int8Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use std::collections::HashMap;
 use std::sync::Arc;
 use weir_connectors::api::ConnectorError;
-use weir_model::{CHANGE_KIND_COLUMN, ChangeKind};
+use weir_connectors::formats::change_kind_symbols;
+use weir_model::CHANGE_KIND_COLUMN;
 
 pub(super) struct Layout {
     /// Of the files.
@@ -144,7 +145,7 @@ impl Layout {
             }
             let wanted = self.schema.field(place).data_type();
             arrays.push(if self.change_kind == Some(place) {
-                symbols(array)
+                change_kind_symbols(array)
             } else if array.data_type() == wanted {
                 array.clone()
             } else {
@@ -160,12 +161,6 @@ impl Layout {
     pub(super) fn place_of(&self, id: i64) -> Option<usize> {
         self.columns.iter().position(|column| i64::from(column.id) == id)
     }
-}
-
-fn symbols(column: &ArrayRef) -> ArrayRef {
-    let kinds = column.as_primitive::<Int8Type>().values();
-    let symbol = |kind: &i8| ChangeKind::from_byte(*kind).expect("a change kind is one of four").symbol();
-    Arc::new(StringArray::from_iter_values(kinds.iter().map(symbol)))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, CatalogConfig, LoadedTable, TableName};
 use crate::files::{Files, options_of_catalog};
 use crate::format::partition::{PartitionSpec, parse_partition_by};
 use crate::format::schema::TableSchema;
-use crate::{permanent, while_doing};
+use crate::permanent;
 use arrow::datatypes::SchemaRef;
 use layout::Layout;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,7 +85,7 @@ impl IcebergSink {
             // Every subtask does, and some catalogs answer the second of two at a time with an error of their own.
             match catalog.create(&self.table, &schema, &spec) {
                 Err(ConnectorError::Transient(reason)) => failed = Some(reason),
-                done => done.map_err(while_doing(format!("creating the table `{}`", self.table)))?,
+                done => done.map_err(|error| error.during(format!("creating the table `{}`", self.table)))?,
             }
             if let Some(loaded) = catalog.load(&self.table)? {
                 return Ok((catalog, loaded));
@@ -188,7 +188,8 @@ impl Sink for IcebergSink {
         context: SinkContext,
         restored: Vec<(u32, serde_json::Value)>,
     ) -> Result<Box<dyn SinkWriter>, ConnectorError> {
-        let (_, loaded) = self.opened(&context.input).map_err(while_doing(format!("sink `{}`", context.name)))?;
+        let (_, loaded) =
+            self.opened(&context.input).map_err(|error| error.during(format!("sink `{}`", context.name)))?;
         let layout = self.layout(&loaded, &context.input)?;
         let files = self.config.files(&loaded)?;
         Ok(Box::new(writer::IcebergWriter::open(self.config.clone(), &context, &loaded, layout, files, restored)?))
