@@ -106,12 +106,7 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
     let names_kafka = arguments.iter().any(|argument| argument.contains("kafka"));
     let kafka = match arguments {
         _ if names_kafka => servers::kafka_for_tests(layout)?,
-        // A machine without Java or Maven still runs everything else.
-        [] => servers::kafka_for_tests(layout).unwrap_or_else(|failure| {
-            let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
-            say(&format!("{reason}. The tests against Kafka are skipped"));
-            None
-        }),
+        [] => kafka_if_it_is_here(layout),
         _ => None,
     };
     let names_iceberg = arguments.iter().any(|argument| argument.contains("iceberg"));
@@ -142,6 +137,15 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
     run(cargo.current_dir(&layout.checkout))
 }
 
+/// A machine without Java or Maven still runs everything else.
+fn kafka_if_it_is_here(layout: &Layout) -> Option<servers::ForTests> {
+    servers::kafka_for_tests(layout).unwrap_or_else(|failure| {
+        let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
+        say(&format!("{reason}. The tests against Kafka are skipped"));
+        None
+    })
+}
+
 /// Kills of a whole process, at random moments.
 pub fn kill_test(layout: &Layout, arguments: &[String]) -> Result<()> {
     random_runs(layout, "kill-test", "kill", ["WEIR_KILL_RUNS", "WEIR_KILL_SEED"], arguments)
@@ -169,12 +173,17 @@ pub fn iceberg_test(layout: &Layout, arguments: &[String]) -> Result<()> {
     random_runs(layout, "iceberg-test", "iceberg", ["WEIR_ICEBERG_RUNS", "WEIR_ICEBERG_SEED"], arguments)
 }
 
+/// Kills of jobs that write files on S3.
+pub fn s3_files_test(layout: &Layout, arguments: &[String]) -> Result<()> {
+    random_runs(layout, "s3-files-test", "object_files", ["WEIR_S3_FILES_RUNS", "WEIR_S3_FILES_SEED"], arguments)
+}
+
 /// Random faults on the processes of a job and on what connects them.
 pub fn chaos(layout: &Layout, arguments: &[String]) -> Result<()> {
     random_runs(layout, "chaos", "chaos", ["WEIR_CHAOS_RUNS", "WEIR_CHAOS_SEED"], arguments)
 }
 
-/// A test that makes random runs, with the server that it needs beside it; the variables take their number and the first one's seed.
+/// A test that makes random runs, with the servers that it needs beside it; the variables take their number and the first one's seed.
 fn random_runs(
     layout: &Layout,
     command: &str,
@@ -190,17 +199,22 @@ fn random_runs(
         argument.parse::<u64>().map_err(|_| Failure::new(format!("`{argument}` is not a number; {usage}")))?;
     }
     let env = BuildEnv::prepare_for_tests(layout)?;
-    let server = match test {
-        "kafka" => servers::kafka_for_tests(layout)?,
+    let s3 = match test {
+        "kafka" => None,
         "kinesis" => servers::kinesis_for_tests(layout)?,
         _ => servers::light_for_tests(layout)?,
+    };
+    let kafka = match test {
+        "chaos" | "kinesis" => None,
+        "kafka" => servers::kafka_for_tests(layout)?,
+        _ => kafka_if_it_is_here(layout),
     };
     let mut cargo = env.cargo(&["test", "--release", "--workspace", "--test", test, "--", "--nocapture"]);
     cargo.envs(variables.into_iter().zip(arguments));
     if test == "iceberg" {
         cargo.envs(servers::iceberg_for_tests(layout)?);
     }
-    if let Some(server) = &server {
+    for server in [&s3, &kafka].into_iter().flatten() {
         server.announce(&mut cargo);
     }
     run(cargo.current_dir(&layout.checkout))

@@ -48,6 +48,8 @@ Test
   kinesis-test [RUNS] [SEED]
                            Kill jobs that read a Kinesis stream while its shards are split and merged.
   kafka-test [RUNS] [SEED] Kill jobs from Kafka to Kafka, and the broker, and compare what a client of another make reads.
+  s3-files-test [RUNS] [SEED]
+                           Kill jobs that write files on S3, and compare what boto3 reads.
   iceberg-test [RUNS] [SEED]
                            Kill jobs that write into Iceberg tables, and the catalog, and compare what pyiceberg reads.
   chaos [RUNS] [SEED]      Kill, pause and cut off the processes of distributed jobs, and compare their output.
@@ -126,6 +128,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
         "kill-test-postgres" => commands::kill_test_postgres(&layout, rest),
         "kinesis-test" => commands::kinesis_test(&layout, rest),
         "kafka-test" => commands::kafka_test(&layout, rest),
+        "s3-files-test" => commands::s3_files_test(&layout, rest),
         "iceberg-test" => commands::iceberg_test(&layout, rest),
         "chaos" => commands::chaos(&layout, rest),
         "setup" => no_arguments(command, rest).and_then(|()| commands::setup(&layout)),

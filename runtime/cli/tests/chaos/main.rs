@@ -5,7 +5,7 @@
 //! `WEIR_CHAOS_RUNS` says how many runs there are and `WEIR_CHAOS_SEED` what the first one's seed is;
 //! `cargo xtask chaos RUNS SEED` sets both. A failure names the command that repeats its run. Links need network
 //! namespaces, and so root: elsewhere a run does without those faults, and says so. Half of the runs keep their
-//! checkpoints on the S3 server that `WEIR_TEST_S3` names, if it does.
+//! checkpoints on the S3 server that `WEIR_TEST_S3` names, if it does; all do with `WEIR_CHAOS_STORAGE=s3`.
 
 #[path = "../support/mod.rs"]
 mod support;

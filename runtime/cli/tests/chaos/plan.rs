@@ -64,12 +64,13 @@ impl Plan {
             fault: Fault::random(rng, workers),
         });
         let steps = steps.collect();
+        let only_s3 = std::env::var("WEIR_CHAOS_STORAGE").is_ok_and(|only| only == "s3");
         Plan {
             workers,
             has_spare: workers > 2 && rng.random_bool(0.5),
             parallelism: rng.random_range(2..=4),
             backend: BACKENDS[rng.random_range(0..BACKENDS.len())],
-            storage: if rng.random_bool(0.5) { Store::S3 } else { Store::Files },
+            storage: if rng.random_bool(0.5) || only_s3 { Store::S3 } else { Store::Files },
             rows_per_second: rng.random_range(5_000..15_000),
             unaligned_after_ms: rng.random_bool(0.4).then(|| rng.random_range(0..4) * 10),
             steps,

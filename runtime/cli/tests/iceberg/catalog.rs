@@ -25,19 +25,28 @@ pub struct Catalog {
 impl Catalog {
     /// Its data goes into the folder. None, said on standard error: it can't be had here.
     pub fn start(folder: &Path) -> Option<Self> {
+        let (libraries, store) = Self::installed()?;
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let warehouse =
+            format!("s3://{BUCKET}/iceberg-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut catalog =
+            Catalog { libraries, folder: folder.to_owned(), port: free_port(), store, warehouse, server: None };
+        catalog.run();
+        Some(catalog)
+    }
+
+    pub fn is_installed() -> bool {
+        Self::installed().is_some()
+    }
+
+    fn installed() -> Option<(PathBuf, String)> {
         let (Ok(libraries), Ok(store)) = (std::env::var(LIBRARIES), std::env::var(STORE)) else {
             eprintln!(
                 "skipped: {LIBRARIES} and {STORE} name no Iceberg catalog and no store; `cargo xtask test` brings them"
             );
             return None;
         };
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let warehouse =
-            format!("s3://{BUCKET}/iceberg-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let (libraries, folder) = (PathBuf::from(libraries), folder.to_owned());
-        let mut catalog = Catalog { libraries, folder, port: free_port(), store, warehouse, server: None };
-        catalog.run();
-        Some(catalog)
+        Some((PathBuf::from(libraries), store))
     }
 
     pub fn port(&self) -> u16 {

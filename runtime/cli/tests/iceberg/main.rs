@@ -11,15 +11,14 @@ mod catalog;
 mod tables;
 
 use catalog::{Catalog, LossyWay};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 use serde_json::{Value, json};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::kafka::generator_or_topic;
 use support::traffic::{self, Checkpoints, Guarantee};
-use support::{Finished, Scratch, Weir};
+use support::{Scratch, Weir, random_runs};
 
 const DEFAULT_RUNS: u64 = 2;
 /// The commits of four sinks, one after the other.
@@ -27,8 +26,8 @@ const INTERVAL: &str = "400ms";
 /// After the files and before the manifest; between the manifest and the first commit; between the commits of several sinks;
 /// while a restore commits.
 const FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "mid-commit", "before-settle"];
-/// Makes a run last a minute, where it is to die at a certain point long before.
-const SLOWLY: [&str; 2] = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=3000"];
+/// A run lasts 20 seconds, where it is to die at a certain point long before.
+const SLOW_ROWS_PER_SECOND: u32 = 3_000;
 const TABLES: [&str; 4] = ["copy", "windows", "sessions", "totals"];
 
 /// A job that writes into tables.
@@ -82,28 +81,22 @@ impl Session {
     /// Starts the job and lets it die; whether it did, rather than finish.
     fn start(&mut self, parallelism: u32, death: &Death) -> Result<bool, String> {
         let weir = self.weir("run", &["-p", &parallelism.to_string()]);
-        died(&match *death {
-            Death::Failpoint(name, nth) => weir.with(SLOWLY).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run(),
-            Death::After(delay) => {
-                let mut running = weir.spawn();
-                let began = Instant::now();
-                while began.elapsed() < delay && !running.has_ended() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                running.kill()
+        let finished = match *death {
+            Death::Failpoint(name, nth) => {
+                let slowly = traffic::slowly(&self.job, SLOW_ROWS_PER_SECOND);
+                weir.with(slowly).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run()
             }
+            Death::After(delay) => weir.kill_after(delay),
             Death::OfCatalog(delay) => {
                 let restarts = "spec.restart={fixedDelay: {attempts: 1000, delay: 200ms}}";
                 let mut running = weir.with(["--set", restarts]).spawn();
-                let began = Instant::now();
-                while began.elapsed() < delay && !running.has_ended() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+                running.pass(delay);
                 self.catalog.kill();
                 self.catalog.run();
                 running.wait()
             }
-        })
+        };
+        finished.was_killed()
     }
 
     /// Brings the rows into the scratch folder, as the files sink would have written them; the snapshots' summaries.
@@ -121,7 +114,7 @@ impl Session {
     /// Lets the job run to its end, and compares.
     fn finish(&mut self, parallelism: u32) -> Result<Vec<Value>, String> {
         let finished = self.weir("run", &["-p", &parallelism.to_string()]).run();
-        if died(&finished)? {
+        if finished.was_killed()? {
             return Err(format!("the last start was ended by a signal: {finished}"));
         }
         let summaries = self.fetch().map_err(|problem| format!("{problem}\n{finished}"))?;
@@ -145,26 +138,17 @@ fn weir(scratch: &Scratch, command: &str, job: &Path, options: &[&str]) -> Weir 
     weir.env("WEIR_TEST_SECRET_ACCESS_KEY", "testsecret")
 }
 
-/// Whether the process died, rather than finish. That it gave up by itself is an error.
-fn died(finished: &Finished) -> Result<bool, String> {
-    match (finished.status.signal(), finished.status.success()) {
-        (Some(_), _) => Ok(true),
-        (None, true) => Ok(false),
-        (None, false) => Err(format!("a start failed by itself: {finished}")),
-    }
-}
-
 #[test]
 fn killed_at_random_the_tables_are_those_of_an_undisturbed_run() {
-    let runs = number("WEIR_ICEBERG_RUNS").unwrap_or(DEFAULT_RUNS);
-    let first = number("WEIR_ICEBERG_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
-    println!("Iceberg: {runs} runs, the first with seed {first}");
-    for seed in (0..runs).map(|run| first.wrapping_add(run)) {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let Some(mut session) = Session::new(&format!("iceberg-{seed}")) else { return };
+    if !Catalog::is_installed() {
+        return;
+    }
+    let repeat = |seed| format!("cargo xtask iceberg-test 1 {seed}");
+    random_runs("ICEBERG", DEFAULT_RUNS, repeat, |seed, rng| {
+        let mut session = Session::new(&format!("iceberg-{seed}")).ok_or("the catalog's libraries are gone")?;
+        let from = generator_or_topic(rng, &session.job);
         if rng.random_bool(0.5) {
-            let job = session.job.clone();
-            traffic::make_unaligned(&job, 0);
+            traffic::make_unaligned(&session.job, 0);
         }
         // In half of the runs several checkpoints make one snapshot.
         if rng.random_bool(0.5) {
@@ -176,30 +160,22 @@ fn killed_at_random_the_tables_are_those_of_an_undisturbed_run() {
                 }
             });
         }
-        let mut run = || -> Result<u32, String> {
-            let mut deaths = 0;
-            for _ in 0..rng.random_range(1..=3) {
-                let death = match rng.random_range(0..6) {
-                    0 | 1 => match FAILPOINTS[rng.random_range(0..FAILPOINTS.len())] {
-                        // A restore that is passed once is passed once.
-                        "before-settle" => Death::Failpoint("before-settle", 1),
-                        name => Death::Failpoint(name, rng.random_range(1..=6)),
-                    },
-                    2 => Death::OfCatalog(Duration::from_millis(rng.random_range(0..3_000))),
-                    _ => Death::After(Duration::from_millis(rng.random_range(0..4_000))),
-                };
-                deaths += u32::from(session.start(rng.random_range(1..=3), &death)?);
-            }
-            session.finish(rng.random_range(1..=3)).map(|_| deaths)
-        };
-        match run() {
-            Ok(deaths) => println!("seed {seed}: died {deaths} times, correct"),
-            Err(problem) => panic!(
-                "seed {seed}: {problem}\nrepeat with: WEIR_ICEBERG_RUNS=1 WEIR_ICEBERG_SEED={seed} cargo xtask test \
-                 --workspace --test iceberg killed_at_random"
-            ),
+        let mut deaths = 0;
+        for _ in 0..rng.random_range(1..=3) {
+            let death = match rng.random_range(0..6) {
+                0 | 1 => match FAILPOINTS[rng.random_range(0..FAILPOINTS.len())] {
+                    // A restore that is passed once is passed once.
+                    "before-settle" => Death::Failpoint("before-settle", 1),
+                    name => Death::Failpoint(name, rng.random_range(1..=6)),
+                },
+                2 => Death::OfCatalog(Duration::from_millis(rng.random_range(0..3_000))),
+                _ => Death::After(Duration::from_millis(rng.random_range(0..4_000))),
+            };
+            deaths += u32::from(session.start(rng.random_range(1..=3), &death)?);
         }
-    }
+        session.finish(rng.random_range(1..=3))?;
+        Ok(format!("{from}, died {deaths} times"))
+    });
 }
 
 #[test]
@@ -256,9 +232,4 @@ fn what_is_wrong_is_said() {
     for part in ["the input is updating", "delete files", "changeKindColumn", "sinks[3]"] {
         assert!(refused.stderr.contains(part) || refused.stdout.contains(part), "no word of {part}: {refused}");
     }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }

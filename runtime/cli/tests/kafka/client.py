@@ -38,8 +38,8 @@ def extend(topic, partitions):
     admin.create_partitions([NewPartitions(topic, int(partitions))])[topic].result(SECONDS)
 
 
-def put(topic, path):
-    producer = Producer({"bootstrap.servers": ADDRESS})
+def put(topic, path, batch=10_000):
+    producer = Producer({"bootstrap.servers": ADDRESS, "batch.num.messages": int(batch)})
     with open(path) as lines:
         for line in lines:
             partition, key, value = json.loads(line)

@@ -14,7 +14,7 @@ mod debezium;
 mod secured;
 
 use broker::{Broker, Message, OwnBroker};
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -22,8 +22,8 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use support::{Finished, Running, Scratch, Weir, number};
+use std::time::Duration;
+use support::{Finished, Running, Scratch, Weir, random_runs};
 
 const DEFAULT_RUNS: u64 = 4;
 const RECORDS: i64 = 60_000;
@@ -66,32 +66,16 @@ struct Run {
 #[test]
 fn exactly_once_through_random_kills() {
     let Some(broker) = Broker::of_tests() else { return };
-    let runs = number("WEIR_KAFKA_RUNS").unwrap_or(DEFAULT_RUNS);
-    let first = number("WEIR_KAFKA_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
-    println!("kafka test: {runs} runs, the first with seed {first}");
-    for seed in first..first + runs {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut starts: Vec<Start> = (0..rng.random_range(1..=3)).map(|_| Start::random(&mut rng)).collect();
-        starts.push(Start { death: None, ..Start::random(&mut rng) });
-        let began = Instant::now();
+    let repeat = |seed| format!("cargo xtask kafka-test 1 {seed}");
+    random_runs("KAFKA", DEFAULT_RUNS, repeat, |seed, rng| {
+        let mut starts: Vec<Start> = (0..rng.random_range(1..=3)).map(|_| Start::random(rng)).collect();
+        starts.push(Start { death: None, ..Start::random(rng) });
         let run = Run::new(&broker, &format!("kafka-{seed}"), &json!({}));
-        let done = run.through(&starts).and_then(|deaths| run.verify().map(|()| deaths));
-        match done {
-            Ok(deaths) => {
-                let rescaled = run.rescaled();
-                let took = began.elapsed();
-                println!(
-                    "seed {seed}: {starts:?}: died {deaths} times, rescaled {rescaled} times, right after {took:.1?}"
-                );
-            }
-            Err(problem) => {
-                let kept = run.scratch.keep().display();
-                panic!(
-                    "seed {seed}: {starts:?}\n{problem}\nkept: {kept}\nrepeat with: cargo xtask kafka-test 1 {seed}"
-                );
-            }
+        match run.through(&starts).and_then(|deaths| run.verify().map(|()| deaths)) {
+            Ok(deaths) => Ok(format!("{starts:?}: died {deaths} times, rescaled {} times", run.rescaled())),
+            Err(problem) => Err(format!("{starts:?}\n{problem}\nkept: {}", run.scratch.keep().display())),
         }
-    }
+    });
 }
 
 #[test]

@@ -27,8 +27,8 @@ const CHECKPOINT_FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "
 /// While it restores: a worker has read its state; all have, and sinks are not yet settled.
 const RESTORE_FAILPOINTS: [&str; 2] = ["before-restore-done", "before-settle"];
 const SAVEPOINT_FAILPOINT: &str = "savepoint-write";
-/// Makes a run last a minute, where it is to die at a certain point long before.
-const SLOWLY: [&str; 2] = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=1000"];
+/// A run lasts a minute, where it is to die at a certain point long before.
+const SLOW_ROWS_PER_SECOND: u32 = 1_000;
 
 /// How a process comes to its end.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ struct Plan {
     backend: &'static str,
     guarantee: Guarantee,
     checkpoints: Checkpoints,
+    /// The clicks come from a topic, where there is a broker.
+    from_kafka: bool,
     /// Barriers overtake what a slow sink lets wait, after so long.
     unaligned_after_ms: Option<u64>,
     starts: Vec<Start>,
@@ -128,7 +130,8 @@ fn while_a_savepoint_is_written() {
         let scratch = Scratch::new(&format!("kill-savepoint-{backend}"));
         let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Unhurried);
         // The start after it is quicker.
-        let running = start(&scratch, &job, backend, 2).with(SLOWLY).env("WEIR_FAILPOINT", SAVEPOINT_FAILPOINT).spawn();
+        let running = start(&scratch, &job, backend, 2).with(traffic::slowly(&job, SLOW_ROWS_PER_SECOND));
+        let running = running.env("WEIR_FAILPOINT", SAVEPOINT_FAILPOINT).spawn();
         support::await_condition("the first checkpoint", || {
             let listed = Weir::new(scratch.path(), ["checkpoints".as_ref(), job.as_os_str()]);
             let listed = listed.with(["--output", "json"]).succeed();
@@ -156,6 +159,7 @@ fn must_die_and_recover(name: &str, backend: &'static str, checkpoints: Checkpoi
         backend,
         guarantee: Guarantee::ExactlyOnce,
         checkpoints,
+        from_kafka: false,
         unaligned_after_ms: None,
         starts,
         last_parallelism: 2,
@@ -190,6 +194,9 @@ fn random_run(seed: u64) -> Result<(), String> {
 /// How many starts ended by their death; the last one, and any that was too quick for its death, must end well.
 fn run(scratch: &Scratch, plan: &Plan) -> Result<usize, String> {
     let job = traffic::write(scratch, plan.guarantee, plan.checkpoints);
+    if plan.from_kafka {
+        support::kafka::read_from_topic(&job);
+    }
     if let Some(aligned_ms) = plan.unaligned_after_ms {
         traffic::make_unaligned(&job, aligned_ms);
     }
@@ -200,7 +207,8 @@ fn run(scratch: &Scratch, plan: &Plan) -> Result<usize, String> {
             Death::After(delay) => weir.kill_after(delay),
             Death::Failpoint { name, nth } => {
                 // So slow that the job passes the failpoint before it ends, on whatever machine.
-                let slowly: &[&str] = if plan.checkpoints == Checkpoints::Frequent { &SLOWLY } else { &[] };
+                let is_frequent = plan.checkpoints == Checkpoints::Frequent;
+                let slowly = if is_frequent { traffic::slowly(&job, SLOW_ROWS_PER_SECOND) } else { vec![] };
                 weir.with(slowly).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run()
             }
         };
@@ -237,7 +245,8 @@ impl Plan {
         let last_parallelism = rng.random_range(1..=4);
         let is_unaligned = guarantee == Guarantee::ExactlyOnce && rng.random_bool(0.4);
         let unaligned_after_ms = is_unaligned.then(|| if rng.random_bool(0.5) { 0 } else { rng.random_range(1..50) });
-        Plan { backend, guarantee, checkpoints, unaligned_after_ms, starts, last_parallelism }
+        let from_kafka = checkpoints == Checkpoints::Frequent && rng.random_bool(0.2);
+        Plan { backend, guarantee, checkpoints, from_kafka, unaligned_after_ms, starts, last_parallelism }
     }
 }
 
@@ -260,7 +269,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unaligned = self.unaligned_after_ms.map(|after_ms| format!(", unaligned after {after_ms} ms"));
         let unaligned = unaligned.unwrap_or_default();
-        write!(f, "{}, {:?}, checkpoints {:?}{unaligned}, killed ", self.backend, self.guarantee, self.checkpoints)?;
+        let from = if self.from_kafka { ", from Kafka where there is a broker" } else { "" };
+        let Plan { backend, guarantee, checkpoints, .. } = self;
+        write!(f, "{backend}, {guarantee:?}, checkpoints {checkpoints:?}{unaligned}{from}, killed ")?;
         for Start { parallelism, death } in &self.starts {
             match death {
                 Death::After(delay) => write!(f, "after {delay:.0?}")?,

@@ -2,19 +2,20 @@
 //! WEIR_TEST_S3 holds. What boto3 finds at the end must be what a run would have written that nobody disturbed, and nothing
 //! may be left of uploads. `cargo xtask test` brings the server.
 //!
-//! `WEIR_S3_FILES_RUNS` says how many random runs there are and `WEIR_S3_FILES_SEED` what the first one's seed is.
+//! `WEIR_S3_FILES_RUNS` says how many random runs there are and `WEIR_S3_FILES_SEED` what the first one's seed is;
+//! `cargo xtask s3-files-test RUNS SEED` sets both.
 
 #[path = "../support/mod.rs"]
 mod support;
 
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use support::kafka::generator_or_topic;
 use support::traffic::{self, Checkpoints, Guarantee};
-use support::{Check, Mode, Oracle, Rows, Run, Scratch, Weir, number, s3_server};
+use support::{Check, Mode, Oracle, Rows, Run, Scratch, Weir, random_runs, s3_server};
 
 const BUCKET: &str = "weir-test";
 const DEFAULT_RUNS: u64 = 4;
@@ -23,8 +24,8 @@ const INTERVAL: &str = "300ms";
 /// After the pre-commit and before the manifest; between the manifest and the first commit; between commits; while a
 /// restore commits and aborts.
 const FAILPOINTS: [&str; 4] = ["before-manifest", "after-manifest", "mid-commit", "before-settle"];
-/// Makes a run last a minute, where it is to die at a certain point long before.
-const SLOWLY: [&str; 2] = ["--set", "spec.pipeline.sources[0].generator.rowsPerSecond=3000"];
+/// A run lasts 20 seconds, where it is to die at a certain point long before.
+const SLOW_ROWS_PER_SECOND: u32 = 3_000;
 
 /// A job that writes to S3.
 struct Session {
@@ -86,7 +87,10 @@ impl Session {
     fn start(&self, parallelism: u32, death: &Death) -> Result<bool, String> {
         let weir = self.weir("run", &["-p", &parallelism.to_string()]);
         let finished = match *death {
-            Death::Failpoint(name, nth) => weir.with(SLOWLY).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run(),
+            Death::Failpoint(name, nth) => {
+                let slowly = traffic::slowly(&self.job, SLOW_ROWS_PER_SECOND);
+                weir.with(slowly).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run()
+            }
             Death::After(delay) => weir.kill_after(delay),
         };
         finished.was_killed()
@@ -122,37 +126,25 @@ impl Session {
 #[test]
 fn killed_at_random_the_objects_are_those_of_an_undisturbed_run() {
     let Some(server) = s3_server() else { return };
-    let runs = number("WEIR_S3_FILES_RUNS").unwrap_or(DEFAULT_RUNS);
-    let first = number("WEIR_S3_FILES_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
-    println!("S3 files: {runs} runs, the first with seed {first}");
-    for seed in (0..runs).map(|run| first.wrapping_add(run)) {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let repeat = |seed| format!("cargo xtask s3-files-test 1 {seed}");
+    random_runs("S3_FILES", DEFAULT_RUNS, repeat, |seed, rng| {
         let session = Session::new(&format!("s3-files-{seed}"), &server);
-        let run = || -> Result<u32, String> {
-            let mut deaths = 0;
-            for _ in 0..rng.random_range(1..=3) {
-                let death = match rng.random_range(0..4) {
-                    0 => Death::Failpoint(FAILPOINTS[rng.random_range(0..FAILPOINTS.len())], rng.random_range(1..=6)),
-                    _ => Death::After(Duration::from_millis(rng.random_range(0..3_000))),
-                };
-                // A restore that is passed once is passed once.
-                let death = match death {
-                    Death::Failpoint("before-settle", _) => Death::Failpoint("before-settle", 1),
-                    other => other,
-                };
-                deaths += u32::from(session.start(rng.random_range(1..=3), &death)?);
-            }
-            session.finish(rng.random_range(1..=3)).map(|()| deaths)
-        };
-        let mut run = run;
-        match run() {
-            Ok(deaths) => println!("seed {seed}: died {deaths} times, correct"),
-            Err(problem) => panic!(
-                "seed {seed}: {problem}\nrepeat with: WEIR_S3_FILES_RUNS=1 WEIR_S3_FILES_SEED={seed} cargo xtask test \
-                 --workspace --test object_files killed_at_random"
-            ),
+        let from = generator_or_topic(rng, &session.job);
+        let mut deaths = 0;
+        for _ in 0..rng.random_range(1..=3) {
+            let death = match rng.random_range(0..4) {
+                0 => match FAILPOINTS[rng.random_range(0..FAILPOINTS.len())] {
+                    // A restore that is passed once is passed once.
+                    "before-settle" => Death::Failpoint("before-settle", 1),
+                    name => Death::Failpoint(name, rng.random_range(1..=6)),
+                },
+                _ => Death::After(Duration::from_millis(rng.random_range(0..3_000))),
+            };
+            deaths += u32::from(session.start(rng.random_range(1..=3), &death)?);
         }
-    }
+        session.finish(rng.random_range(1..=3))?;
+        Ok(format!("{from}, died {deaths} times"))
+    });
 }
 
 #[test]

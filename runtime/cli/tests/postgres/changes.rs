@@ -1,9 +1,8 @@
 //! The source of changes: rows of a table, then what becomes of them, while our processes and the server are killed. What
 //! a job makes of them must in the end be what the server itself computes from the table.
 
-use super::support::number;
 use super::support::postgres::Postgres;
-use super::support::{Scratch, Weir, await_condition, files_below};
+use super::support::{Scratch, Weir, await_condition, files_below, random_runs};
 use super::{MAX_DEATHS, start};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -148,21 +147,12 @@ fn transaction(rng: &mut ChaCha8Rng, rows: u32) -> String {
 #[test]
 fn changes_under_random_kills() {
     let Some(mut postgres) = Postgres::start() else { return };
-    let runs = number("WEIR_POSTGRES_RUNS").unwrap_or(DEFAULT_RUNS);
-    let first = number("WEIR_POSTGRES_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
-    println!("PostgreSQL changes: {runs} runs, the first with seed {first}");
-    for seed in (0..runs).map(|run| first.wrapping_add(run)) {
-        let began = Instant::now();
-        match random_run(&mut postgres, seed) {
-            Ok(story) => println!("seed {seed}: {story}: correct after {:.1?}", began.elapsed()),
-            Err(problem) => panic!("seed {seed}: {problem}\nrepeat with: cargo xtask kill-test-postgres 1 {seed}"),
-        }
-    }
+    let repeat = |seed| format!("cargo xtask kill-test-postgres 1 {seed}");
+    random_runs("POSTGRES", DEFAULT_RUNS, repeat, |seed, rng| random_run(&mut postgres, seed, rng));
 }
 
 /// What happened in it.
-fn random_run(postgres: &mut Postgres, seed: u64) -> Result<String, String> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+fn random_run(postgres: &mut Postgres, seed: u64, rng: &mut ChaCha8Rng) -> Result<String, String> {
     let scratch = Scratch::new(&format!("postgres-changes-{seed}"));
     let rows = rng.random_range(1_000..30_000);
     create_tables(postgres, rows);

@@ -12,13 +12,14 @@ mod secured;
 mod traffic;
 mod values;
 
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::kafka::generator_or_topic;
 use support::postgres::Postgres;
-use support::{Scratch, Weir, number};
+use support::{Scratch, Weir, random_runs};
 
 /// Enough for a merge; `cargo xtask kill-test-postgres` makes more.
 const DEFAULT_RUNS: u64 = 3;
@@ -95,26 +96,17 @@ fn url_of(postgres: &Postgres, user: &str) -> String {
 #[test]
 fn killed_at_random() {
     let Some(mut postgres) = Postgres::start() else { return };
-    let runs = number("WEIR_POSTGRES_RUNS").unwrap_or(DEFAULT_RUNS);
-    let first = number("WEIR_POSTGRES_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
-    println!("PostgreSQL kill test: {runs} runs, the first with seed {first}");
-    for seed in (0..runs).map(|run| first.wrapping_add(run)) {
-        let began = Instant::now();
-        match random_run(&mut postgres, seed) {
-            Ok(story) => println!("seed {seed}: {story}: correct after {:.1?}", began.elapsed()),
-            Err(problem) => panic!("seed {seed}: {problem}\nrepeat with: cargo xtask kill-test-postgres 1 {seed}"),
-        }
-    }
+    let repeat = |seed| format!("cargo xtask kill-test-postgres 1 {seed}");
+    random_runs("POSTGRES", DEFAULT_RUNS, repeat, |seed, rng| random_run(&mut postgres, seed, rng));
 }
 
 /// What happened in it.
-fn random_run(postgres: &mut Postgres, seed: u64) -> Result<String, String> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+fn random_run(postgres: &mut Postgres, seed: u64, rng: &mut ChaCha8Rng) -> Result<String, String> {
     let scratch = Scratch::new(&format!("postgres-kill-{seed}"));
     traffic::create_tables(postgres);
     let commit_by = traffic::COMMIT_BY[rng.random_range(0..2)];
     let job = traffic::write(&scratch, postgres, commit_by);
-    let mut story = vec![commit_by.to_owned()];
+    let mut story = vec![commit_by.to_owned(), generator_or_topic(rng, &job).to_owned()];
     for _ in 0..rng.random_range(1..=MAX_DEATHS) {
         let (parallelism, workers) = (rng.random_range(1..=4), [0, 0, 2][rng.random_range(0..3)]);
         let weir = start(&scratch, &job, parallelism, workers);

@@ -107,6 +107,19 @@ pub fn write(scratch: &Scratch, guarantee: Guarantee, checkpoints: Checkpoints) 
     scratch.write_job("traffic", &spec)
 }
 
+/// For `--set`: makes a run last so much longer that it passes any moment of its checkpoints before it ends. Nothing where
+/// the clicks come from a topic, which is read as slowly as can be anyway.
+pub fn slowly(job: &Path, rows_per_second: u32) -> Vec<String> {
+    let text = std::fs::read_to_string(job).expect("read the job");
+    let spec: Value = serde_json::from_str(&text).expect("the job is JSON");
+    match spec["spec"]["pipeline"]["sources"][0].get("generator") {
+        Some(_) => {
+            vec!["--set".to_owned(), format!("spec.pipeline.sources[0].generator.rowsPerSecond={rows_per_second}")]
+        }
+        None => vec![],
+    }
+}
+
 /// Lets the job's barriers overtake records, and a slow sink let some wait for them. `aligned_ms`: how long a
 /// checkpoint is aligned before.
 pub fn make_unaligned(job: &Path, aligned_ms: u64) {
