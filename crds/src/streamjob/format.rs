@@ -169,7 +169,7 @@ pub struct SinkFormat {
     /// The only column, of type VARCHAR or BYTES, is the line or message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub raw: Option<NoOptions>,
-    /// Apache Avro, with a schema registry.
+    /// Apache Avro, to Kafka.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub avro: Option<AvroSinkFormat>,
     /// Change events of Debezium, as JSON.
@@ -226,10 +226,11 @@ pub struct ParquetSinkFormat {
     pub row_group_rows: Option<u32>,
 }
 
-/// Apache Avro, with a schema registry.
+/// Apache Avro, with a schema registry or with a schema that all messages are written with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct AvroSinkFormat {
+    /// The schema is registered as `<topic>-value`, and its number stands before each message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry: Option<SchemaRegistry>,
     /// The writer's schema as JSON; made from the columns if nothing is said.

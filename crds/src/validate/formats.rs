@@ -88,8 +88,21 @@ pub(super) fn source_format(source: &Source, connector: &str, path: &str, findin
 pub(super) fn sink_format(sink: &Sink, connector: &str, path: &str, findings: &mut Findings) {
     let named = sink.format.as_ref().map(named_sink_formats);
     connector_format(connector, named.as_deref(), &SINK_FORMATS, path, findings);
+    avro_sink(sink, connector, path, findings);
     if let Some(csv) = sink.format.as_ref().and_then(|format| format.csv.as_ref()) {
         separators(csv.delimiter.as_deref(), csv.quote.as_deref(), &format!("{path}.format.csv"), findings);
+    }
+}
+
+/// Whoever reads a message has to know its schema.
+fn avro_sink(sink: &Sink, connector: &str, path: &str, findings: &mut Findings) {
+    let Some(avro) = sink.format.as_ref().and_then(|format| format.avro.as_ref()) else { return };
+    if connector == "kafka" && avro.registry.is_none() && avro.schema.is_none() {
+        findings.error(
+            format!("{path}.format.avro"),
+            "nobody could tell by which schema the messages are to be read",
+            "add `registry`, in which the schema is registered, or the `schema` to write with",
+        );
     }
 }
 

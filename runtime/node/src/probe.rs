@@ -2,7 +2,7 @@
 
 use crate::job::Job;
 use weir_connectors::api::{ConnectorError, Probe, ProbeContext};
-use weir_model::graph::NodeKind;
+use weir_model::graph::{Node, NodeKind};
 
 /// What came of asking for one step.
 #[derive(Debug)]
@@ -13,12 +13,15 @@ pub struct Probed {
 
 /// Connects for every source and sink of the job, one after the other. Changes nothing.
 pub fn probe(job: &Job) -> Vec<Probed> {
-    let context = |step: &str| ProbeContext { name: step.to_owned(), job_uid: job.uid.clone() };
-    let of_node = |kind: &NodeKind, step: &str| match kind {
-        NodeKind::Sink => job.sinks.get(step).map(|sink| sink.probe(&context(step))),
-        NodeKind::Operator(_) => None,
-        NodeKind::Source => job.sources.get(step).map(|source| source.probe(&context(step))),
+    let of_node = |node: &Node| {
+        let schema = node.schema.fields.clone();
+        let context = ProbeContext { name: node.step.clone(), job_uid: job.uid.clone(), schema };
+        match node.kind {
+            NodeKind::Sink => job.sinks.get(&node.step).map(|sink| sink.probe(&context)),
+            NodeKind::Operator(_) => None,
+            NodeKind::Source => job.sources.get(&node.step).map(|source| source.probe(&context)),
+        }
     };
-    let steps = job.graph.nodes.iter().map(|node| (&node.kind, &node.step));
-    steps.filter_map(|(kind, step)| Some(Probed { step: step.clone(), result: of_node(kind, step)? })).collect()
+    let nodes = job.graph.nodes.iter();
+    nodes.filter_map(|node| Some(Probed { step: node.step.clone(), result: of_node(node)? })).collect()
 }

@@ -82,17 +82,15 @@ impl Broker {
         self.client(&["avro", topic, &file.display().to_string()]);
     }
 
+    /// The same with values of Avro as JSON, by their schemas' numbers or by the one of `null`.
+    pub fn read_avro(&self, scratch: &Scratch, topic: &str, schemas: &BTreeMap<String, Value>) -> Vec<Message> {
+        let file = scratch.write(&format!("{topic}.schemas"), serde_json::json!(schemas).to_string());
+        messages(&self.client(&["read_avro", topic, &file.display().to_string()]))
+    }
+
     /// What is committed, in the order of each partition.
     pub fn read(&self, topic: &str) -> Vec<Message> {
-        let lines = self.client(&["read", topic]);
-        let message = |line: &str| {
-            let (partition, offset, key, value) = serde_json::from_str(line).expect("a line of the client");
-            Message { partition, offset, key, value }
-        };
-        let messages: Vec<Message> = lines.lines().map(message).collect();
-        let is_later = |pair: &[Message]| pair[0].partition != pair[1].partition || pair[0].offset < pair[1].offset;
-        assert!(messages.windows(2).all(is_later), "a partition's messages come in its order");
-        messages
+        messages(&self.client(&["read", topic]))
     }
 
     /// The sum of a group's offsets.
@@ -142,6 +140,17 @@ impl Broker {
         assert!(output.status.success(), "{arguments:?}: {stderr}");
         String::from_utf8(output.stdout).expect("JSON")
     }
+}
+
+fn messages(lines: &str) -> Vec<Message> {
+    let message = |line: &str| {
+        let (partition, offset, key, value) = serde_json::from_str(line).expect("a line of the client");
+        Message { partition, offset, key, value }
+    };
+    let messages: Vec<Message> = lines.lines().map(message).collect();
+    let is_later = |pair: &[Message]| pair[0].partition != pair[1].partition || pair[0].offset < pair[1].offset;
+    assert!(messages.windows(2).all(is_later), "a partition's messages come in its order");
+    messages
 }
 
 /// A broker that only one test uses. Killed when it goes out of scope.

@@ -75,7 +75,25 @@ def avro(topic, path):
         sys.exit("not everything was delivered")
 
 
-def read(topic):
+def read_avro(topic, path):
+    """Values that begin with a number by its schema in the file, others by the schema `null`."""
+    import fastavro
+
+    schemas = {number: fastavro.parse_schema(schema) for number, schema in json.load(open(path)).items()}
+
+    def decoded(value):
+        magic, number = struct.unpack(">bI", value[:5])
+        is_numbered = magic == 0 and str(number) in schemas
+        body = io.BytesIO(value[5:] if is_numbered else value)
+        record = fastavro.schemaless_reader(body, schemas[str(number) if is_numbered else "null"], None)
+        if body.read():
+            sys.exit(f"bytes are left behind a record: {value}")
+        return json.dumps(record, default=lambda value: value.hex() if isinstance(value, bytes) else str(value))
+
+    read(topic, decoded)
+
+
+def read(topic, shown=bytes.decode):
     consumer = Consumer({
         "bootstrap.servers": ADDRESS,
         "group.id": uuid.uuid4().hex,
@@ -93,7 +111,8 @@ def read(topic):
         if message.error() is None:
             text = lambda part: None if part is None else part.decode()
             place = [message.partition(), message.offset()]
-            print(json.dumps(place + [text(message.key()), text(message.value())]))
+            value = message.value()
+            print(json.dumps(place + [text(message.key()), None if value is None else shown(value)]))
         elif message.error().code() == -191:  # _PARTITION_EOF
             ended.add(message.partition())
         else:
@@ -118,5 +137,6 @@ COMMANDS = {
     "group": group,
     "put": put,
     "read": read,
+    "read_avro": read_avro,
 }
 COMMANDS[COMMAND](*ARGUMENTS)

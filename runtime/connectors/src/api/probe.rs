@@ -1,5 +1,7 @@
 //! Connecting and checking before anything is started.
 
+use arrow::datatypes::SchemaRef;
+
 /// Whose connector asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeContext {
@@ -7,6 +9,8 @@ pub struct ProbeContext {
     pub name: String,
     /// The job's UID.
     pub job_uid: String,
+    /// What a sink takes, or a source gives.
+    pub schema: SchemaRef,
 }
 
 /// What the other side said.

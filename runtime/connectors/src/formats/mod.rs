@@ -13,7 +13,7 @@ mod json_encoder;
 mod raw;
 mod text;
 
-pub use avro::AvroSchemas;
+pub use avro::{AvroSchemas, avro_schema};
 pub use change_kinds::change_kind_symbols;
 pub use encoder::{Cells, Encoder, Rows, check_encodable};
 pub use intake::{Intake, Place};
@@ -71,6 +71,13 @@ pub enum EncoderConfig {
     Csv(CsvFormat),
     /// The only column, of type VARCHAR or BYTES, is the record.
     Raw,
+    /// Avro's binary encoding, a value a record.
+    Avro {
+        /// As JSON; made of the columns if there is none.
+        schema: Option<String>,
+        /// The schema's number in a registry, which stands before each record (Confluent's wire format).
+        number: Option<u32>,
+    },
 }
 
 /// What happens to a record that can't be decoded.
@@ -177,5 +184,8 @@ pub fn encoder(config: &EncoderConfig, schema: &SchemaRef) -> Result<Box<dyn Enc
         EncoderConfig::Json { omit_nulls } => Box::new(json_encoder::JsonEncoder::new(schema, *omit_nulls)?),
         EncoderConfig::Csv(csv) => Box::new(csv_encoder::CsvEncoder::new(csv, schema)?),
         EncoderConfig::Raw => Box::new(raw::RawEncoder::new(schema)?),
+        EncoderConfig::Avro { schema: text, number } => {
+            Box::new(avro::AvroEncoder::new(text.as_deref(), *number, schema)?)
+        }
     })
 }

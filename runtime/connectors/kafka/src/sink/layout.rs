@@ -7,7 +7,7 @@ use arrow::record_batch::RecordBatch;
 use std::ops::Range;
 use std::sync::Arc;
 use weir_connectors::api::ConnectorError;
-use weir_connectors::formats::{Cells, Encoder, EncoderConfig, Rows, change_kind_symbols, encoder};
+use weir_connectors::formats::{Cells, Encoder, EncoderConfig, Rows, avro_schema, change_kind_symbols, encoder};
 use weir_model::{CHANGE_KIND_COLUMN, ChangeKind};
 
 pub(super) struct Layout {
@@ -99,6 +99,23 @@ impl Layout {
         let value = encoder(&config.format, &schema)?;
         let key = Key::of(&config.key, input)?;
         Ok(Layout { schema, columns, changes, key, value })
+    }
+
+    /// The schema of the values, where they are Avro.
+    pub(super) fn avro_schema(&self, config: &KafkaSinkConfig) -> Result<Option<String>, ConnectorError> {
+        match &config.format {
+            EncoderConfig::Avro { schema: Some(given), .. } => Ok(Some(given.clone())),
+            EncoderConfig::Avro { schema: None, .. } => {
+                avro_schema(&config.topic, &self.schema).map(Some).map_err(ConnectorError::Permanent)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes with this schema of a registry's, and its number before each value.
+    pub(super) fn with_schema(mut self, schema: String, number: u32) -> Result<Self, ConnectorError> {
+        self.value = encoder(&EncoderConfig::Avro { schema: Some(schema), number: Some(number) }, &self.schema)?;
+        Ok(self)
     }
 
     /// The batch's messages, in its order.
@@ -241,6 +258,7 @@ mod tests {
             key: key.iter().map(|name| (*name).to_owned()).collect(),
             delivery: Delivery::ExactlyOnce,
             format: EncoderConfig::Json { omit_nulls: false },
+            registry: None,
             change_kind_column: change_kind_column.map(str::to_owned),
             transaction_timeout: Duration::from_secs(60),
             transactional_id_prefix: None,

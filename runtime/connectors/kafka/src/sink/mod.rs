@@ -12,6 +12,7 @@ mod pool;
 mod probe;
 mod writer;
 
+use crate::registry::{Registry, RegistryClient};
 use crate::settings::{KafkaCluster, setting_error};
 use arrow::datatypes::SchemaRef;
 use layout::Layout;
@@ -33,6 +34,8 @@ pub struct KafkaSinkConfig {
     pub key: Vec<String>,
     pub delivery: Delivery,
     pub format: EncoderConfig,
+    /// Where the schema of Avro messages is registered, under `<topic>-value`.
+    pub registry: Option<Registry>,
     /// The column that takes an updating input's change kind as `+I`, `-U`, `+U` or `-D`. Without it such an input is written
     /// by key, or refused where there is none.
     pub change_kind_column: Option<String>,
@@ -87,6 +90,8 @@ impl Sink for KafkaSink {
         _restored: Vec<(u32, serde_json::Value)>,
     ) -> Result<Box<dyn SinkWriter>, ConnectorError> {
         let layout = Layout::of(&self.config, &context.input)?;
+        let layout =
+            registered(&self.config, layout).map_err(|error| error.during(format!("sink `{}`", context.name)))?;
         let (config, options) = (Arc::clone(&self.config), self.options.clone());
         Ok(match self.config.delivery {
             Delivery::ExactlyOnce => {
@@ -109,4 +114,20 @@ impl Sink for KafkaSink {
     fn probe(&self, context: &ProbeContext) -> Result<Probe, ConnectorError> {
         probe::probe(&self.config, context)
     }
+}
+
+/// With the number of its schema, where there is a registry.
+fn registered(config: &KafkaSinkConfig, layout: Layout) -> Result<Layout, ConnectorError> {
+    match (&config.registry, layout.avro_schema(config)?) {
+        (Some(registry), Some(schema)) => {
+            let number = RegistryClient::new(registry)?.register(&subject(&config.topic), &schema)?;
+            layout.with_schema(schema, number)
+        }
+        _ => Ok(layout),
+    }
+}
+
+/// As Confluent's serializers name it.
+fn subject(topic: &str) -> String {
+    format!("{topic}-value")
 }

@@ -1,7 +1,9 @@
 //! What the cluster says about the sink before anything is started.
 
-use super::{Delivery, KafkaSinkConfig, ids};
+use super::layout::Layout;
+use super::{Delivery, KafkaSinkConfig, ids, subject};
 use crate::failure::connector_error;
+use crate::registry::{RegistryClient, incompatible};
 use crate::settings::PATIENCE;
 use weir_connectors::api::{ConnectorError, Probe, ProbeContext};
 use weir_kafka_client::TransactionVersion;
@@ -15,6 +17,17 @@ pub(super) fn probe(config: &KafkaSinkConfig, context: &ProbeContext) -> Result<
     let failed = |error| connector_error(&format!("sink `{}`", context.name), &error);
     let topic = cluster.topic(&config.topic).map_err(failed)?;
     probe.found.push(format!("topic `{}` has {} partitions", topic.name, topic.partitions.len()));
+    if let Some(registry) = &config.registry
+        && let Some(schema) = Layout::of(config, &context.schema)?.avro_schema(config)?
+    {
+        let subject = subject(&config.topic);
+        let problems = RegistryClient::new(registry)?.incompatibilities(&subject, &schema)?;
+        if problems.is_empty() {
+            probe.found.push(format!("the schema registry {} takes the rows' schema as `{subject}`", registry.url));
+        } else {
+            probe.problems.push(incompatible(&subject, &problems.join("; ")));
+        }
+    }
     if config.delivery == Delivery::Upsert {
         let cleanup = cluster.topic_setting(&config.topic, "cleanup.policy").unwrap_or_default();
         if cleanup.as_deref().is_some_and(|policy| !policy.contains("compact")) {

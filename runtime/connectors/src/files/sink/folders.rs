@@ -142,6 +142,8 @@ impl FilesSinkConfig {
             (SinkFileFormat::Text(EncoderConfig::Csv(_)), SinkCompression::None) => "csv",
             (SinkFileFormat::Text(EncoderConfig::Csv(_)), SinkCompression::Gzip) => "csv.gz",
             (SinkFileFormat::Text(EncoderConfig::Csv(_)), SinkCompression::Zstd) => "csv.zst",
+            // Bytes one after the other, with no file around them: no spec asks for it.
+            (SinkFileFormat::Text(EncoderConfig::Avro { .. }), _) => "avro",
             (SinkFileFormat::Text(EncoderConfig::Raw), SinkCompression::None) => "txt",
             (SinkFileFormat::Text(EncoderConfig::Raw), SinkCompression::Gzip) => "txt.gz",
             (SinkFileFormat::Text(EncoderConfig::Raw), SinkCompression::Zstd) => "txt.zst",

@@ -4,9 +4,13 @@
 //! is NULL, and a value may be narrower than its column.
 
 mod cursor;
+mod encoder;
 mod schema;
 #[cfg(test)]
 mod tests;
+
+pub(super) use encoder::AvroEncoder;
+pub use encoder::avro_schema;
 
 use super::columns::ColumnBuilder;
 use super::text::write_base64;

@@ -27,7 +27,7 @@ pub(super) fn source(
         bounded: kafka.bounded(),
         discovery_interval: Some(kafka.partition_discovery_interval()).filter(|interval| !interval.is_zero()),
         format: message_format(source)?,
-        registry: registry(source),
+        registry: source.format.as_ref().and_then(|format| format.avro.as_ref()?.registry.as_ref()).map(registry),
         schema,
         metadata: metadata(source),
         on_bad_record: on_bad_record(source),
@@ -50,6 +50,7 @@ pub(super) fn sink(
             crd::Delivery::Upsert => Delivery::Upsert,
         },
         format,
+        registry: sink.format.as_ref().and_then(|format| format.avro.as_ref()?.registry.as_ref()).map(registry),
         change_kind_column: sink.change_kind_column.clone(),
         transaction_timeout: kafka.transaction_timeout(),
         transactional_id_prefix: kafka.transactional_id_prefix.clone(),
@@ -91,15 +92,15 @@ pub(super) fn message_format(source: &crd::Source) -> Result<DecoderConfig, Faul
     }))
 }
 
-fn registry(source: &crd::Source) -> Option<Registry> {
-    let crd::SchemaRegistry { url, basic_auth } = source.format.as_ref()?.avro.as_ref()?.registry.as_ref()?;
+fn registry(registry: &crd::SchemaRegistry) -> Registry {
+    let crd::SchemaRegistry { url, basic_auth } = registry;
     // As with the cluster's secrets.
     let login = basic_auth.as_ref().map(secrets::value).transpose();
     let (basic_auth, missing_secret) = match login {
         Ok(login) => (login, None),
         Err(reason) => (None, Some(reason)),
     };
-    Some(Registry { url: url.clone(), basic_auth, missing_secret })
+    Registry { url: url.clone(), basic_auth, missing_secret }
 }
 
 fn topics(kafka: &crd::KafkaSource) -> Result<Topics, Fault> {

@@ -22,7 +22,7 @@ pub(super) fn set_up(sink: &crd::Sink, spec: &StreamJobSpec, registry: &Registry
     let made: Result<Arc<dyn Sink>, ConnectorError> = match sink.connector() {
         None => return Err(Fault::new("", "a sink has exactly one connector", "name one")),
         Some(SinkConnector::Files(files)) => self::files(sink, files, registry)?,
-        Some(SinkConnector::Kafka(kafka)) => super::kafka::sink(sink, kafka, text_format(sink, "messages")?),
+        Some(SinkConnector::Kafka(kafka)) => super::kafka::sink(sink, kafka, message_format(sink)?),
         Some(SinkConnector::Print(print)) => Ok(Arc::new(PrintSink::new(print.prefix.clone()))),
         Some(SinkConnector::Blackhole(blackhole)) => {
             Ok(Arc::new(BlackholeSink { rows_per_second: blackhole.rows_per_second }))
@@ -102,6 +102,10 @@ fn http(sink: &crd::Sink, http: &crd::HttpSink) -> Result<Result<Arc<dyn Sink>, 
         EncoderConfig::Json { omit_nulls } => BodyFormat::Json { omit_nulls },
         format @ EncoderConfig::Csv(_) => BodyFormat::Lines { format, content_type: "text/csv" },
         format @ EncoderConfig::Raw => BodyFormat::Lines { format, content_type: "text/plain" },
+        // `text_format` gives none.
+        EncoderConfig::Avro { .. } => {
+            return Err(Fault::new("format.avro", "requests are text", "use json, csv or raw"));
+        }
     };
     let (mut secret_headers, mut missing_secrets) = (BTreeMap::new(), vec![]);
     for (name, value) in &http.secret_headers {
@@ -140,6 +144,13 @@ fn file_format(sink: &crd::Sink) -> Result<SinkFileFormat, Fault> {
         }),
         _ => SinkFileFormat::Text(text_format(sink, "files")?),
     })
+}
+
+fn message_format(sink: &crd::Sink) -> Result<EncoderConfig, Fault> {
+    match sink.format.as_ref().and_then(|format| format.avro.as_ref()) {
+        Some(avro) => Ok(EncoderConfig::Avro { schema: avro.schema.clone(), number: None }),
+        None => text_format(sink, "messages"),
+    }
 }
 
 /// A format of text, for what holds it: files, messages.
