@@ -34,7 +34,6 @@ pub struct Cluster {
     connections: HashMap<i32, Connection>,
     topics: HashMap<String, (Instant, Topic)>,
     coordinators: HashMap<(CoordinatorKind, String), i32>,
-    opened: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +71,6 @@ impl Cluster {
             connections: HashMap::new(),
             topics: HashMap::new(),
             coordinators: HashMap::new(),
-            opened: 0,
         })
     }
 
@@ -143,11 +141,6 @@ impl Cluster {
         self.connections.clear();
     }
 
-    /// How many connections were opened so far. More than before: a broker may have been away.
-    pub fn opened(&self) -> u64 {
-        self.opened
-    }
-
     /// The brokers that there are.
     pub fn brokers(&mut self) -> Result<Vec<i32>> {
         self.metadata(Some(vec![]))?;
@@ -212,7 +205,6 @@ impl Cluster {
             let gone = || KafkaError::Connection(format!("the broker {broker} is not in the cluster's metadata"));
             let address = self.addresses.get(&broker).ok_or_else(gone)?;
             let connection = Connection::open(address, &self.options, self.tls.as_ref())?;
-            self.opened += 1;
             self.connections.insert(broker, connection);
         }
         Ok(self.connections.get_mut(&broker).expect("it is there or was opened"))
@@ -338,7 +330,6 @@ impl Cluster {
         for address in &self.options.bootstrap {
             match Connection::open(address, &self.options, self.tls.as_ref()) {
                 Ok(connection) => {
-                    self.opened += 1;
                     self.connections.insert(BOOTSTRAP, connection);
                     return Ok(BOOTSTRAP);
                 }

@@ -11,7 +11,10 @@ use crate::error::{KafkaError, Result, check};
 use crate::transactions::{PartitionRange, Transaction, TransactionVersion};
 use kafka_protocol::messages::describe_producers_request::TopicRequest;
 use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
-use kafka_protocol::messages::{DescribeProducersRequest, ProducerId, WriteTxnMarkersRequest};
+use kafka_protocol::messages::{
+    DescribeProducersRequest, DescribeProducersResponse, ProducerId, WriteTxnMarkersRequest,
+};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long markers are waited for that the coordinator says are written: partitions lag behind it a little.
@@ -78,29 +81,33 @@ impl Cluster {
 
     /// The partitions in which it has begun and not ended.
     fn open_in<'a>(&mut self, transaction: &'a Transaction, patience: Duration) -> Result<Vec<Open<'a>>> {
-        let mut open = vec![];
-        for range in &transaction.ranges {
-            let coordinator_epoch = retry(patience, || self.open_at(range, transaction.identity.producer_id))?;
-            open.extend(coordinator_epoch.map(|coordinator_epoch| Open { range, coordinator_epoch }));
-        }
-        Ok(open)
+        retry(patience, || self.open_now(transaction))
     }
 
-    /// The epoch of the coordinator that last ended a transaction of this producer there, if the one at `range` is open.
-    fn open_at(&mut self, range: &PartitionRange, producer_id: i64) -> Result<Option<i32>> {
-        let PartitionRange { topic, partition, first_offset, last_offset } = range;
-        let leader = self.leader(topic, *partition)?;
-        let asked = TopicRequest::default().with_name(topic_name(topic)).with_partition_indexes(vec![*partition]);
-        let answer = self.call(leader, 0, &DescribeProducersRequest::default().with_topics(vec![asked]))?;
-        let what = || format!("the producers of {topic}, partition {partition}");
-        let answered = answer.topics.into_iter().flat_map(|topic| topic.partitions).next();
-        let answered = answered.ok_or_else(|| KafkaError::Connection(format!("no answer for {}", what())))?;
-        check(answered.error_code, what).inspect_err(|_| self.forget_leaders())?;
-        let own = answered.active_producers.into_iter().find(|producer| {
-            producer.producer_id.0 == producer_id
-                && (*first_offset..=*last_offset).contains(&producer.current_txn_start_offset)
-        });
-        Ok(own.map(|producer| producer.coordinator_epoch))
+    /// With one question to each leader.
+    fn open_now<'a>(&mut self, transaction: &'a Transaction) -> Result<Vec<Open<'a>>> {
+        let mut of_leaders: BTreeMap<i32, Vec<&PartitionRange>> = BTreeMap::new();
+        for range in &transaction.ranges {
+            of_leaders.entry(self.leader(&range.topic, range.partition)?).or_default().push(range);
+        }
+        let mut open = vec![];
+        for (leader, ranges) in of_leaders {
+            let mut partitions: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+            for range in &ranges {
+                partitions.entry(&range.topic).or_default().push(range.partition);
+            }
+            let asked = partitions.into_iter().map(|(topic, partitions)| {
+                TopicRequest::default().with_name(topic_name(topic)).with_partition_indexes(partitions)
+            });
+            let request = DescribeProducersRequest::default().with_topics(asked.collect());
+            let answer = self.call(leader, 0, &request)?;
+            for range in ranges {
+                let epoch = coordinator_epoch(&answer, range, transaction.identity.producer_id);
+                let epoch = epoch.inspect_err(|_| self.forget_leaders())?;
+                open.extend(epoch.map(|coordinator_epoch| Open { range, coordinator_epoch }));
+            }
+        }
+        Ok(open)
     }
 
     fn write_marker(&mut self, transaction: &Transaction, open: &Open<'_>) -> Result<()> {
@@ -128,4 +135,24 @@ impl Cluster {
         })
         .inspect_err(|_| self.forget_leaders())
     }
+}
+
+/// The epoch of the coordinator that last ended a transaction of this producer there, if the one at `range` is open.
+fn coordinator_epoch(
+    answer: &DescribeProducersResponse,
+    range: &PartitionRange,
+    producer_id: i64,
+) -> Result<Option<i32>> {
+    let PartitionRange { topic, partition, first_offset, last_offset } = range;
+    let what = || format!("the producers of {topic}, partition {partition}");
+    let of_topic = answer.topics.iter().filter(|answered| answered.name.0.as_str() == topic);
+    let mut partitions = of_topic.flat_map(|answered| &answered.partitions);
+    let answered = partitions.find(|answered| answered.partition_index == *partition);
+    let answered = answered.ok_or_else(|| KafkaError::Connection(format!("no answer for {}", what())))?;
+    check(answered.error_code, what)?;
+    let own = answered.active_producers.iter().find(|producer| {
+        producer.producer_id.0 == producer_id
+            && (*first_offset..=*last_offset).contains(&producer.current_txn_start_offset)
+    });
+    Ok(own.map(|producer| producer.coordinator_epoch))
 }

@@ -22,8 +22,6 @@ pub(super) struct KafkaCommitter {
     pool: Arc<Pool>,
     /// Committed, with a checkpoint that may still be the one to restore from.
     held: Vec<Held>,
-    /// The connections that had been opened when all that is held was last known to be visible.
-    seen_at: Option<u64>,
 }
 
 struct Held {
@@ -48,7 +46,7 @@ impl KafkaCommitter {
         pool: Arc<Pool>,
     ) -> Result<Self, ConnectorError> {
         let cluster = config.cluster.client()?;
-        Ok(KafkaCommitter { config, context, cluster, pool, held: vec![], seen_at: None })
+        Ok(KafkaCommitter { config, context, cluster, pool, held: vec![] })
     }
 
     fn commit_one(&mut self, transaction: &Transaction) -> Result<Option<ProducerIdentity>, ConnectorError> {
@@ -86,7 +84,7 @@ impl KafkaCommitter {
         }
     }
 
-    /// A broker that died may have left a partition without the commit that its coordinator had decided.
+    /// All partitions have heard of the commits. A broker that died may have left one out of what its coordinator had decided.
     fn confirm_held(&mut self) -> Result<(), ConnectorError> {
         for held in &self.held {
             let described = || committable::describe(&held.transaction);
@@ -109,7 +107,6 @@ impl KafkaCommitter {
                 }
             }
         }
-        self.seen_at = Some(self.cluster.opened());
         Ok(())
     }
 }
@@ -117,9 +114,6 @@ impl KafkaCommitter {
 impl Committer for KafkaCommitter {
     fn commit(&mut self, permit: CommitPermit, committables: &[Committable]) -> Result<(), ConnectorError> {
         let checkpoint = permit.checkpoint();
-        if self.seen_at.is_some_and(|opened| opened != self.cluster.opened()) {
-            self.confirm_held()?;
-        }
         // A later checkpoint is complete: nobody will commit these again.
         for held in self.held.extract_if(.., |held| held.checkpoint < checkpoint) {
             self.pool.release(&held.transaction.transactional_id, held.next);
@@ -133,11 +127,9 @@ impl Committer for KafkaCommitter {
                 self.held.push(Held { checkpoint, transaction, next });
             }
         }
-        // At first it may be another process' commit that is repeated, of before a broker's death.
-        match self.seen_at == Some(self.cluster.opened()) {
-            true => Ok(()),
-            false => self.confirm_held(),
-        }
+        // The coordinator's word is only that they will hear of it: a broker that dies now may leave partitions out, and after
+        // the last commit of a job nobody asks again.
+        self.confirm_held()
     }
 
     fn abort_others(&mut self, committed: &[Committable], writers: &[serde_json::Value]) -> Result<(), ConnectorError> {
