@@ -13,8 +13,7 @@ use crate::{image, system};
 /// The node, and this machine, as pods reach it.
 pub const NODE_ADDRESS: &str = "10.244.0.1";
 
-const USAGE: &str =
-    "usage: cargo xtask cluster build | up | down [--purge] | load [--release] | status | env | smoke | images";
+const USAGE: &str = "usage: cargo xtask cluster build | up | down [--purge] | load [--release] | node up|cut|join|down | status | env | smoke | images";
 
 /// What `up` cannot do without, and the Debian package that brings it.
 const PROGRAMS: [(&str, &str); 7] = [
@@ -49,6 +48,7 @@ pub fn command(layout: &Layout, arguments: &[String]) -> Result<()> {
         ["load"] => load(layout, image::Profile::Debug).map(|_| ()),
         ["load", "--release"] => load(layout, image::Profile::Release).map(|_| ()),
         ["status"] => replace(script(layout, &["status"])),
+        ["node", act @ ("up" | "cut" | "join" | "down")] => replace(script(layout, &[&format!("node-{act}")])),
         ["images"] => replace(script(layout, &["images"])),
         ["env"] => replace(script(layout, &["env"])),
         ["smoke"] => {
