@@ -74,7 +74,7 @@ pub fn test(layout: &Layout, arguments: &[String]) -> Result<()> {
 pub fn check(layout: &Layout) -> Result<()> {
     let started = Instant::now();
     ensure_components()?;
-    step("tidy: file sizes, whitespace, words");
+    step("tidy: file sizes, whitespace, words, links");
     tidy::check(layout)?;
     step("formatting: cargo fmt --check");
     run(Command::new("cargo").args(["fmt", "--all", "--check"]).current_dir(&layout.checkout))

@@ -1,10 +1,12 @@
 //! Tidiness as a test: what reviews should not have to spend words on.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
 use crate::failure::{Failure, Result};
 use crate::layout::Layout;
+use crate::links;
 use crate::process::{output_of, say};
 
 /// A Rust file beyond this wants to be several.
@@ -55,6 +57,7 @@ pub fn check(layout: &Layout) -> Result<()> {
     })?;
     let mut findings = Vec::new();
     let mut checked = 0;
+    let mut pages = BTreeMap::new();
     for name in list.split('\0').filter(|name| is_checked(name)) {
         // A file that is deleted but not yet committed is listed, and is not there.
         let Ok(bytes) = std::fs::read(layout.checkout.join(name)) else {
@@ -62,10 +65,16 @@ pub fn check(layout: &Layout) -> Result<()> {
         };
         checked += 1;
         match std::str::from_utf8(&bytes) {
-            Ok(text) => findings.extend(examine(name, text)),
+            Ok(text) => {
+                findings.extend(examine(name, text));
+                if name.ends_with(".md") {
+                    pages.insert(name.to_owned(), text.to_owned());
+                }
+            }
             Err(error) => findings.push(format!("{name}: not UTF-8 from byte {} on", error.valid_up_to())),
         }
     }
+    findings.extend(links::broken(&pages, |path| layout.checkout.join(path).exists()));
     findings.sort();
     findings.dedup();
     if findings.is_empty() {
