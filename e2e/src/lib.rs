@@ -4,6 +4,7 @@
 pub mod matrix;
 pub mod operator;
 pub mod processes;
+pub mod second_node;
 pub mod store;
 pub mod trial;
 
@@ -28,16 +29,19 @@ pub struct Namespace {
     name: String,
 }
 
-/// What stops and starts the cluster's parts. `None`: it is not ours to stop, which has been said.
-pub fn cluster_script(test: &str) -> Option<impl Fn(&[&str])> {
+/// What stops and starts the cluster's parts.
+pub type ClusterScript = Box<dyn Fn(&[&str])>;
+
+/// `None`: the cluster is not ours to stop, which has been said.
+pub fn cluster_script(test: &str) -> Option<ClusterScript> {
     let Some(script) = std::env::var_os(SCRIPT) else {
         eprintln!("{test}: skipped; it takes a cluster on this machine (`cargo xtask e2e` without KUBECONFIG)");
         return None;
     };
-    Some(move |arguments: &[&str]| {
+    Some(Box::new(move |arguments: &[&str]| {
         let done = Command::new(&script).args(arguments).stdout(Stdio::null()).status();
         assert!(done.as_ref().is_ok_and(|status| status.success()), "cluster {}: {done:?}", arguments.join(" "));
-    })
+    }))
 }
 
 impl Namespace {

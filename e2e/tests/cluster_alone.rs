@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use weir_crds::streamjob::{JobPhase, UpgradeResult};
 use weir_e2e::matrix::bound;
 use weir_e2e::processes::Process;
+use weir_e2e::second_node::SecondNode;
 use weir_e2e::trial::{Storage, Trial, phase};
 use weir_e2e::{Namespace, cluster_script, operator};
 
@@ -126,5 +127,61 @@ fn the_node_is_drained() {
     uncordoned.unwrap();
     assert!(drained.as_ref().is_err_and(|why| why.contains("disruption budget")), "{drained:?}");
     trial.recovers("drained", || {});
+    trial.ends_exactly();
+}
+
+/// All of a job's pods are on a node that is cut off: they run on there, with a coordinator that reaches the storage,
+/// while others take their places.
+#[test]
+fn a_node_is_lost() {
+    let Some(node) = SecondNode::add("node-lost") else { return };
+    let started = node.alone(|| {
+        let trial = Trial::start("node-lost", 4)?;
+        trial.is_ready();
+        Some(trial)
+    });
+    let Some(trial) = started else { return };
+    let pods = node.of_pods(&trial.cluster, &trial.name);
+    assert!(pods.len() == 3 && pods.iter().all(|(_, on)| on == node.name()), "{pods:?}");
+    let processes: Vec<Process> = pods.iter().filter_map(|(pod, _)| Process::of(&trial.cluster, pod)).collect();
+    assert_eq!(processes.len(), pods.len(), "the pods' processes are on this machine");
+    let before = trial.committed();
+    trial.recovers("node-lost", || node.cut());
+    let now = node.of_pods(&trial.cluster, &trial.name);
+    assert!(now.len() == 3 && now.iter().all(|(_, on)| on != node.name()), "{now:?}");
+    let still = processes.iter().filter(|process| process.lives()).count();
+    eprintln!("{still} processes still run on the node that is cut off; {before:?} rows were committed before");
+    assert!(still >= 2, "the workers there know of nothing");
+    node.join();
+    node.await_end("what ran on the lost node has ended", &processes);
+    trial.ends_exactly();
+}
+
+#[test]
+fn a_node_is_drained_onto_another() {
+    let Some(node) = SecondNode::add("moved") else { return };
+    let started = node.alone(|| {
+        let trial = Trial::start("moved", 2)?;
+        trial.is_ready();
+        Some(trial)
+    });
+    let Some(trial) = started else { return };
+    let selector = format!("--pod-selector=weir.dev/job={}", trial.name);
+    trial.recovers("moved", || {
+        let drain = [
+            "drain",
+            node.name(),
+            &selector,
+            "--delete-emptydir-data",
+            "--ignore-daemonsets",
+            "--force",
+            "--timeout=120s",
+        ];
+        let drained = trial.cluster.kubectl(&drain);
+        eprintln!("drain: {drained:?}");
+        drained.unwrap();
+    });
+    let now = node.of_pods(&trial.cluster, &trial.name);
+    assert!(now.len() == 3 && now.iter().all(|(_, on)| on != node.name()), "{now:?}");
     trial.ends_exactly();
 }

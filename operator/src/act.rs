@@ -183,6 +183,11 @@ impl Hands {
         self.delete_within(pod, Some(HURRIED_GRACE_S)).await
     }
 
+    /// Without a word of its node.
+    pub async fn remove_pod(&self, pod: &Pod) -> Result<(), ActError> {
+        self.delete_within(pod, Some(0)).await
+    }
+
     async fn delete_within(&self, pod: &Pod, grace_period_seconds: Option<u32>) -> Result<(), ActError> {
         let preconditions = Some(Preconditions { uid: pod.uid(), resource_version: None });
         let parameters = DeleteParams { preconditions, grace_period_seconds, ..DeleteParams::default() };

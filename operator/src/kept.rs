@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use kube::api::ObjectMeta;
 use weir_crds::{Savepoint, StreamJob};
 
+use crate::leaving;
+
 /// The spec once more, as the user's kubectl remembers it.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -36,8 +38,13 @@ impl Kept for Pod {
             status.pod_ips = None;
             status.qos_class = None;
             status.start_time = None;
+            let is_leaving = self.metadata.deletion_timestamp.is_some();
             if let Some(conditions) = &mut status.conditions {
-                conditions.retain(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+                conditions.retain(|condition| match condition.type_.as_str() {
+                    "PodScheduled" => condition.status == "False",
+                    leaving::READY | leaving::DISRUPTED => is_leaving,
+                    _ => false,
+                });
             }
             for container in status.container_statuses.iter_mut().flatten() {
                 container.image.clear();

@@ -14,6 +14,7 @@ pub mod decide;
 pub mod job_metrics;
 pub mod kept;
 pub mod lease;
+pub mod leaving;
 pub mod looks;
 pub mod names;
 pub mod observe;

@@ -12,6 +12,7 @@ use weir_crds::validate::{Severity, validate};
 use weir_crds::{Checkpoint, Savepoint, SavepointPhase, StreamJob, StreamJobSpec, StreamJobStatus, defaults};
 
 use crate::build::template_problems;
+use crate::leaving;
 use crate::names::{
     self, APPROVE_ANNOTATION, CONTAINER, FINALIZER, HURRIED_GRACE_S, LAYOUT, LAYOUT_ANNOTATION, MADE_FROM_ANNOTATION,
     RESTART_ANNOTATION, RUN_ANNOTATION,
@@ -95,6 +96,7 @@ pub fn world(seen: Seen<'_>, now: Timestamp) -> World {
         run_spec,
         coordinator: coordinator.map_or(Coordinator::Absent, |pod| Coordinator::Present(coordinator_pod(pod))),
         workers: workers_of(workers, &worker_pods, wanted),
+        leaving: leaving::of(worker_pods.iter().copied().chain(coordinator), now),
         runtime,
         restart_asked,
         run_parallelism: parallelism,

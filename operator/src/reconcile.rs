@@ -390,6 +390,11 @@ async fn act(
                 }
             }
         }
+        (Action::RemoveLostPods(lost), _) => {
+            for pod in lost.iter().filter_map(|name| pod(name)) {
+                hands.remove_pod(&pod).await?;
+            }
+        }
         (Action::StopWithSavepoint { id }, _) => {
             api.stop_with_savepoint(id).await.map_err(ActError::Coordinator)?;
         }
@@ -426,6 +431,7 @@ async fn tell(job: &StreamJob, decision: &Decision, context: &Context) {
             | "RolledBack"
             | "UpgradeHeld"
             | "CoordinatorLost"
+            | "NodeLost"
             | "DeletedUnfinished"
             | "PreflightRefused"
             | "RescaleByRestart"
@@ -454,6 +460,9 @@ fn requeue(world: &World, decision: &Decision, context: &Context) -> Again {
     if world.upgrade().is_some() || world.deleted_at.is_some() || world.status.intention.is_some() {
         return Again::next_step(WAITING);
     }
+    if world.leaving.pods > 0 {
+        return Again::by_the_clock(WAITING);
+    }
     let is_held = world.gave_up_on_current().is_some() || world.preflight_refused().is_some();
     let awaits_restore_point = world.run().is_none() && matches!(world.restore, Restore::Missing { .. });
     if is_held || awaits_restore_point {
@@ -474,6 +483,7 @@ fn short(action: &Action) -> &'static str {
         Action::Record(_) => "Record",
         Action::ApplyObjects { .. } => "Apply",
         Action::DeleteWorkers(_) => "DeleteWorkers",
+        Action::RemoveLostPods(_) => "RemoveLostPods",
         Action::CreateCoordinator => "CreateCoordinator",
         Action::DeleteCoordinator => "DeleteCoordinator",
         Action::HurryCoordinator => "HurryCoordinator",

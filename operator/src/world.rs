@@ -37,6 +37,7 @@ pub struct World {
     pub run_spec: RunSpec,
     pub coordinator: Coordinator,
     pub workers: Workers,
+    pub leaving: Leaving,
     /// What the coordinator says of the job; `None` while it can't be asked.
     pub runtime: Option<Runtime>,
     /// The value of the annotation that asks for a restart, where the coordinator's pod has another one.
@@ -166,6 +167,14 @@ pub struct Workers {
     pub stale: Vec<String>,
     /// Why a pod does not come up: `ImagePullBackOff: ...`.
     pub trouble: Option<String>,
+}
+
+/// The job's pods that were told to go and are still there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leaving {
+    pub pods: u32,
+    /// Of them those whose node does not answer: nobody would ever say that they are gone.
+    pub lost: Vec<String>,
 }
 
 /// What the coordinator says.

@@ -115,6 +115,32 @@ fn a_run_that_begins_elsewhere_says_so_once() {
 }
 
 #[test]
+fn pods_leave_a_silent_node_unless_the_template_says_otherwise() {
+    let tolerations = |changes: Value| {
+        let pod = with(&job(changes), |parts| parts.coordinator().unwrap());
+        let all = pod["spec"]["tolerations"].as_array().cloned().unwrap();
+        all.iter().map(|one| format!("{} {}", one["key"].as_str().unwrap_or("all"), one["tolerationSeconds"])).collect()
+    };
+    let template = |toleration: Value| json!({"spec": {"pods": {"template": {"spec": {"tolerations": [toleration]}}}}});
+    let rows: [(Value, &[&str]); 4] = [
+        (json!({}), &["node.kubernetes.io/not-ready 30", "node.kubernetes.io/unreachable 30"]),
+        (
+            template(json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "tolerationSeconds": 600})),
+            &["node.kubernetes.io/not-ready 600", "node.kubernetes.io/unreachable 30"],
+        ),
+        (
+            template(json!({"key": "spot", "operator": "Exists", "effect": "NoSchedule"})),
+            &["spot null", "node.kubernetes.io/not-ready 30", "node.kubernetes.io/unreachable 30"],
+        ),
+        (template(json!({"operator": "Exists"})), &["all null"]),
+    ];
+    for (changes, expected) in rows {
+        let found: Vec<String> = tolerations(changes);
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
 fn templates_are_merged_by_name() {
     let template = json!({"spec": {
         "containers": [{"name": "weir", "env": [{"name": "AWS_REGION", "value": "x"}]}],

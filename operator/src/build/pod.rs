@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::DeepMerge;
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{PodTemplateSpec, Toleration};
 use serde_json::{Value, json};
 use weir_crds::StreamJobSpec;
 use weir_crds::streamjob::Resources;
@@ -79,6 +79,10 @@ impl Liveness {
         json!({"scheme": self.scheme, "path": "/healthz", "port": self.port})
     }
 }
+
+/// How long pods stay on a node that has gone silent: it may only have been restarted, and local copies of state with it.
+const LOST_NODE_S: i64 = 30;
+const NO_EXECUTE: &str = "NoExecute";
 
 pub(super) enum Scratch {
     EmptyDir { size: Option<String> },
@@ -162,7 +166,29 @@ pub(super) fn template(parts: &Parts<'_>, draft: Draft<'_>) -> Result<PodTemplat
     for (field, patch) in common.map(|patch| ("spec.pods.template", patch)).into_iter().chain(own) {
         template.merge_from(parsed(field, patch)?);
     }
+    leave_lost_nodes(&mut template);
     Ok(template)
+}
+
+/// Taints of a node that has gone silent. Where the user's template says nothing of them, Kubernetes would leave the
+/// pods there for five minutes.
+fn leave_lost_nodes(template: &mut PodTemplateSpec) {
+    let tolerations = template.spec.get_or_insert_default().tolerations.get_or_insert_default();
+    for taint in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let is_about_it = |one: &Toleration| {
+            let is_effect = one.effect.as_deref().is_none_or(|effect| effect.is_empty() || effect == NO_EXECUTE);
+            is_effect && one.key.as_deref().is_none_or(|key| key.is_empty() || key == taint)
+        };
+        if !tolerations.iter().any(is_about_it) {
+            tolerations.push(Toleration {
+                key: Some(taint.to_owned()),
+                operator: Some("Exists".to_owned()),
+                effect: Some(NO_EXECUTE.to_owned()),
+                toleration_seconds: Some(LOST_NODE_S),
+                value: None,
+            });
+        }
+    }
 }
 
 /// The volume and the mount of the job's text.

@@ -46,6 +46,8 @@ pub enum Action {
         workers: u32,
     },
     DeleteWorkers(Vec<String>),
+    /// Takes pods off the API server whose node does not answer, so that others can take their places.
+    RemoveLostPods(Vec<String>),
     CreateCoordinator,
     /// Gracefully: it takes a last checkpoint.
     DeleteCoordinator,
@@ -97,6 +99,15 @@ pub struct Change {
 pub const STOP_WITH_SAVEPOINT: &str = "StopWithSavepoint";
 
 pub fn decide(world: &World) -> Decision {
+    // Before all else: whatever waits for a pod to be gone would wait for ever.
+    if !world.leaving.lost.is_empty() {
+        let text = format!(
+            "{} had to go, and the node does not answer; others take their places. What may still run there commits \
+             nothing more",
+            world.leaving.lost.join(", ")
+        );
+        return act(Action::RemoveLostPods(world.leaving.lost.clone()), "NodeLost", text);
+    }
     if let Some(since) = world.deleted_at {
         return ending::delete(world, since);
     }

@@ -1,5 +1,8 @@
 //! Every decision as a row: what there is, what is done, and why.
 
+mod rescale;
+mod upgrade;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -17,8 +20,8 @@ use crate::outcome::Outcome;
 use crate::spec_hash::SpecHashes;
 use crate::status::status;
 use crate::world::{
-    Coordinator, CoordinatorPod, PodState, Policy, Restore, RunSpec, Runtime, SavepointState, ScheduledSavepoint,
-    Workers, World,
+    Coordinator, CoordinatorPod, Leaving, PodState, Policy, Restore, RunSpec, Runtime, SavepointState,
+    ScheduledSavepoint, Workers, World,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -65,6 +68,7 @@ fn applied() -> World {
         run_spec: RunSpec::NoRun,
         coordinator: Coordinator::Absent,
         workers: Workers::default(),
+        leaving: Leaving::default(),
         runtime: None,
         restart_asked: None,
         run_parallelism: 0,
@@ -236,50 +240,16 @@ fn a_job_at_work() {
 }
 
 #[test]
-fn an_upgrade_with_a_savepoint() {
-    assert_eq!(says(&changed("b1")), "UpgradeStarted: Record(upgrade 2 Savepoint InProgress)");
-    let mut world = changed("b1");
-    let Decision { action: Action::Record(change), .. } = decide(&world) else { panic!("it begins with a record") };
-    change.apply(&mut world.status);
-    assert_eq!(says(&world), "SavepointIntended: Record(job-u1-upgrade-2)");
-    world = written(world);
-    assert_eq!(says(&world), "TakingSavepoint: StopWithSavepoint { id: \"job-u1-upgrade-2\" }");
-    let with = |world: &World, state| {
-        let mut world = world.clone();
-        world.runtime.as_mut().unwrap().savepoints.insert("job-u1-upgrade-2".into(), state);
-        world
-    };
-    assert_eq!(says(&with(&world, SavepointState::InProgress)), "TakingSavepoint: Wait");
-    let failed = with(&world, SavepointState::Failed { reason: "S3 refuses".into() });
-    assert_eq!(says(&failed), "UpgradeHeld: Record(upgrade 2 Savepoint Held)");
-    // The old version goes on, until there is another spec.
-    assert_eq!(says(&written(failed)), "Running: Wait");
-    // The coordinator was lost meanwhile: it comes back, and is asked for the same savepoint.
-    let lost = World { coordinator: Coordinator::Absent, runtime: None, ..world.clone() };
-    assert_eq!(says(&lost), "StartingCoordinator: CreateCoordinator");
-
-    let mut world = World { coordinator: stopped_with(Some("s3://b/sp")), runtime: None, ..world };
-    assert_eq!(says(&world), "SavepointCompleted: Record(upgrade 2 Savepoint InProgress)");
-    world = written(world);
-    assert_eq!(says(&world), "Stopped: DeleteCoordinator");
-    world.coordinator = Coordinator::Absent;
-    assert_eq!(says(&world), "Upgrading: Record(run 2 of generation 2)");
-    world = written(world);
-    assert_eq!(
-        world.status.run.as_ref().unwrap().fallback,
-        Some(SpecVersion { generation: 1, hash: "a1".into(), rescale_hash: "a".into() })
-    );
-    assert_eq!(says(&world), "StartingCoordinator: CreateCoordinator");
-    world.coordinator = pod(2, PodState::Running);
-    assert_eq!(says(&world), "Verifying: Wait");
-    world.runtime = Some(Runtime { is_running: true, completed: 1, parallelism: 1, ..Runtime::default() });
-    assert_eq!(
-        says(&world),
-        "SavepointListed: CreateSavepoint(NewSavepoint { name: \"job-u1-upgrade-2\", trigger: Upgrade, path: \
-         Some(\"s3://b/sp\") })"
-    );
-    world.savepoints = [("s3://b/sp".to_owned(), "job-u1-upgrade-2".to_owned())].into();
-    assert_eq!(says(&world), "Verified: Record(run 2 of generation 2, upgrade 2 Savepoint Verified, good 2)");
+fn pods_of_a_lost_node_are_replaced() {
+    let lost = |world| World { leaving: Leaving { pods: 2, lost: vec!["job-worker-1".into()] }, ..world };
+    let expected = "NodeLost: RemoveLostPods([\"job-worker-1\"])";
+    check([
+        (lost(running()), expected),
+        (lost(changed("b1")), expected),
+        (lost(World { is_suspended: true, coordinator: terminating(1), ..running() }), expected),
+        (lost(World { deleted_at: Some(at(-1)), coordinator: terminating(1), ..running() }), expected),
+        (World { leaving: Leaving { pods: 2, lost: vec![] }, ..running() }, "Running: Wait"),
+    ]);
 }
 
 /// Up to the new version's start.
@@ -288,68 +258,6 @@ fn upgraded() -> World {
     let mut world = written(World { coordinator: stopped_with(Some("s3://b/sp")), runtime: None, ..world });
     world.coordinator = Coordinator::Absent;
     World { coordinator: pod(2, PodState::Running), ..written(world) }
-}
-
-#[test]
-fn a_version_that_is_no_good() {
-    let refused = pod(2, PodState::Ended(Outcome::Refused { reason: "bad SQL".into() }));
-    let late = World { now: at(601), ..upgraded() };
-    let rows = [
-        (
-            World { coordinator: refused.clone(), ..upgraded() },
-            "RolledBack: Record(run 3 of generation 1, upgrade 2 Savepoint RolledBack)",
-        ),
-        (late.clone(), "RolledBack: Record(run 3 of generation 1, upgrade 2 Savepoint RolledBack)"),
-        (
-            World { policy: Policy { on_failure: OnUpgradeFailure::Hold, ..late.policy.clone() }, ..late.clone() },
-            "UpgradeHeld: Record(upgrade 2 Savepoint Held)",
-        ),
-        // A newer spec supersedes a start that never completed a checkpoint, without waiting for it.
-        (
-            World { generation: 3, target: hashes("c1"), ..upgraded() },
-            "UpgradeSuperseded: Record(upgrade 2 Savepoint Superseded)",
-        ),
-    ];
-    check(rows);
-    let back = written(late);
-    assert_eq!(says(&back), "Stopping: DeleteCoordinator");
-    let mut back = World { coordinator: Coordinator::Absent, ..back };
-    assert_eq!(says(&back), "StartingCoordinator: CreateCoordinator");
-    back.coordinator = pod(3, PodState::Running);
-    back.runtime = running().runtime;
-    // It is not tried again by itself.
-    assert_eq!(says(&back), "Running: Wait");
-    // Who applies the old spec again has what runs.
-    assert_eq!(
-        says(&World { generation: 3, target: hashes("a1"), ..back.clone() }),
-        "SpecAdopted: Record(run 3 of generation 3, good 3)"
-    );
-    let newer = written(World { generation: 3, target: hashes("c1"), ..upgraded() });
-    let upgrades: Vec<_> = newer.status.upgrades.iter().map(|one| (one.generation, one.result, one.from)).collect();
-    assert_eq!(upgrades, [(3, UpgradeResult::InProgress, 1), (2, UpgradeResult::Superseded, 1)]);
-    assert_eq!(says(&newer), "Stopping: DeleteCoordinator");
-}
-
-#[test]
-fn what_an_upgrade_starts_from() {
-    let mode = |world: World| written(world).status.upgrades[0].mode;
-    let policy = running().policy;
-    let with = |change: fn(&mut World)| {
-        let mut world = changed("b1");
-        change(&mut world);
-        world
-    };
-    assert_eq!(mode(with(|_| {})), UpgradeMode::Savepoint);
-    assert_eq!(mode(with(|world| world.policy.mode = UpgradeMode::LastCheckpoint)), UpgradeMode::LastCheckpoint);
-    assert_eq!(mode(with(|world| world.policy.mode = UpgradeMode::Stateless)), UpgradeMode::Stateless);
-    assert_eq!(mode(with(|world| world.status.run.as_mut().unwrap().verified = false)), UpgradeMode::LastCheckpoint);
-    assert_eq!(
-        mode(with(|world| world.coordinator = pod(1, PodState::Ended(Outcome::Failed { reason: "x".into() })))),
-        UpgradeMode::LastCheckpoint
-    );
-    let manual = Policy { approval: ApprovalMode::Manual, ..policy };
-    assert_eq!(says(&World { policy: manual.clone(), ..changed("b1") }), "AwaitingApproval: Wait");
-    assert_eq!(mode(World { policy: Policy { approved: true, ..manual }, ..changed("b1") }), UpgradeMode::Savepoint);
 }
 
 #[test]
@@ -461,235 +369,10 @@ fn a_deletion_has_a_bound() {
     check(rows);
 }
 
-/// Whatever is lost at whichever step of an upgrade, the next decisions come to the end, with one savepoint and all state.
-#[test]
-fn an_upgrade_converges_from_every_crash_point() {
-    for (crash, crash_at) in
-        [Crash::Operator, Crash::Coordinator].into_iter().flat_map(|crash| (0..20).map(move |at| (crash, at)))
-    {
-        let mut world = changed("b1");
-        let mut savepoints = BTreeSet::new();
-        let mut step = 0;
-        while world.status.upgrades.first().is_none_or(|upgrade| upgrade.result == UpgradeResult::InProgress) {
-            assert!(step < 100, "{crash:?} at {crash_at}: it does not end: {}", says(&world));
-            let action = decide(&world).action;
-            carry_out(&mut world, &action, &mut savepoints);
-            match crash {
-                // It ended after the act, before it saw what came of it: the next one does the same again.
-                Crash::Operator if step == crash_at && action != Action::Wait => {
-                    carry_out(&mut world, &action, &mut savepoints)
-                }
-                Crash::Coordinator if step == crash_at => {
-                    (world.coordinator, world.runtime) = (Coordinator::Absent, None)
-                }
-                _ => {}
-            }
-            step += 1;
-        }
-        assert!(savepoints.len() <= 1, "{crash:?} at {crash_at}: {savepoints:?}");
-        assert_eq!(world.status.upgrades.len(), 1, "{crash:?} at {crash_at}");
-        assert_eq!(world.status.upgrades[0].result, UpgradeResult::Verified, "{crash:?} at {crash_at}");
-        let run = world.status.run.as_ref().unwrap();
-        assert_eq!((run.number, run.generation), (2, 2), "{crash:?} at {crash_at}");
-        assert_eq!(run.storage_id, "ns.job", "state is never dropped");
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Crash {
     Operator,
     Coordinator,
-}
-
-/// As the cluster and the coordinator do: a pod that is there is not made again, a savepoint that is known not taken again.
-fn carry_out(world: &mut World, action: &Action, savepoints: &mut BTreeSet<String>) {
-    match action {
-        Action::Wait => pass(world),
-        Action::Record(change) => change.apply(&mut world.status),
-        Action::StopWithSavepoint { id } => {
-            savepoints.insert(id.clone());
-            if let Some(runtime) = &mut world.runtime {
-                runtime.savepoints.insert(id.clone(), SavepointState::InProgress);
-            }
-        }
-        Action::DeleteCoordinator => (world.coordinator, world.runtime) = (Coordinator::Absent, None),
-        Action::CreateCoordinator if world.coordinator == Coordinator::Absent => {
-            world.coordinator = pod(world.status.run.as_ref().unwrap().number, PodState::Running);
-            let parallelism = world.run_parallelism;
-            world.runtime = Some(Runtime { is_running: true, completed: 1, parallelism, ..Runtime::default() });
-        }
-        Action::CreateCoordinator => {}
-        Action::CreateSavepoint(new) => {
-            world.savepoints.insert(new.path.clone().unwrap_or_default(), new.name.clone());
-        }
-        other => panic!("not in an upgrade: {other:?}"),
-    }
-}
-
-/// What happens by itself while the operator waits.
-fn pass(world: &mut World) {
-    world.now = world.now.checked_add(SignedDuration::from_secs(1)).unwrap();
-    let writing = world.runtime.as_ref().and_then(|runtime| runtime.savepoints.keys().next().cloned());
-    if let Some(id) = writing {
-        world.coordinator = stopped_with(Some(&format!("s3://b/{id}")));
-        world.runtime = None;
-    }
-}
-
-fn refused(second: i64) -> Option<PreflightStatus> {
-    let message = Some("state `sum` does not fit".to_owned());
-    Some(PreflightStatus { generation: 2, fits: false, at: Time(at(second)), message })
-}
-
-#[test]
-fn what_runs_is_asked_before_it_is_stopped() {
-    let asks = || World { can_preflight: true, ..changed("b1") };
-    let answered = |preflight| {
-        let mut world = asks();
-        world.status.preflight = preflight;
-        world
-    };
-    let fits = || Some(PreflightStatus { generation: 2, fits: true, at: Time(at(-1)), message: None });
-    let of_another = || Some(PreflightStatus { generation: 1, ..fits().unwrap() });
-    let manual = |world: World| {
-        let policy = Policy { approval: ApprovalMode::Manual, ..world.policy.clone() };
-        World { policy, ..world }
-    };
-    let silent = |world: World| World { runtime: None, ..world };
-    let rows = [
-        (asks(), "Preflight: Preflight"),
-        (answered(of_another()), "Preflight: Preflight"),
-        (answered(fits()), "UpgradeStarted: Record(upgrade 2 Savepoint InProgress)"),
-        (answered(refused(-10)), "PreflightRefused: Wait"),
-        // What was in the way may be gone.
-        (answered(refused(-61)), "Preflight: Preflight"),
-        (silent(answered(refused(-61))), "CoordinatorUnreachable: Wait"),
-        // Meanwhile it is looked after.
-        (
-            World { coordinator: Coordinator::Absent, ..answered(refused(-10)) },
-            "StartingCoordinator: CreateCoordinator",
-        ),
-        (manual(asks()), "Preflight: Preflight"),
-        (manual(answered(fits())), "AwaitingApproval: Wait"),
-        // Another image: what runs does not know its operators.
-        (World { can_preflight: false, ..asks() }, "UpgradeStarted: Record(upgrade 2 Savepoint InProgress)"),
-    ];
-    check(rows);
-}
-
-#[test]
-fn a_held_upgrade_is_tried_again_with_another_savepoint() {
-    let mut world = written(changed("b1"));
-    let failed = SavepointState::Failed { reason: "S3 refuses".into() };
-    world.runtime.as_mut().unwrap().savepoints.insert("job-u1-upgrade-2".into(), failed);
-    let held = written(world);
-    assert_eq!(says(&World { now: at(100), ..held.clone() }), "Running: Wait");
-    let again = World { now: at(121), ..held };
-    assert_eq!(says(&again), "UpgradeStarted: Record(upgrade 2 Savepoint InProgress)");
-    let again = written(again);
-    assert_eq!(says(&again), "TakingSavepoint: StopWithSavepoint { id: \"job-u1-upgrade-2-1800000121\" }");
-    // One that ran and was no good is not.
-    let bad = World { now: at(601), ..upgraded() };
-    let bad = World { policy: Policy { on_failure: OnUpgradeFailure::Hold, ..bad.policy.clone() }, ..bad };
-    let bad = World { now: at(9_000), ..written(bad) };
-    assert_eq!(says(&bad), "CoordinatorUnreachable: Wait");
-}
-
-#[test]
-fn a_rescale_adds_pods_before_and_removes_them_after() {
-    let scaled = World { generation: 2, target: hashes("a3"), ..running() };
-    assert_eq!(says(&scaled), "Rescaling: Record(run 1 of generation 2, generation-2, good 2)");
-    let Decision { action: Action::Record(change), .. } = decide(&scaled) else { panic!("it is written down first") };
-    let mut world = scaled;
-    change.apply(&mut world.status);
-    (world.run_parallelism, world.workers.needed) = (3, 3);
-    let at_3 = |world: &World, is_running| {
-        let runtime = Runtime { parallelism: 3, is_running, ..world.runtime.clone().unwrap() };
-        World { runtime: Some(runtime), ..world.clone() }
-    };
-    let pods = |world: &World, replicas, ready| {
-        let workers = Workers { replicas, ready, pods: replicas, ..world.workers.clone() };
-        World { workers, ..world.clone() }
-    };
-    let rows = [
-        (world.clone(), "AddingWorkers: ApplyObjects { workers: 3 }"),
-        (pods(&world, 3, 2), "AddingWorkers: Wait"),
-        (pods(&world, 3, 3), "Rescaling: Rescale { parallelism: 3 }"),
-        (at_3(&pods(&world, 3, 3), false), "Rescaling: Wait"),
-        (at_3(&pods(&world, 3, 3), true), "Rescaled: Record()"),
-        (World { now: at(301), ..pods(&world, 3, 3) }, "RescaleByRestart: DeleteCoordinator"),
-        // The coordinator does not answer for a moment.
-        (World { runtime: None, ..pods(&world, 2, 2) }, "AwaitingCoordinator: Wait"),
-        (
-            World { coordinator: Coordinator::Absent, runtime: None, ..pods(&world, 2, 2) },
-            "Applying: ApplyObjects { workers: 3 }",
-        ),
-    ];
-    check(rows);
-    let done = written(at_3(&pods(&world, 3, 3), true));
-    assert_eq!(says(&done), "Running: Wait");
-    // The container of the coordinator was started again, with the job as it was when its pod was made.
-    let runtime = Runtime { parallelism: 1, ..done.runtime.clone().unwrap() };
-    assert_eq!(says(&World { runtime: Some(runtime), ..done.clone() }), "Rescaling: Record(generation-2)");
-
-    let mut down = World { generation: 3, target: hashes("a1"), ..done };
-    let Decision { action: Action::Record(change), .. } = decide(&down) else { panic!("it is written down first") };
-    change.apply(&mut down.status);
-    (down.run_parallelism, down.workers.needed) = (1, 1);
-    assert_eq!(says(&down), "Rescaling: Rescale { parallelism: 1 }");
-    let is = |is_running| {
-        let runtime = Runtime { parallelism: 1, is_running, ..down.runtime.clone().unwrap() };
-        World { runtime: Some(runtime), ..down.clone() }
-    };
-    assert_eq!(says(&is(false)), "Rescaling: Wait", "pods stay while tasks move");
-    assert_eq!(says(&is(true)), "RemovingWorkers: ApplyObjects { workers: 1 }");
-    assert_eq!(says(&pods(&is(true), 1, 1)), "Rescaled: Record()");
-}
-
-/// What would stop all of the job to reach what the coordinator does at once, if it answers again.
-#[test]
-fn a_rescale_waits_for_a_coordinator_that_does_not_answer() {
-    let scaled = World { generation: 2, target: hashes("a3"), ..running() };
-    let silent = World { runtime: None, ..scaled.clone() };
-    let begun = "Rescaling: Record(run 1 of generation 2, generation-2, good 2)";
-    let upgraded = "UpgradeStarted: Record(upgrade 2 LastCheckpoint InProgress)";
-    let ending = |is_ending| Some(Runtime { is_ending, ..running().runtime.unwrap() });
-    let failed = pod(1, PodState::Ended(Outcome::Failed { reason: "x".into() }));
-    let rows = [
-        (silent.clone(), begun),
-        (World { coordinator: Coordinator::Absent, ..silent.clone() }, begun),
-        (World { coordinator: terminating(1), runtime: ending(true), ..scaled.clone() }, begun),
-        // It ends of itself: there will be nobody to ask.
-        (World { runtime: ending(true), ..scaled.clone() }, upgraded),
-        (World { coordinator: failed, ..silent.clone() }, upgraded),
-    ];
-    check(rows);
-
-    let mut world = silent;
-    let Decision { action: Action::Record(change), .. } = decide(&world) else { panic!("it is written down first") };
-    change.apply(&mut world.status);
-    world.run_parallelism = 3;
-    let after = |seconds| World { now: at(seconds), ..world.clone() };
-    let waiting = pod(1, PodState::Waiting { reason: "CrashLoopBackOff".into(), message: "x".into() });
-    let next = |created: i64| match pod(1, PodState::Running) {
-        Coordinator::Present(pod) => Coordinator::Present(CoordinatorPod { created_at: Some(at(created)), ..pod }),
-        absent => absent,
-    };
-    let rows = [
-        (after(300), "AwaitingCoordinator: Wait"),
-        (World { runtime: running().runtime, ..after(300) }, "Rescaling: Rescale { parallelism: 3 }"),
-        (World { coordinator: waiting.clone(), ..after(300) }, "CoordinatorWaits: Wait"),
-        (after(301), "RescaleByRestart: DeleteCoordinator"),
-        (World { coordinator: waiting, ..after(301) }, "RescaleByRestart: DeleteCoordinator"),
-        (World { coordinator: Coordinator::Absent, ..after(302) }, "StartingCoordinator: CreateCoordinator"),
-        // The one that was made for it is not replaced once more.
-        (World { coordinator: next(302), ..after(900) }, "AwaitingCoordinator: Wait"),
-        (World { coordinator: terminating(1), ..after(1) }, "CoordinatorLeaving: Wait"),
-    ];
-    check(rows);
-    let said = status("job", &after(300), &decide(&after(300)), &world.status);
-    let found = find_condition(&said.conditions, ConditionType::Progressing).unwrap();
-    assert_eq!((found.status.as_str(), found.reason.as_str()), ("True", "AwaitingCoordinator"), "{found:?}");
 }
 
 fn begun_with(savepoint: &str) -> World {
