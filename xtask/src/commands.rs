@@ -122,11 +122,7 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
     let names_kinesis = arguments.iter().any(|argument| argument.contains("kinesis"));
     let kinesis = match arguments {
         _ if names_kinesis => servers::kinesis_for_tests(layout)?,
-        [] => servers::kinesis_for_tests(layout).unwrap_or_else(|failure| {
-            let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
-            say(&format!("{reason}. The tests against Kinesis are skipped"));
-            None
-        }),
+        [] => kinesis_if_it_is_here(layout),
         _ => None,
     };
     let mut cargo = cargo_test(env, arguments);
@@ -142,6 +138,14 @@ fn kafka_if_it_is_here(layout: &Layout) -> Option<servers::ForTests> {
     servers::kafka_for_tests(layout).unwrap_or_else(|failure| {
         let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
         say(&format!("{reason}. The tests against Kafka are skipped"));
+        None
+    })
+}
+
+fn kinesis_if_it_is_here(layout: &Layout) -> Option<servers::ForTests> {
+    servers::kinesis_for_tests(layout).unwrap_or_else(|failure| {
+        let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
+        say(&format!("{reason}. The tests against Kinesis are skipped"));
         None
     })
 }
@@ -200,9 +204,13 @@ fn random_runs(
     }
     let env = BuildEnv::prepare_for_tests(layout)?;
     let s3 = match test {
-        "kafka" => None,
-        "kinesis" => servers::kinesis_for_tests(layout)?,
+        "kafka" | "kinesis" => None,
         _ => servers::light_for_tests(layout)?,
+    };
+    let kinesis = match test {
+        "kinesis" => servers::kinesis_for_tests(layout)?,
+        "postgres" | "iceberg" | "object_files" => kinesis_if_it_is_here(layout),
+        _ => None,
     };
     let kafka = match test {
         "chaos" | "kinesis" => None,
@@ -214,7 +222,7 @@ fn random_runs(
     if test == "iceberg" {
         cargo.envs(servers::iceberg_for_tests(layout)?);
     }
-    for server in [&s3, &kafka].into_iter().flatten() {
+    for server in [&s3, &kafka, &kinesis].into_iter().flatten() {
         server.announce(&mut cargo);
     }
     run(cargo.current_dir(&layout.checkout))

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use support::kafka::generator_or_topic;
+use support::inputs::generator_or_server;
 use support::traffic::{self, Checkpoints, Guarantee};
 use support::{Scratch, Weir, random_runs};
 
@@ -146,7 +146,7 @@ fn killed_at_random_the_tables_are_those_of_an_undisturbed_run() {
     let repeat = |seed| format!("cargo xtask iceberg-test 1 {seed}");
     random_runs("ICEBERG", DEFAULT_RUNS, repeat, |seed, rng| {
         let mut session = Session::new(&format!("iceberg-{seed}")).ok_or("the catalog's libraries are gone")?;
-        let from = generator_or_topic(rng, &session.job);
+        let from = generator_or_server(rng, &session.job);
         if rng.random_bool(0.5) {
             traffic::make_unaligned(&session.job, 0);
         }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use support::kafka::generator_or_topic;
+use support::inputs::generator_or_server;
 use support::traffic::{self, Checkpoints, Guarantee};
 use support::{Check, Mode, Oracle, Rows, Run, Scratch, Weir, random_runs, s3_server};
 
@@ -129,7 +129,7 @@ fn killed_at_random_the_objects_are_those_of_an_undisturbed_run() {
     let repeat = |seed| format!("cargo xtask s3-files-test 1 {seed}");
     random_runs("S3_FILES", DEFAULT_RUNS, repeat, |seed, rng| {
         let session = Session::new(&format!("s3-files-{seed}"), &server);
-        let from = generator_or_topic(rng, &session.job);
+        let from = generator_or_server(rng, &session.job);
         let mut deaths = 0;
         for _ in 0..rng.random_range(1..=3) {
             let death = match rng.random_range(0..4) {

@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
-use support::kafka::generator_or_topic;
+use support::inputs::generator_or_server;
 use support::postgres::Postgres;
 use support::{Scratch, Weir, random_runs};
 
@@ -106,7 +106,7 @@ fn random_run(postgres: &mut Postgres, seed: u64, rng: &mut ChaCha8Rng) -> Resul
     traffic::create_tables(postgres);
     let commit_by = traffic::COMMIT_BY[rng.random_range(0..2)];
     let job = traffic::write(&scratch, postgres, commit_by);
-    let mut story = vec![commit_by.to_owned(), generator_or_topic(rng, &job).to_owned()];
+    let mut story = vec![commit_by.to_owned(), generator_or_server(rng, &job).to_owned()];
     for _ in 0..rng.random_range(1..=MAX_DEATHS) {
         let (parallelism, workers) = (rng.random_range(1..=4), [0, 0, 2][rng.random_range(0..3)]);
         let weir = start(&scratch, &job, parallelism, workers);

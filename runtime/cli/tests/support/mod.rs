@@ -5,7 +5,9 @@
 
 pub mod certificates;
 pub mod history;
+pub mod inputs;
 pub mod kafka;
+mod kinesis;
 mod oracle;
 pub mod postgres;
 mod process;

@@ -82,6 +82,9 @@ impl Weir {
             .args(&self.arguments)
             .current_dir(&self.folder)
             .env("NO_COLOR", "1")
+            // As the servers that stand in for AWS take them.
+            .env("WEIR_TEST_ACCESS_KEY_ID", "testkey")
+            .env("WEIR_TEST_SECRET_ACCESS_KEY", "testsecret")
             // Files rather than pipes: nobody needs to drain them, and they are there after a kill.
             .stdin(Stdio::null())
             .stdout(stdout)
