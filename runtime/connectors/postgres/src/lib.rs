@@ -2,17 +2,13 @@
 //! changes.
 
 mod changes;
-mod connection;
 mod copy;
 mod replication;
 mod sink;
 mod source;
 mod table;
-mod tls;
 mod types;
-mod url;
 
 pub use changes::{PostgresChanges, PostgresChangesConfig};
 pub use sink::{CommitBy, ExactlyOnce, PostgresSink, PostgresSinkConfig};
 pub use source::{PostgresSource, PostgresSourceConfig};
-pub use url::{ConnectionUrl, TlsMode};

@@ -1,8 +1,8 @@
 //! A table as the server's catalog describes it.
 
-use crate::connection::{Connection, while_doing};
 use tokio_postgres::types::Type;
 use weir_connectors::api::ConnectorError;
+use weir_postgres_client::{Connection, while_doing};
 
 /// `schema.table`, unquoted as the user wrote it; quoted wherever it goes to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 use super::position::Cut;
 use super::server::{KeyColumn, compared};
-use crate::connection::Lazy;
 use crate::replication::{Change, Lsn, Relation, Value};
 use crate::source::columns::Columns;
 use crate::table::{Table, quoted};
@@ -13,6 +12,7 @@ use std::sync::Arc;
 use tokio_postgres::types::Type;
 use weir_connectors::api::ConnectorError;
 use weir_model::ChangeKind;
+use weir_postgres_client::Lazy;
 
 /// Where the columns that are read stand among those of the relation that the server told last.
 pub(super) struct Layout {

@@ -10,16 +10,15 @@ mod reader;
 mod rows;
 mod server;
 
-use crate::connection::{Connection, server as server_version, while_doing};
 use crate::replication::{Beginning, Feed, FeedSettings};
 use crate::table::TableName;
-use crate::url::ConnectionUrl;
 use arrow::datatypes::SchemaRef;
 use position::{At, Position};
 use reader::{ChangesReader, NothingToRead, Reads};
 use server::{Found, Wanted, make_publication};
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Probe, ProbeContext, Source, SourceContext, SourceReader, SplitState};
+use weir_postgres_client::{Connection, ConnectionUrl, server as server_version, while_doing};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What to read.

@@ -4,11 +4,9 @@ use super::batch::{Changes, CutFilter, Layout, with_kinds};
 use super::position::{At, Cut, Position, Within};
 use super::rows::SnapshotRows;
 use super::server::KeyColumn;
-use crate::connection::Lazy;
 use crate::replication::{Event, Feed, Lsn, Message, News};
 use crate::source::columns::Columns;
 use crate::table::Table;
-use crate::url::ConnectionUrl;
 use arrow::array::{Int8Array, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::collections::VecDeque;
@@ -17,6 +15,7 @@ use std::time::Duration;
 use weir_connectors::api::{ConnectorError, Poll, SourceReader, SplitState};
 use weir_model::change::change_kind_field;
 use weir_model::{ChangeKind, CheckpointId};
+use weir_postgres_client::{ConnectionUrl, Lazy};
 
 /// How long `poll` waits for changes.
 const WAIT: Duration = Duration::from_millis(2);

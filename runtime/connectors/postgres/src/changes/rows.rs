@@ -1,13 +1,12 @@
 //! The rows as a snapshot has them, in the order of their keys.
 
 use super::server::{KeyColumn, compared};
-use crate::connection::{Connection, while_doing};
 use crate::replication::{Lsn, SETTINGS};
 use crate::source::columns::Columns;
 use crate::table::{Table, literal, quoted};
-use crate::url::ConnectionUrl;
 use arrow::record_batch::RecordBatch;
 use weir_connectors::api::ConnectorError;
+use weir_postgres_client::{Connection, ConnectionUrl, while_doing};
 
 /// A transaction that sees what was committed before a position in the server's log, and nothing else.
 pub(super) struct SnapshotRows {

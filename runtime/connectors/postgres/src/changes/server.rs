@@ -1,12 +1,12 @@
 //! What the server must have and allow, so that changes of a table can be read; each thing with what to do about it.
 
-use crate::connection::{Connection, while_doing};
 use crate::replication::Lsn;
 use crate::source::columns::Columns;
 use crate::table::{Table, TableName, literal, quoted};
 use arrow::datatypes::SchemaRef;
 use tokio_postgres::types::Type;
 use weir_connectors::api::ConnectorError;
+use weir_postgres_client::{Connection, while_doing};
 
 /// Of what is looked up, with the names that the job gives or that are made for it.
 pub(super) struct Wanted<'a> {

@@ -4,14 +4,13 @@
 
 use super::session::{Received, Session};
 use super::{Lsn, Message};
-use crate::connection::while_doing;
-use crate::url::ConnectionUrl;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use weir_connectors::api::ConnectorError;
+use weir_postgres_client::{ConnectionUrl, while_doing};
 
 /// Messages that the reader gets at once.
 const MAX_PIECE_MESSAGES: usize = 4096;

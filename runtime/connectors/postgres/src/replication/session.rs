@@ -2,9 +2,6 @@
 //! state in which both sides send.
 
 use super::Lsn;
-use crate::connection::{address, refusal};
-use crate::tls::Tls;
-use crate::url::{ConnectionUrl, TlsMode};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
@@ -17,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_postgres::config::Host;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use weir_connectors::api::ConnectorError;
+use weir_postgres_client::{ConnectionUrl, Tls, TlsMode, address, refusal, while_doing};
 
 /// Longer ones cannot be of a server: a value of PostgreSQL's has 1 GiB at most, a row of them little more.
 const MAX_MESSAGE_BYTES: usize = 0x7fff_ffff;
@@ -60,7 +58,7 @@ impl Session {
             Ok(opened) => opened,
             Err(_) => Err(ConnectorError::Transient(format!("no answer within {patience:?}"))),
         };
-        opened.map_err(crate::connection::while_doing(format!("cannot connect to {} for replication", address(url))))
+        opened.map_err(while_doing(format!("cannot connect to {} for replication", address(url))))
     }
 
     async fn connect(url: &ConnectionUrl, purpose: &str) -> Result<Self, ConnectorError> {

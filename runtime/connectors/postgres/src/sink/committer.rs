@@ -4,13 +4,13 @@ use super::names::{self, epoch_of_staging};
 use super::prepared::Prepared;
 use super::staged::{Staged, commits_table};
 use super::statements;
-use crate::connection::{Connection, Lazy, while_doing};
 use crate::table::{Table, TableName, literal};
 use serde::Deserialize;
 use std::collections::HashSet;
 use tokio_postgres::types::Type;
 use weir_connectors::api::{Committable, Committer, CommitterContext, ConnectorError};
 use weir_model::CommitPermit;
+use weir_postgres_client::{Connection, Lazy, while_doing};
 
 /// Rows of `weir_commits` that a sink keeps: one for each subtask of each attempt. A restore from a checkpoint older than so
 /// many writers can't tell any more whether its rows have been committed, and says so.

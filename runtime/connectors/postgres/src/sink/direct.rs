@@ -2,12 +2,12 @@
 
 use super::statements;
 use super::target::Target;
-use crate::connection::{Lazy, while_doing};
 use crate::copy;
 use arrow::record_batch::RecordBatch;
 use std::time::{Duration, Instant};
 use weir_connectors::api::{ConnectorError, SinkSnapshot, SinkWriter};
 use weir_model::CheckpointId;
+use weir_postgres_client::{Lazy, while_doing};
 
 /// Of one connection, so that its name can't clash.
 const MERGED: &str = "pg_temp.weir_merged";

@@ -13,13 +13,12 @@ mod staged;
 mod statements;
 mod target;
 
-use crate::connection::{Connection, Lazy, probed, server, while_doing};
 use crate::table::{Table, TableName};
-use crate::url::ConnectionUrl;
 use arrow::datatypes::SchemaRef;
 use std::sync::{Arc, Mutex, PoisonError};
 use target::Target;
 use weir_connectors::api::*;
+use weir_postgres_client::{Connection, ConnectionUrl, Lazy, probed, server, while_doing};
 
 /// What to write where.
 #[derive(Clone, Debug)]

@@ -5,12 +5,12 @@ use super::names;
 use super::staged::commits_table;
 use super::statements;
 use super::target::Target;
-use crate::connection::{Lazy, while_doing};
 use crate::table::literal;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use weir_connectors::api::{Committable, ConnectorError, SinkContext, SinkSnapshot, SinkWriter};
 use weir_model::CheckpointId;
+use weir_postgres_client::{Lazy, while_doing};
 
 pub(super) struct PreparedWriter {
     connection: Lazy,

@@ -7,12 +7,12 @@ use super::direct::Buffer;
 use super::names;
 use super::statements;
 use super::target::Target;
-use crate::connection::{Lazy, while_doing};
 use crate::table::{TableName, literal, quoted};
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use weir_connectors::api::{Committable, ConnectorError, SinkContext, SinkSnapshot, SinkWriter};
 use weir_model::CheckpointId;
+use weir_postgres_client::{Lazy, while_doing};
 
 pub(super) struct StagedWriter {
     connection: Lazy,

@@ -6,13 +6,12 @@
 pub(crate) mod columns;
 mod reader;
 
-use crate::connection::{Connection, probed, server, while_doing};
 use crate::table::{Table, TableName};
-use crate::url::ConnectionUrl;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use columns::Columns;
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Probe, ProbeContext, Source, SourceContext, SourceReader, SplitState};
+use weir_postgres_client::{Connection, ConnectionUrl, probed, server, while_doing};
 
 /// What to read.
 #[derive(Clone, Debug)]

@@ -1,13 +1,13 @@
 //! Reading page ranges.
 
 use super::columns::Columns;
-use crate::connection::{Connection, while_doing};
 use crate::table::Table;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tokio_postgres::types::Type;
 use weir_connectors::api::{ConnectorError, Poll, SourceContext, SourceReader, SplitState};
+use weir_postgres_client::{Connection, while_doing};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Of a split; 32 MiB with pages as they usually are. Part of what stands in checkpoints: a split's number counts in it.

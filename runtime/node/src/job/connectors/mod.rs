@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Sink, Source};
-use weir_connectors_postgres::ConnectionUrl;
 use weir_crds::streamjob::{SecretValue, StreamJobSpec};
+use weir_postgres_client::ConnectionUrl;
 
 /// What could be set up, and why the rest could not.
 pub(super) struct Connectors {

@@ -16,9 +16,9 @@ const TLS_OPTIONS: [&str; 4] = ["sslmode", "sslrootcert", "sslcert", "sslkey"];
 /// Where the server is, who we are, and how the connection is secured. Its `Debug` shows no password.
 #[derive(Clone)]
 pub struct ConnectionUrl {
-    pub(crate) config: Config,
-    pub(crate) tls: TlsMode,
-    pub(crate) files: TlsFiles,
+    pub config: Config,
+    pub tls: TlsMode,
+    pub files: TlsFiles,
 }
 
 /// How a connection is secured, as libpq's `sslmode` has it.
@@ -36,7 +36,7 @@ pub enum TlsMode {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TlsFiles {
+pub struct TlsFiles {
     /// Authorities that are trusted; the system's without it.
     pub root: Option<PathBuf>,
     /// Our own certificate and its key.

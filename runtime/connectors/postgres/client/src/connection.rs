@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::SinkExt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
@@ -16,14 +17,26 @@ use weir_connectors::api::{ConnectorError, Probe};
 const COPY_PART_BYTES: usize = 256 << 10;
 
 /// A connection with a runtime of its own, driven while somebody waits for an answer.
-pub(crate) struct Connection {
+pub struct Connection {
     runtime: Runtime,
     client: Client,
+    /// For each answer; without end where there is none.
+    patience: Option<Duration>,
 }
 
 impl Connection {
     /// `purpose`: how the server's administrators see it (`application_name`), unless the URL says something else.
-    pub(crate) fn open(url: &ConnectionUrl, purpose: &str) -> Result<Self, ConnectorError> {
+    pub fn open(url: &ConnectionUrl, purpose: &str) -> Result<Self, ConnectorError> {
+        Self::connect(url, purpose, None)
+    }
+
+    /// As `open`, to a server whose answers are not waited for longer than this. After one that did not come the connection
+    /// is of no use, and what was asked for may yet happen.
+    pub fn open_within(patience: Duration, url: &ConnectionUrl, purpose: &str) -> Result<Self, ConnectorError> {
+        Self::connect(url, purpose, Some(patience))
+    }
+
+    fn connect(url: &ConnectionUrl, purpose: &str, patience: Option<Duration>) -> Result<Self, ConnectorError> {
         let tls = Tls::of(url)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| ConnectorError::Transient(format!("cannot start a runtime: {error}")))?;
@@ -32,52 +45,38 @@ impl Connection {
             // The server cuts it off at 63 bytes, and warns.
             config.application_name(purpose.chars().take(60).collect::<String>());
         }
-        let connected = runtime.block_on(config.connect(tls));
-        let (client, connection) = connected.map_err(|error| {
-            let (ConnectorError::Transient(reason) | ConnectorError::Permanent(reason)) = failure(&error);
-            let message = format!("cannot connect to {}: {reason}", address(url));
-            match is_transient(&error) {
-                true => ConnectorError::Transient(message),
-                false => ConnectorError::Permanent(message),
-            }
-        })?;
+        let connected = runtime.block_on(within(patience, config.connect(tls)));
+        let (client, connection) =
+            connected.map_err(|error| error.during(format!("cannot connect to {}", address(url))))?;
         runtime.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to PostgreSQL has ended");
             }
         });
-        Ok(Connection { runtime, client })
+        Ok(Connection { runtime, client, patience })
     }
 
     /// Whether it is of no use any more.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
     /// Statements without parameters and results, several of them if need be.
-    pub(crate) fn execute(&self, sql: &str) -> Result<(), ConnectorError> {
+    pub fn execute(&self, sql: &str) -> Result<(), ConnectorError> {
         self.wait(self.client.batch_execute(sql))
     }
 
-    pub(crate) fn query(
-        &self,
-        sql: &str,
-        parameters: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Vec<Row>, ConnectorError> {
+    pub fn query(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Vec<Row>, ConnectorError> {
         self.wait(self.client.query_typed(sql, parameters))
     }
 
-    pub(crate) fn query_one(
-        &self,
-        sql: &str,
-        parameters: &[(&(dyn ToSql + Sync), Type)],
-    ) -> Result<Row, ConnectorError> {
+    pub fn query_one(&self, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Row, ConnectorError> {
         let mut rows = self.query(sql, parameters)?;
         rows.pop().ok_or_else(|| ConnectorError::Permanent(format!("the server gave no row for `{sql}`")))
     }
 
     /// Sends what a `COPY ... FROM STDIN` takes; the number of rows.
-    pub(crate) fn copy_in(&self, sql: &str, bytes: Bytes) -> Result<u64, ConnectorError> {
+    pub fn copy_in(&self, sql: &str, bytes: Bytes) -> Result<u64, ConnectorError> {
         self.wait(async {
             let sink = self.client.copy_in::<_, Bytes>(sql).await?;
             futures::pin_mut!(sink);
@@ -90,7 +89,7 @@ impl Connection {
     }
 
     /// Statements in one transaction; `body` may use the connection. Rolled back when it fails.
-    pub(crate) fn transaction<T>(
+    pub fn transaction<T>(
         &self,
         body: impl FnOnce(&Connection) -> Result<T, ConnectorError>,
     ) -> Result<T, ConnectorError> {
@@ -108,23 +107,36 @@ impl Connection {
     }
 
     fn wait<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, ConnectorError> {
-        self.runtime.block_on(answer).map_err(|error| failure(&error))
+        self.runtime.block_on(within(self.patience, answer))
     }
 }
 
+async fn within<T>(
+    patience: Option<Duration>,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, ConnectorError> {
+    let answered = match patience {
+        None => answer.await,
+        Some(patience) => tokio::time::timeout(patience, answer)
+            .await
+            .map_err(|_| ConnectorError::Transient(format!("no answer within {patience:?}")))?,
+    };
+    answered.map_err(|error| failure(&error))
+}
+
 /// A connection that is made when it is first needed, and again when it was lost.
-pub(crate) struct Lazy {
+pub struct Lazy {
     url: Arc<ConnectionUrl>,
     purpose: String,
     connection: Option<Connection>,
 }
 
 impl Lazy {
-    pub(crate) fn new(url: Arc<ConnectionUrl>, purpose: String) -> Self {
+    pub fn new(url: Arc<ConnectionUrl>, purpose: String) -> Self {
         Lazy { url, purpose, connection: None }
     }
 
-    pub(crate) fn get(&mut self) -> Result<&Connection, ConnectorError> {
+    pub fn get(&mut self) -> Result<&Connection, ConnectorError> {
         if self.connection.as_ref().is_none_or(Connection::is_closed) {
             self.connection = None;
             self.connection = Some(Connection::open(&self.url, &self.purpose)?);
@@ -133,12 +145,12 @@ impl Lazy {
     }
 
     /// It, if it is there.
-    pub(crate) fn opened(&self) -> Option<&Connection> {
+    pub fn opened(&self) -> Option<&Connection> {
         self.connection.as_ref().filter(|connection| !connection.is_closed())
     }
 
     /// Lets go of it: what state it is in isn't known.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.connection = None;
     }
 }
@@ -165,7 +177,7 @@ fn is_of_tls(error: &Error) -> bool {
     matches!(tls, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)))
 }
 
-pub(crate) fn failure(error: &Error) -> ConnectorError {
+fn failure(error: &Error) -> ConnectorError {
     let message = match error.as_db_error() {
         None => match std::error::Error::source(error) {
             Some(source) => format!("{error}: {source}"),
@@ -183,7 +195,7 @@ pub(crate) fn failure(error: &Error) -> ConnectorError {
 }
 
 /// What the server said of an error.
-pub(crate) fn refusal(code: &str, message: &str, more: &[(&str, Option<&str>)]) -> ConnectorError {
+pub fn refusal(code: &str, message: &str, more: &[(&str, Option<&str>)]) -> ConnectorError {
     let mut message = format!("{message} (SQLSTATE {code})");
     for (word, more) in more {
         if let Some(more) = more {
@@ -197,11 +209,11 @@ pub(crate) fn refusal(code: &str, message: &str, more: &[(&str, Option<&str>)]) 
 }
 
 /// For `map_err`.
-pub(crate) fn while_doing(what: impl std::fmt::Display) -> impl FnOnce(ConnectorError) -> ConnectorError {
+pub fn while_doing(what: impl std::fmt::Display) -> impl FnOnce(ConnectorError) -> ConnectorError {
     move |error| error.during(what)
 }
 
-pub(crate) fn address(url: &ConnectionUrl) -> String {
+pub fn address(url: &ConnectionUrl) -> String {
     let config = &url.config;
     let host = match config.get_hosts().first() {
         Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
@@ -214,10 +226,7 @@ pub(crate) fn address(url: &ConnectionUrl) -> String {
 }
 
 /// What `weir plan` hears: a mistake of the user's is a problem that was found, all else a question without an answer.
-pub(crate) fn probed(
-    tried: Result<(), ConnectorError>,
-    found: impl FnOnce() -> String,
-) -> Result<Probe, ConnectorError> {
+pub fn probed(tried: Result<(), ConnectorError>, found: impl FnOnce() -> String) -> Result<Probe, ConnectorError> {
     match tried {
         Ok(()) => Ok(Probe { found: vec![found()], problems: vec![] }),
         Err(ConnectorError::Permanent(problem)) => Ok(Probe { found: vec![], problems: vec![problem] }),
@@ -226,7 +235,7 @@ pub(crate) fn probed(
 }
 
 /// In words.
-pub(crate) fn server(connection: &Connection) -> String {
+pub fn server(connection: &Connection) -> String {
     let version = connection.query_one("SELECT pg_catalog.current_setting('server_version')", &[]);
     version.map_or_else(|_| "the server".to_owned(), |row| format!("PostgreSQL {}", row.get::<_, String>(0)))
 }

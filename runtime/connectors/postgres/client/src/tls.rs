@@ -20,12 +20,12 @@ use weir_connectors::api::ConnectorError;
 
 /// Makes TLS connections for the client library.
 #[derive(Clone)]
-pub(crate) struct Tls(Arc<ClientConfig>);
+pub struct Tls(Arc<ClientConfig>);
 
 impl Tls {
     /// # Errors
     /// A file of certificates that can't be read.
-    pub(crate) fn of(url: &ConnectionUrl) -> Result<Self, ConnectorError> {
+    pub fn of(url: &ConnectionUrl) -> Result<Self, ConnectorError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -163,13 +163,13 @@ impl ServerCertVerifier for AnyHost {
 }
 
 /// A handshake to come.
-pub(crate) struct Handshake {
+pub struct Handshake {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
 /// A connection that is encrypted.
-pub(crate) struct Encrypted<S>(client::TlsStream<S>);
+pub struct Encrypted<S>(client::TlsStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for Tls {
     type Stream = Encrypted<S>;
