@@ -1,6 +1,7 @@
 //! Formats: bytes of a record in, columns out; rows in, bytes out. They know nothing of files or topics.
 
 mod avro;
+mod beside;
 mod change_kinds;
 mod columns;
 mod csv_decoder;
@@ -14,6 +15,7 @@ mod raw;
 mod text;
 
 pub use avro::{AvroSchemas, avro_schema};
+pub use beside::beside;
 pub use change_kinds::change_kind_symbols;
 pub use encoder::{Cells, Encoder, Rows, check_encodable};
 pub use intake::{Intake, Place};

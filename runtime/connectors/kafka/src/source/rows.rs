@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use std::sync::Arc;
 use weir_connectors::api::ConnectorError;
-use weir_connectors::formats::{BadRecord, DecoderConfig, Intake, Place, decoder};
+use weir_connectors::formats::{BadRecord, DecoderConfig, Intake, Place, beside, decoder};
 use weir_kafka_client::records::RecordView;
 use weir_model::change::change_kind_field;
 use weir_model::types::{TIMESTAMP, sql_type_name};
@@ -170,17 +170,9 @@ impl Rows {
         if self.columns.is_empty() {
             return Ok((values, rejected));
         }
-        let mut of_value = values.columns().iter().cloned();
-        let mut of_metadata = self.columns.iter_mut().map(Column::finish);
-        let mut columns = vec![];
-        for place in 0..self.layout.schema.fields().len() {
-            let is_metadata = self.layout.metadata.iter().any(|(metadata, ..)| *metadata == place);
-            columns.extend(if is_metadata { of_metadata.next() } else { of_value.next() });
-        }
-        let batch = RecordBatch::try_new(self.layout.schema.clone(), columns).map_err(|error| {
-            ConnectorError::Permanent(format!("a message's columns do not fit the schema: {error}"))
-        })?;
-        Ok((batch, rejected))
+        let places = self.layout.metadata.iter().map(|(place, ..)| *place);
+        let metadata = places.zip(self.columns.iter_mut().map(Column::finish));
+        Ok((beside(&values, metadata, &self.layout.schema)?, rejected))
     }
 
     pub(super) fn skipped(&self) -> u64 {
