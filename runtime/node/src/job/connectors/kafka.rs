@@ -1,13 +1,13 @@
 //! Kafka, as a source and as a sink.
 
-use super::sources::{event_time_us, on_bad_record, text_format};
+use super::sources::{event_time_us, message_format, on_bad_record};
 use super::{Fault, secrets};
 use arrow::datatypes::SchemaRef;
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Sink, Source};
-use weir_connectors::formats::{AvroSchemas, DecoderConfig, EncoderConfig};
+use weir_connectors::formats::EncoderConfig;
 use weir_connectors_kafka::{
     Delivery, KafkaCluster, KafkaSink, KafkaSinkConfig, KafkaSource, KafkaSourceConfig, Metadata, Registry, Start,
     Topics,
@@ -77,19 +77,6 @@ fn cluster(
         cluster.properties.insert(name.clone(), value);
     }
     cluster
-}
-
-pub(super) fn message_format(source: &crd::Source) -> Result<DecoderConfig, Fault> {
-    if source.format.as_ref().is_some_and(|format| format.debezium.is_some()) {
-        return Ok(DecoderConfig::Debezium);
-    }
-    let Some(avro) = source.format.as_ref().and_then(|format| format.avro.as_ref()) else {
-        return text_format(source, "messages");
-    };
-    Ok(DecoderConfig::Avro(match &avro.schema {
-        Some(schema) => AvroSchemas::One(schema.clone()),
-        None => AvroSchemas::ByNumber,
-    }))
 }
 
 fn registry(registry: &crd::SchemaRegistry) -> Registry {

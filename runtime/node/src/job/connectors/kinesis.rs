@@ -1,8 +1,7 @@
 //! Amazon Kinesis, as a source.
 
 use super::Fault;
-use super::kafka::message_format;
-use super::sources::{event_time_us, on_bad_record};
+use super::sources::{event_time_us, message_format, on_bad_record};
 use crate::job::storage::aws_options;
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Source};
 use weir_connectors::files::{FileFormat, FilesSource, FilesSourceConfig, SourceCompression};
-use weir_connectors::formats::{CsvFormat, DecoderConfig, OnBadRecord};
+use weir_connectors::formats::{AvroSchemas, CsvFormat, DecoderConfig, OnBadRecord};
 use weir_connectors::generator::{ColumnRule, DEFAULT_SPLITS, GeneratorConfig, GeneratorSource, RandomRule, RowOrder};
 use weir_connectors::nexmark::{NexmarkConfig, NexmarkSource, NexmarkTable};
 use weir_connectors::socket::{Reconnect, SocketConfig, SocketSource};
@@ -151,6 +151,20 @@ pub(super) fn text_format(source: &crd::Source, what: &str) -> Result<DecoderCon
             return Err(Fault::new("format", "the format must be named", "add `format: {json: {}}` or another"));
         }
     })
+}
+
+/// A format of messages and records, each by itself.
+pub(super) fn message_format(source: &crd::Source) -> Result<DecoderConfig, Fault> {
+    if source.format.as_ref().is_some_and(|format| format.debezium.is_some()) {
+        return Ok(DecoderConfig::Debezium);
+    }
+    let Some(avro) = source.format.as_ref().and_then(|format| format.avro.as_ref()) else {
+        return text_format(source, "messages");
+    };
+    Ok(DecoderConfig::Avro(match &avro.schema {
+        Some(schema) => AvroSchemas::One(schema.clone()),
+        None => AvroSchemas::ByNumber,
+    }))
 }
 
 pub(super) fn on_bad_record(source: &crd::Source) -> OnBadRecord {
