@@ -14,7 +14,7 @@ mod json_encoder;
 mod raw;
 mod text;
 
-pub use avro::{AvroSchemas, avro_schema};
+pub use avro::{AvroSchemas, avro_schema, write_long as write_avro_long};
 pub use beside::beside;
 pub use change_kinds::change_kind_symbols;
 pub use encoder::{Cells, Encoder, Rows, check_encodable};

@@ -4,6 +4,7 @@
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::{Read, Write};
+use weir_connectors::formats::write_avro_long;
 
 const MAGIC: &[u8; 4] = b"Obj\x01";
 const SYNC_BYTES: usize = 16;
@@ -46,12 +47,7 @@ pub(crate) struct Encoder(pub Vec<u8>);
 
 impl Encoder {
     pub(crate) fn long(&mut self, value: i64) -> &mut Self {
-        let mut rest = ((value << 1) ^ (value >> 63)) as u64;
-        while rest >= 0x80 {
-            self.0.push(rest as u8 | 0x80);
-            rest >>= 7;
-        }
-        self.0.push(rest as u8);
+        write_avro_long(value, &mut self.0);
         self
     }
 

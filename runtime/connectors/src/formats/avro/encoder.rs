@@ -281,7 +281,7 @@ fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Zigzag, seven bits a byte, the lowest first.
 #[inline]
-fn write_long(value: i64, out: &mut Vec<u8>) {
+pub fn write_long(value: i64, out: &mut Vec<u8>) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest > 0x7f {
         out.push(rest as u8 | 0x80);

@@ -10,7 +10,7 @@ mod schema;
 mod tests;
 
 pub(super) use encoder::AvroEncoder;
-pub use encoder::avro_schema;
+pub use encoder::{avro_schema, write_long};
 
 use super::columns::ColumnBuilder;
 use super::text::write_base64;
