@@ -10,15 +10,15 @@ mod support;
 mod places;
 mod stream;
 
-use rand::{Rng, SeedableRng};
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use stream::{Feeder, Stream};
-use support::{Running, Scratch, Weir, await_condition, finished_lines, number};
+use support::{Running, Scratch, Weir, await_condition, finished_lines, random_runs};
 
 const DEFAULT_RUNS: u64 = 3;
 const RECORDS: i64 = 12_000;
@@ -53,29 +53,18 @@ struct Run {
 #[test]
 fn exactly_once_and_in_order_through_random_kills_and_reshardings() {
     let Some(server) = stream::server() else { return };
-    let runs = number("WEIR_KINESIS_RUNS").unwrap_or(DEFAULT_RUNS);
-    let first = number("WEIR_KINESIS_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
-    println!("kinesis test: {runs} runs, the first with seed {first}");
-    for seed in first..first + runs {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut starts: Vec<Start> = (0..rng.random_range(1..=3)).map(|_| Start::random(&mut rng)).collect();
-        starts.push(Start { death: None, ..Start::random(&mut rng) });
-        let began = Instant::now();
+    let repeat = |seed| format!("cargo xtask kinesis-test 1 {seed}");
+    random_runs("KINESIS", DEFAULT_RUNS, repeat, |seed, rng| {
+        let mut starts: Vec<Start> = (0..rng.random_range(1..=3)).map(|_| Start::random(rng)).collect();
+        starts.push(Start { death: None, ..Start::random(rng) });
         let stream = Stream::create(&server, &format!("kinesis-{seed}"), SHARDS);
         let run = Run::new(&stream);
         let feeder = stream.feed(RECORDS, KEYS, CHANGES, seed);
         match run.through(&starts, feeder).and_then(|deaths| run.verify().map(|()| deaths)) {
-            Ok(deaths) => {
-                println!("seed {seed}: {starts:?}: died {deaths} times, right after {:.1?}", began.elapsed());
-            }
-            Err(problem) => {
-                let kept = run.scratch.keep().display();
-                panic!(
-                    "seed {seed}: {starts:?}\n{problem}\nkept: {kept}\nrepeat with: cargo xtask kinesis-test 1 {seed}"
-                );
-            }
+            Ok(deaths) => Ok(format!("{starts:?}, died {deaths} times")),
+            Err(problem) => Err(format!("{starts:?}\n{problem}\nkept: {}", run.scratch.keep().display())),
         }
-    }
+    });
 }
 
 impl Start {
