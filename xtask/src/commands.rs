@@ -112,11 +112,7 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
     let names_iceberg = arguments.iter().any(|argument| argument.contains("iceberg"));
     let iceberg = match arguments {
         _ if names_iceberg => servers::iceberg_for_tests(layout)?,
-        [] => servers::iceberg_for_tests(layout).unwrap_or_else(|failure| {
-            let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
-            say(&format!("{reason}. The tests of the Iceberg sink are skipped"));
-            None
-        }),
+        [] => unless_missing(servers::iceberg_for_tests(layout), "The tests of the Iceberg sink"),
         _ => None,
     };
     let names_kinesis = arguments.iter().any(|argument| argument.contains("kinesis"));
@@ -133,21 +129,21 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
     run(cargo.current_dir(&layout.checkout))
 }
 
-/// A machine without Java or Maven still runs everything else.
 fn kafka_if_it_is_here(layout: &Layout) -> Option<servers::ForTests> {
-    servers::kafka_for_tests(layout).unwrap_or_else(|failure| {
+    unless_missing(servers::kafka_for_tests(layout), "The tests against Kafka")
+}
+
+/// A machine without Java, Maven or Node still runs everything else.
+fn unless_missing<T>(found: Result<Option<T>>, tests: &str) -> Option<T> {
+    found.unwrap_or_else(|failure| {
         let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
-        say(&format!("{reason}. The tests against Kafka are skipped"));
+        say(&format!("{reason}. {tests} are skipped"));
         None
     })
 }
 
 fn kinesis_if_it_is_here(layout: &Layout) -> Option<servers::ForTests> {
-    servers::kinesis_for_tests(layout).unwrap_or_else(|failure| {
-        let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
-        say(&format!("{reason}. The tests against Kinesis are skipped"));
-        None
-    })
+    unless_missing(servers::kinesis_for_tests(layout), "The tests against Kinesis")
 }
 
 /// Kills of a whole process, at random moments.
