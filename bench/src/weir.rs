@@ -81,14 +81,7 @@ impl WeirJob {
         // Longer than any run: a job without checkpoints would take none at its end either.
         let interval_ms = self.interval.map_or(3_600_000, |interval| interval.as_millis());
         format!(
-            "apiVersion: weir.dev/v1alpha1
-kind: StreamJob
-metadata: {{name: bench}}
-spec:
-  parallelism: {parallelism}
-  pipeline:
-    sources:
-    - name: {SOURCE}
+            "{head}    - name: {SOURCE}
       schema: [{columns}]
       generator: {{{rate}columns: [{rules}]}}
     transforms:
@@ -106,13 +99,27 @@ spec:
   stateBackend: {{{backend}}}
   restart: {{{restart}: {{}}}}
 ",
-            parallelism = self.parallelism,
+            head = job_head("bench", self.parallelism),
             retain = self.retain,
             is_unaligned = self.is_unaligned,
             sink = self.sink_rows_per_second.map_or(String::new(), |rate| format!("rowsPerSecond: {rate}")),
             storage = storage.display(),
         )
     }
+}
+
+/// What a job's text begins with; its sources follow.
+pub fn job_head(name: &str, parallelism: u32) -> String {
+    format!(
+        "apiVersion: weir.dev/v1alpha1
+kind: StreamJob
+metadata: {{name: {name}}}
+spec:
+  parallelism: {parallelism}
+  pipeline:
+    sources:
+"
+    )
 }
 
 /// The query that both engines run, over a table `numbers` with the column `n`.

@@ -4,6 +4,7 @@
 
 use crate::flink::{FlinkCluster, FlinkJob, FlinkSettings};
 use crate::settings::{Backend, name};
+use crate::weir::job_head;
 use anyhow::Result;
 use std::path::Path;
 use std::time::Duration;
@@ -32,14 +33,7 @@ impl WideJob {
         let WideJob { keys, backend, parallelism, local_recovery, restarts } = self;
         let sums: Vec<String> = (0..SUMS).map(|sum| format!("SUM(k + {sum}) AS s{sum}")).collect();
         format!(
-            "apiVersion: weir.dev/v1alpha1
-kind: StreamJob
-metadata: {{name: bench}}
-spec:
-  parallelism: {parallelism}
-  pipeline:
-    sources:
-    - name: numbers
+            "{head}    - name: numbers
       schema: [{{name: k, type: BIGINT}}]
       generator: {{count: {keys}, columns: [{{name: k, sequence: {{}}}}]}}
     - name: changes
@@ -62,6 +56,7 @@ spec:
     storage: {{uri: \"file://{storage}\"}}
   stateBackend: {{{backend}: {{localRecovery: {local_recovery}}}}}
 {restart}",
+            head = job_head("bench", *parallelism),
             sums = sums.join(", "),
             storage = folder.join("checkpoints").display(),
             backend = name(*backend),

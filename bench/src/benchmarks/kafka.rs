@@ -7,6 +7,7 @@ use crate::measure::{Measure, median};
 use crate::process::output_of;
 use crate::report::{Run, Table};
 use crate::settings::{Backend, Benchmark, name};
+use crate::weir::job_head;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::path::Path;
@@ -88,14 +89,7 @@ impl<'a> Kafka<'a> {
         self.observe(&["create", INPUT, &PARTITIONS.to_string()])?;
         eprintln!("bench: filling the topic `{INPUT}` with {RECORDS} messages");
         let yaml = format!(
-            "apiVersion: weir.dev/v1alpha1
-kind: StreamJob
-metadata: {{name: fill}}
-spec:
-  parallelism: 2
-  pipeline:
-    sources:
-    - name: made
+            "{head}    - name: made
       schema: [{{name: k, type: BIGINT}}, {{name: n, type: BIGINT}}]
       generator:
         count: {RECORDS}
@@ -107,7 +101,8 @@ spec:
       kafka: {{bootstrapServers: \"{}\", topic: {INPUT}, properties: {{compression.type: lz4}}}}
       format: {{json: {{}}}}
 ",
-            self.broker
+            self.broker,
+            head = job_head("fill", 2),
         );
         self.bench.with_folder(|folder| self.bench.weir.run_to_end(&yaml, folder))
     }
@@ -226,14 +221,7 @@ spec:
     fn yaml(&self, job: &KafkaJob<'_>, folder: &Path) -> String {
         let KafkaJob { input, output, column, function, parallelism, backend, interval } = job;
         format!(
-            "apiVersion: weir.dev/v1alpha1
-kind: StreamJob
-metadata: {{name: bench}}
-spec:
-  parallelism: {parallelism}
-  pipeline:
-    sources:
-    - name: numbers
+            "{head}    - name: numbers
       schema: [{{name: k, type: BIGINT}}, {{name: {column}, type: BIGINT}}]
       kafka: {{bootstrapServers: \"{broker}\", topics: [{input}], groupId: {output}, startFrom: Earliest}}
       format: {{json: {{}}}}
@@ -254,6 +242,7 @@ spec:
   stateBackend: {{{backend}: {{}}}}
   restart: {{none: {{}}}}
 ",
+            head = job_head("bench", *parallelism),
             broker = self.broker,
             interval = interval.as_millis(),
             storage = folder.join("checkpoints").display(),

@@ -5,6 +5,7 @@ use crate::flink::{FlinkCluster, FlinkInstallation, FlinkSettings};
 use crate::output::Output;
 use crate::report::Table;
 use crate::settings::{Backend, Benchmark, name};
+use crate::weir::job_head;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -99,14 +100,7 @@ fn yaml(backend: Backend, folder: &Path) -> String {
     };
     let sink = |number: u32| format!("    - {{name: nowhere{number}, from: count{number}, blackhole: {{}}}}\n");
     format!(
-        "apiVersion: weir.dev/v1alpha1
-kind: StreamJob
-metadata: {{name: bench}}
-spec:
-  parallelism: {PARALLELISM}
-  pipeline:
-    sources:
-    - name: numbers
+        "{head}    - name: numbers
       schema: [{{name: n, type: BIGINT}}]
       generator: {{rowsPerSecond: {ROWS_PER_SECOND}, columns: [{{name: n, sequence: {{}}}}]}}
     transforms:
@@ -119,6 +113,7 @@ spec:
   stateBackend: {{{backend}: {{}}}}
   restart: {{none: {{}}}}
 ",
+        head = job_head("bench", PARALLELISM),
         transforms = (0..OPERATORS).map(aggregate).collect::<String>(),
         sinks = (0..OPERATORS).map(sink).collect::<String>(),
         interval_ms = INTERVAL.as_millis(),
