@@ -13,6 +13,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use std::error::Error;
 use std::time::Duration;
+use weir_model::error_chain;
 use weir_snapshot::storage::StorageOptions;
 
 /// The first attempt included. All requests of a client draw retries from one budget (500 tokens, 5 for a retry, 10
@@ -118,7 +119,7 @@ pub struct Unanswered {
 
 /// `credentials_field`: of the spec, where they can be named.
 pub fn unanswered(error: &dyn Error, credentials_field: &str) -> Unanswered {
-    of_text(chain(error), credentials_field)
+    of_text(error_chain(error), credentials_field)
 }
 
 fn of_text(message: String, credentials_field: &str) -> Unanswered {
@@ -135,20 +136,6 @@ fn of_text(message: String, credentials_field: &str) -> Unanswered {
     } else {
         Unanswered { is_final: false, message }
     }
-}
-
-/// The error and what it came from; the SDK's own texts say little more than "dispatch failure".
-pub fn chain(error: &dyn Error) -> String {
-    let mut texts: Vec<String> = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if texts.last() != Some(&text) {
-            texts.push(text);
-        }
-        source = cause.source();
-    }
-    texts.join(": ")
 }
 
 /// An answer's code, reason, status and request as one text.

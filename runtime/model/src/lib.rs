@@ -6,6 +6,7 @@
 pub mod change;
 pub mod commit;
 pub mod element;
+pub mod error_chain;
 pub mod expression;
 pub mod graph;
 pub mod hash;
@@ -18,6 +19,7 @@ pub mod types;
 pub use change::{CHANGE_KIND_COLUMN, ChangeKind};
 pub use commit::{CommitPermit, Durable};
 pub use element::{Barrier, CheckpointKind, StreamElement, Watermark};
+pub use error_chain::error_chain;
 pub use expression::{EvalError, Expression};
 pub use ids::{AttemptNumber, CheckpointId, Epoch, Fence, OperatorUid, SubtaskId, WorkerId};
 pub use in_flight::{ChannelInFlight, ChannelProgress, InFlightElement, SubtaskInFlight};

@@ -1,5 +1,6 @@
 use std::fmt;
 use weir_dataflow::OperatorError;
+use weir_model::error_chain;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -18,23 +19,9 @@ impl Error {
         match self.0.downcast::<OperatorError>() {
             Ok(error) => *error,
             // It may have asked a service that was away.
-            Err(error) => OperatorError::Outside(with_sources(&*error)),
+            Err(error) => OperatorError::Outside(error_chain(&*error)),
         }
     }
-}
-
-/// The error with what caused it, on one line.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Error {
@@ -45,7 +32,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&with_sources(&*self.0))
+        f.write_str(&error_chain(&*self.0))
     }
 }
 

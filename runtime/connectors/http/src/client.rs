@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use weir_connectors::api::ConnectorError;
+use weir_model::error_chain;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -175,17 +176,6 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ConnectorError> {
         count += 1;
     }
     if count == 0 { Err(unusable("it holds no certificate in PEM".to_owned())) } else { Ok(roots) }
-}
-
-/// The error and what it came from; reqwest's own texts say little.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

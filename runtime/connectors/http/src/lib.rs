@@ -5,5 +5,5 @@ mod client;
 mod sink;
 mod writer;
 
-pub use client::{error_chain, tls};
+pub use client::tls;
 pub use sink::{BodyFormat, HttpSink, HttpSinkConfig, Method};

@@ -54,7 +54,7 @@ where
                 let text = weir_aws::described(status, metadata.code(), metadata.message(), metadata.request_id());
                 of_answer(status, metadata.code(), text)
             }
-            SdkError::ConstructionFailure(_) => Failure::Permanent(weir_aws::chain(&error)),
+            SdkError::ConstructionFailure(_) => Failure::Permanent(weir_model::error_chain(&error)),
             _ => match weir_aws::unanswered(&error, CREDENTIALS_FIELD) {
                 Unanswered { is_final: true, message } => Failure::Permanent(message),
                 Unanswered { is_final: false, message } => Failure::Transient(message),

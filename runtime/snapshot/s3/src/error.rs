@@ -59,9 +59,12 @@ where
                 let message = described(status, metadata.code(), metadata.message(), metadata.request_id());
                 Failure { kind: kind_of(status, metadata.code()), message, status, code }
             }
-            SdkError::ConstructionFailure(_) => {
-                Failure { kind: StorageErrorKind::Permanent, message: weir_aws::chain(&error), status, code: None }
-            }
+            SdkError::ConstructionFailure(_) => Failure {
+                kind: StorageErrorKind::Permanent,
+                message: weir_model::error_chain(&error),
+                status,
+                code: None,
+            },
             _ => {
                 let Unanswered { is_final, message } = weir_aws::unanswered(&error, CREDENTIALS_FIELD);
                 let kind = if is_final { StorageErrorKind::Permanent } else { StorageErrorKind::Transient };

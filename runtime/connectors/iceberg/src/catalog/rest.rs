@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use weir_connectors::api::ConnectorError;
-use weir_connectors_http::error_chain;
+use weir_model::error_chain;
 
 /// Of one request. A commit lets the catalog write a file first.
 const TIMEOUT: Duration = Duration::from_secs(60);
