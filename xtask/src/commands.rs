@@ -216,6 +216,7 @@ fn random_runs(
     let mut cargo = env.cargo(&["test", "--release", "--workspace", "--test", test, "--", "--nocapture"]);
     cargo.envs(variables.into_iter().zip(arguments));
     if test == "iceberg" {
+        servers::ensure_postgres_for_tests();
         cargo.envs(servers::iceberg_for_tests(layout)?);
     }
     for server in [&s3, &kafka, &kinesis].into_iter().flatten() {

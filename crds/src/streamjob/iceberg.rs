@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The fields of which exactly one says which catalog an Iceberg sink asks.
-pub const ICEBERG_CATALOGS: [&str; 1] = ["rest"];
+pub const ICEBERG_CATALOGS: [&str; 2] = ["rest", "sql"];
 
 /// An Apache Iceberg table, to which rows are appended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
@@ -54,6 +54,9 @@ pub struct IcebergCatalog {
     /// One that speaks Iceberg's REST protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rest: Option<IcebergRestCatalog>,
+    /// One in a PostgreSQL database (also known as a JDBC catalog), without a service in front of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sql: Option<IcebergSqlCatalog>,
 }
 
 /// A catalog that speaks Iceberg's REST protocol.
@@ -87,6 +90,22 @@ pub struct IcebergRestCatalog {
     pub ca_file: Option<String>,
 }
 
+/// A catalog in a PostgreSQL database: the tables `iceberg_tables` and `iceberg_namespace_properties` of Iceberg's JdbcCatalog
+/// and of pyiceberg's SqlCatalog.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct IcebergSqlCatalog {
+    /// `postgres://user:password@host:port/database`.
+    pub url: SecretValue,
+    /// The catalog's name, by which all its rows are known.
+    #[schemars(length(min = 1, max = 255))]
+    pub name: String,
+    /// Where tables that are created go, unless their namespace has a `location`: `s3://bucket/folder`, `file:///folder`.
+    #[schemars(length(min = 1, max = MAX_TEXT_LENGTH), regex(pattern = "^([a-z][a-z0-9]*:/)?/.+$"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warehouse: Option<String>,
+}
+
 /// How a table is created: columns are the input's, the format's version is 2.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "camelCase")]
@@ -102,19 +121,21 @@ pub struct IcebergCreateTable {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum IcebergCatalogKind<'a> {
     Rest(&'a IcebergRestCatalog),
+    Sql(&'a IcebergSqlCatalog),
 }
 
 impl IcebergCatalog {
     /// `None` unless exactly one is named, which validation refuses.
     pub fn kind(&self) -> Option<IcebergCatalogKind<'_>> {
-        let Self { rest } = self;
-        only(vec![rest.as_ref().map(IcebergCatalogKind::Rest)])
+        let Self { rest, sql } = self;
+        only(vec![rest.as_ref().map(IcebergCatalogKind::Rest), sql.as_ref().map(IcebergCatalogKind::Sql)])
     }
 
     /// Every kind that is named.
     pub fn named(&self) -> Vec<&'static str> {
-        let Self { rest } = self;
-        rest.iter().map(|_| "rest").collect()
+        let Self { rest, sql } = self;
+        let named = [rest.as_ref().map(|_| "rest"), sql.as_ref().map(|_| "sql")];
+        named.into_iter().flatten().collect()
     }
 }
 

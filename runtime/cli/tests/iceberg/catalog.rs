@@ -1,38 +1,57 @@
-//! An Iceberg REST catalog of a test's own, which it may kill, and a way to it on which answers get lost.
+//! A catalog of a test's own, which it may kill.
 
+use crate::support::postgres::Postgres;
 use crate::support::{await_condition, signal};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use serde_json::{Value, json};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const LIBRARIES: &str = "WEIR_TEST_ICEBERG_LIBRARIES";
 const STORE: &str = "WEIR_TEST_S3";
 const BUCKET: &str = "weir-test";
 
-/// Killed when it goes out of scope.
+/// Ends when it goes out of scope.
 pub struct Catalog {
-    libraries: PathBuf,
-    folder: PathBuf,
-    port: u16,
     pub store: String,
     warehouse: String,
-    server: Option<Child>,
+    server: Server,
+}
+
+enum Server {
+    Rest(Rest),
+    Sql(Postgres),
+}
+
+/// Which catalog, and where the tables' files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Iceberg's own, with its tables in the store.
+    Rest,
+    /// In PostgreSQL, with tables in the store.
+    SqlInStore,
+    /// In PostgreSQL, with tables in a folder.
+    SqlInFolder,
 }
 
 impl Catalog {
     /// Its data goes into the folder. None, said on standard error: it can't be had here.
-    pub fn start(folder: &Path) -> Option<Self> {
+    pub fn start(kind: Kind, folder: &Path) -> Option<Self> {
         let (libraries, store) = Self::installed()?;
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let warehouse =
-            format!("s3://{BUCKET}/iceberg-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut catalog =
-            Catalog { libraries, folder: folder.to_owned(), port: free_port(), store, warehouse, server: None };
-        catalog.run();
-        Some(catalog)
+        let warehouse = match kind {
+            Kind::Rest | Kind::SqlInStore => {
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                format!("s3://{BUCKET}/iceberg-{}-{number}", std::process::id())
+            }
+            Kind::SqlInFolder => format!("file://{}", folder.join("warehouse").display()),
+        };
+        let server = match kind {
+            Kind::Rest => Server::Rest(Rest::start(libraries, folder, &warehouse, &store)),
+            Kind::SqlInStore | Kind::SqlInFolder => Server::Sql(Postgres::start()?),
+        };
+        Some(Catalog { store, warehouse, server })
     }
 
     pub fn is_installed() -> bool {
@@ -49,16 +68,105 @@ impl Catalog {
         Some((PathBuf::from(libraries), store))
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
+    /// As kill -9 does it, and up again with what it had.
+    pub fn crash(&mut self) {
+        match &mut self.server {
+            Server::Rest(rest) => {
+                rest.kill();
+                rest.run();
+            }
+            Server::Sql(postgres) => postgres.crash(),
+        }
     }
 
-    pub fn uri(&self) -> String {
+    /// As a job names it.
+    pub fn settings(&self) -> Value {
+        match &self.server {
+            Server::Rest(rest) => json!({"rest": {"uri": rest.uri()}}),
+            Server::Sql(postgres) => {
+                json!({"sql": {"url": {"value": postgres.url()}, "name": "test", "warehouse": self.warehouse}})
+            }
+        }
+    }
+
+    /// The storage of the tables, as a job names it, where that needs settings.
+    pub fn storage(&self) -> Option<Value> {
+        let is_store = !self.warehouse.starts_with("file:");
+        is_store.then(|| json!({"endpoint": self.store, "region": "us-east-1", "credentials": {"env": "WEIR_TEST"}}))
+    }
+
+    pub fn rest_port(&self) -> u16 {
+        match &self.server {
+            Server::Rest(rest) => rest.port,
+            Server::Sql(_) => panic!("this catalog speaks no REST"),
+        }
+    }
+
+    /// None: the catalog is not in SQL.
+    pub fn postgres(&self) -> Option<&Postgres> {
+        match &self.server {
+            Server::Rest(_) => None,
+            Server::Sql(postgres) => Some(postgres),
+        }
+    }
+
+    /// Runs iceberg.py, the client that is not ours.
+    pub fn client(&self, command: &str, table: &str, more: &[&str]) -> Result<String, String> {
+        let output = self.client_command(command, table, more).output().expect("start Python");
+        if !output.status.success() {
+            return Err(format!("iceberg.py {command} {table}: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    pub fn client_command(&self, command: &str, table: &str, more: &[&str]) -> Command {
+        let python = std::env::var("WEIR_ORACLE_PYTHON").expect("WEIR_ORACLE_PYTHON is set where the catalog is");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/iceberg.py");
+        let mut properties = match &self.server {
+            Server::Rest(rest) => json!({"type": "rest", "uri": rest.uri()}),
+            Server::Sql(postgres) => {
+                let uri = postgres.url().replace("postgres://", "postgresql+psycopg2://");
+                json!({"type": "sql", "uri": uri, "warehouse": self.warehouse})
+            }
+        };
+        for (name, value) in [
+            ("py-io-impl", "pyiceberg.io.pyarrow.PyArrowFileIO"),
+            ("s3.endpoint", &self.store),
+            ("s3.access-key-id", "testkey"),
+            ("s3.secret-access-key", "testsecret"),
+            ("s3.region", "us-east-1"),
+        ] {
+            properties[name] = json!(value);
+        }
+        let mut client = Command::new(python);
+        client.arg("-B").arg(script).args([command, &properties.to_string(), table]).args(more);
+        client
+    }
+}
+
+/// Iceberg's REST catalog, a process in Java.
+struct Rest {
+    libraries: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    warehouse: String,
+    store: String,
+    server: Option<Child>,
+}
+
+impl Rest {
+    fn start(libraries: PathBuf, folder: &Path, warehouse: &str, store: &str) -> Self {
+        let (folder, warehouse, store) = (folder.to_owned(), warehouse.to_owned(), store.to_owned());
+        let mut rest = Rest { libraries, folder, port: free_port(), warehouse, store, server: None };
+        rest.run();
+        rest
+    }
+
+    fn uri(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// As kill -9 does it.
-    pub fn kill(&mut self) {
+    fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             signal(server.id() as i32, libc::SIGKILL);
             server.wait().expect("wait for the catalog");
@@ -66,7 +174,7 @@ impl Catalog {
     }
 
     /// On the same port, with what it had.
-    pub fn run(&mut self) {
+    fn run(&mut self) {
         let log = self.folder.join("catalog.log");
         let opened = || std::fs::File::options().create(true).append(true).open(&log).expect("open the catalog's log");
         let before = std::fs::metadata(&log).map_or(0, |log| log.len() as usize);
@@ -86,26 +194,9 @@ impl Catalog {
             text.lines().any(|line| line == "ready").then_some(())
         });
     }
-
-    /// Runs iceberg.py, the client that is not ours.
-    pub fn client(&self, command: &str, table: &str, more: &[&str]) -> Result<String, String> {
-        let output = self.client_command(command, table, more).output().expect("start Python");
-        if !output.status.success() {
-            return Err(format!("iceberg.py {command} {table}: {}", String::from_utf8_lossy(&output.stderr)));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    pub fn client_command(&self, command: &str, table: &str, more: &[&str]) -> Command {
-        let python = std::env::var("WEIR_ORACLE_PYTHON").expect("WEIR_ORACLE_PYTHON is set where the catalog is");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/iceberg.py");
-        let mut client = Command::new(python);
-        client.arg("-B").arg(script).args([command, &self.uri(), &self.store, table]).args(more);
-        client
-    }
 }
 
-impl Drop for Catalog {
+impl Drop for Rest {
     fn drop(&mut self) {
         self.kill();
     }
@@ -114,64 +205,4 @@ impl Drop for Catalog {
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("find a free port");
     listener.local_addr().expect("a listener has an address").port()
-}
-
-/// Passes requests on to a catalog, and loses the answer to some of its commits.
-pub struct LossyWay {
-    pub uri: String,
-    pub lost: Arc<AtomicU32>,
-}
-
-impl LossyWay {
-    /// Of the answers to commits every `nth` is lost.
-    pub fn to(catalog: &Catalog, nth: u32) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
-        let uri = format!("http://{}", listener.local_addr().expect("a listener has an address"));
-        let (lost, commits, port) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)), catalog.port());
-        let counted = Arc::clone(&lost);
-        // Ends with the test's process.
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (lost, commits) = (Arc::clone(&counted), Arc::clone(&commits));
-                std::thread::spawn(move || {
-                    // Who goes away is no failure of the way.
-                    let _ = pass_on(client, port, nth, &commits, &lost);
-                });
-            }
-        });
-        LossyWay { uri, lost }
-    }
-}
-
-/// One request, with its whole answer or none.
-fn pass_on(mut client: TcpStream, port: u16, nth: u32, commits: &AtomicU32, lost: &AtomicU32) -> std::io::Result<()> {
-    let (head, body) = message(&mut client)?;
-    let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    let head = String::from_utf8_lossy(&head).into_owned();
-    let kept = head.trim_end().lines().filter(|line| !line.to_lowercase().starts_with("connection:"));
-    let head: String = kept.chain(["Connection: close", ""]).map(|line| format!("{line}\r\n")).collect();
-    server.write_all(head.as_bytes())?;
-    server.write_all(&body)?;
-    let mut answer = vec![];
-    server.read_to_end(&mut answer)?;
-    let is_commit = String::from_utf8_lossy(&body).contains("add-snapshot");
-    if is_commit && (commits.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(nth) {
-        lost.fetch_add(1, Ordering::Relaxed);
-        return Ok(());
-    }
-    client.write_all(&answer)
-}
-
-/// Head, with the empty line, and body.
-fn message(stream: &mut TcpStream) -> std::io::Result<(Vec<u8>, Vec<u8>)> {
-    let (mut head, mut byte) = (vec![], [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte)?;
-        head.push(byte[0]);
-    }
-    let text = String::from_utf8_lossy(&head).to_lowercase();
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
-    let mut body = vec![0; length.unwrap_or(0)];
-    stream.read_exact(&mut body)?;
-    Ok((head, body))
 }

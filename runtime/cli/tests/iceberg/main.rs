@@ -1,5 +1,5 @@
-//! The Iceberg sink: real processes, killed at random and at chosen moments, as is the catalog, against Iceberg's own REST
-//! catalog. What pyiceberg reads at the end must be what a run would have written that nobody disturbed, each checkpoint in
+//! The Iceberg sink: real processes, killed at random and at chosen moments, as is the catalog: Iceberg's own, which speaks
+//! REST, and one in PostgreSQL. What pyiceberg reads at the end must be what a run would have written that nobody disturbed, each checkpoint in
 //! one snapshot. `cargo xtask test` brings the catalog's libraries and a store.
 //!
 //! `WEIR_ICEBERG_RUNS` says how many random runs there are and `WEIR_ICEBERG_SEED` what the first one's seed is.
@@ -8,9 +8,11 @@
 mod support;
 
 mod catalog;
+mod sql;
 mod tables;
+mod ways;
 
-use catalog::{Catalog, LossyWay};
+use catalog::{Catalog, Kind};
 use rand::Rng;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -18,7 +20,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::inputs::generator_or_server;
 use support::traffic::{self, Checkpoints, Guarantee};
-use support::{Scratch, Weir, random_runs};
+use support::{Finished, Scratch, Weir, await_condition, random_runs};
+use ways::{Fate, LossyWay, SwapWay};
 
 const DEFAULT_RUNS: u64 = 2;
 /// The commits of four sinks, one after the other.
@@ -40,15 +43,17 @@ struct Session {
 enum Death {
     After(Duration),
     Failpoint(&'static str, u32),
+    /// At a commit in the catalog's database.
+    AtSwap(Fate, u32),
     /// The catalog's, and no process of ours.
     OfCatalog(Duration),
 }
 
 impl Session {
     /// The job of the other kill tests, with its results in tables.
-    fn new(name: &str) -> Option<Self> {
+    fn new(name: &str, kind: Kind) -> Option<Self> {
         let scratch = Scratch::new(name);
-        let catalog = Catalog::start(scratch.path())?;
+        let catalog = Catalog::start(kind, scratch.path())?;
         let job = traffic::write(&scratch, Guarantee::ExactlyOnce, Checkpoints::Frequent);
         let session = Session { scratch, job, catalog };
         session.change(|spec| {
@@ -91,12 +96,26 @@ impl Session {
                 let restarts = "spec.restart={fixedDelay: {attempts: 1000, delay: 200ms}}";
                 let mut running = weir.with(["--set", restarts]).spawn();
                 running.pass(delay);
-                self.catalog.kill();
-                self.catalog.run();
+                self.catalog.crash();
                 running.wait()
             }
+            Death::AtSwap(fate, nth) => self.die_at_swap(weir, fate, nth)?,
         };
         finished.was_killed()
+    }
+
+    /// Lets a swap meet its fate, and then the process die that asked for it.
+    fn die_at_swap(&self, weir: Weir, fate: Fate, nth: u32) -> Result<Finished, String> {
+        let postgres = self.catalog.postgres().ok_or("the catalog makes no swaps")?;
+        let way = SwapWay::to(postgres, fate, nth);
+        let urls = (0..TABLES.len()).flat_map(|sink| {
+            let url = format!("spec.pipeline.sinks[{sink}].iceberg.catalog.sql.url={{value: '{}'}}", way.url);
+            ["--set".to_owned(), url]
+        });
+        let slowly = traffic::slowly(&self.job, SLOW_ROWS_PER_SECOND);
+        let mut running = weir.with(urls).with(slowly).spawn();
+        await_condition("a swap, or the end", || (way.met() > 0 || running.has_ended()).then_some(()));
+        Ok(if way.met() > 0 { running.kill() } else { running.wait() })
     }
 
     /// Brings the rows into the scratch folder, as the files sink would have written them; the snapshots' summaries.
@@ -124,12 +143,15 @@ impl Session {
 }
 
 fn iceberg(catalog: &Catalog, table: &str) -> Value {
-    json!({
-        "catalog": {"rest": {"uri": catalog.uri()}},
+    let mut settings = json!({
+        "catalog": catalog.settings(),
         "table": format!("shop.{table}"),
         "createTable": {},
-        "storage": {"endpoint": catalog.store, "region": "us-east-1", "credentials": {"env": "WEIR_TEST"}},
-    })
+    });
+    if let Some(storage) = catalog.storage() {
+        settings["storage"] = storage;
+    }
+    settings
 }
 
 fn weir(scratch: &Scratch, command: &str, job: &Path, options: &[&str]) -> Weir {
@@ -145,7 +167,8 @@ fn killed_at_random_the_tables_are_those_of_an_undisturbed_run() {
     }
     let repeat = |seed| format!("cargo xtask iceberg-test 1 {seed}");
     random_runs("ICEBERG", DEFAULT_RUNS, repeat, |seed, rng| {
-        let mut session = Session::new(&format!("iceberg-{seed}")).ok_or("the catalog's libraries are gone")?;
+        let kind = [Kind::Rest, Kind::SqlInStore, Kind::SqlInFolder][rng.random_range(0..3)];
+        let mut session = Session::new(&format!("iceberg-{seed}"), kind).ok_or("the catalog can't be had here")?;
         let from = generator_or_server(rng, &session.job);
         if rng.random_bool(0.5) {
             traffic::make_unaligned(&session.job, 0);
@@ -169,12 +192,16 @@ fn killed_at_random_the_tables_are_those_of_an_undisturbed_run() {
                     name => Death::Failpoint(name, rng.random_range(1..=6)),
                 },
                 2 => Death::OfCatalog(Duration::from_millis(rng.random_range(0..3_000))),
+                3 if kind != Kind::Rest => {
+                    let fate = [Fate::Held, Fate::HeldAnswer][rng.random_range(0..2)];
+                    Death::AtSwap(fate, rng.random_range(1..=12))
+                }
                 _ => Death::After(Duration::from_millis(rng.random_range(0..4_000))),
             };
             deaths += u32::from(session.start(rng.random_range(1..=3), &death)?);
         }
         session.finish(rng.random_range(1..=3))?;
-        Ok(format!("{from}, died {deaths} times"))
+        Ok(format!("{kind:?}, {from}, died {deaths} times"))
     });
 }
 
@@ -182,7 +209,7 @@ fn killed_at_random_the_tables_are_those_of_an_undisturbed_run() {
 fn killed_at_each_moment_of_a_checkpoint() {
     // Of the commits of four sinks in a checkpoint, one that others precede and others follow.
     for (name, nth) in [("before-manifest", 2), ("after-manifest", 2), ("mid-commit", 6)] {
-        let Some(mut session) = Session::new(&format!("iceberg-{name}")) else { return };
+        let Some(mut session) = Session::new(&format!("iceberg-{name}"), Kind::Rest) else { return };
         let died = session.start(2, &Death::Failpoint(name, nth)).unwrap_or_else(|problem| panic!("{name}: {problem}"));
         assert!(died, "{name} was not passed");
         session.finish(3).unwrap_or_else(|problem| panic!("{name}: {problem}"));
@@ -191,7 +218,7 @@ fn killed_at_each_moment_of_a_checkpoint() {
 
 #[test]
 fn an_answer_that_is_lost_commits_nothing_twice() {
-    let Some(mut session) = Session::new("iceberg-lossy") else { return };
+    let Some(mut session) = Session::new("iceberg-lossy", Kind::Rest) else { return };
     let way = LossyWay::to(&session.catalog, 2);
     session.change(|spec| {
         for sink in spec["pipeline"]["sinks"].as_array_mut().expect("sinks") {
@@ -204,7 +231,7 @@ fn an_answer_that_is_lost_commits_nothing_twice() {
 
 #[test]
 fn what_is_wrong_is_said() {
-    let Some(session) = Session::new("iceberg-wrong") else { return };
+    let Some(session) = Session::new("iceberg-wrong", Kind::Rest) else { return };
     let set = |field: &str, value: &str| format!("spec.pipeline.sinks[0].{field}={value}");
     let nobody = "http://127.0.0.1:1";
     for (changes, parts) in [

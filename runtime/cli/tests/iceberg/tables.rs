@@ -1,6 +1,6 @@
 //! Types, partitions, the creation of tables, and tables that others write to, too.
 
-use super::{Catalog, iceberg, weir};
+use super::{Catalog, Kind, iceberg, weir};
 use crate::support::{Check, Mode, Oracle, Rows, Run, Scratch};
 use serde_json::{Value, json};
 
@@ -66,11 +66,20 @@ fn expected() -> String {
     )
 }
 
-/// A table that somebody else has made, with wider types, divided in six ways; with kills and a rescaling.
 #[test]
 fn a_partitioned_table_of_another_engine() {
-    let scratch = Scratch::new("iceberg-typed");
-    let Some(catalog) = Catalog::start(scratch.path()) else { return };
+    a_table_of_another_engine(Kind::Rest);
+}
+
+#[test]
+fn a_partitioned_table_of_another_engine_in_sql() {
+    a_table_of_another_engine(Kind::SqlInFolder);
+}
+
+/// A table that somebody else has made, with wider types, divided in six ways; with kills and a rescaling.
+fn a_table_of_another_engine(kind: Kind) {
+    let scratch = Scratch::new(&format!("iceberg-typed-{kind:?}"));
+    let Some(catalog) = Catalog::start(kind, scratch.path()) else { return };
     catalog.client("create", "shop.typed", &[]).unwrap_or_else(|problem| panic!("{problem}"));
     let job = scratch.write_job("typed", &spec(&catalog, &scratch, "typed", TYPED));
     let plan = weir(&scratch, "plan", &job, &[]).succeed();
@@ -83,18 +92,29 @@ fn a_partitioned_table_of_another_engine() {
     verify(&scratch, &expected());
 }
 
-/// What the job creates itself; and others append to the same table all the while.
 #[test]
 fn a_table_of_its_own_to_which_others_append() {
-    let scratch = Scratch::new("iceberg-own");
-    let Some(catalog) = Catalog::start(scratch.path()) else { return };
+    a_shared_table(Kind::Rest);
+}
+
+#[test]
+fn a_table_of_its_own_to_which_others_append_in_sql() {
+    a_shared_table(Kind::SqlInStore);
+}
+
+/// What the job creates itself; and others append to the same table all the while.
+fn a_shared_table(kind: Kind) {
+    let scratch = Scratch::new(&format!("iceberg-own-{kind:?}"));
+    let Some(catalog) = Catalog::start(kind, scratch.path()) else { return };
     let mut job = spec(&catalog, &scratch, "own", TYPED);
     job["pipeline"]["sources"][0]["schema"][0]["nullable"] = json!(true);
     let sink = &mut job["pipeline"]["sinks"][0];
     sink["iceberg"]["createTable"] = json!({"partitionBy": ["month(at)", "bucket(2, id)", "truncate(4, small)"]});
     let job = scratch.write_job("own", &job);
     let refused = weir(&scratch, "run", &job, &["--set", "spec.pipeline.sinks[0].iceberg.createTable="]).fail();
-    assert!(refused.stderr.contains("has no table `shop.own`") && refused.stderr.contains("createTable"), "{refused}");
+    let missing = if kind == Kind::Rest { "shop.own" } else { "iceberg_tables" };
+    let missing = format!("has no table `{missing}`");
+    assert!(refused.stderr.contains(&missing) && refused.stderr.contains("createTable"), "{refused}");
     let plan = weir(&scratch, "plan", &job, &[]).succeed();
     assert!(plan.stdout.contains("is not there and would be created"), "{plan}");
     let killed = weir(&scratch, "run", &job, &["-p", "2"]).env("WEIR_FAILPOINT", "mid-commit:2").run();

@@ -1,10 +1,12 @@
 """An Iceberg client that is not ours, pyiceberg: what a table holds.
 
-`iceberg.py read CATALOG S3 TABLE FOLDER` replaces FOLDER by the table's rows as JSON lines, and prints what its snapshots say
+CATALOG is what pyiceberg has to know of the catalog, as JSON.
+
+`iceberg.py read CATALOG TABLE FOLDER` replaces FOLDER by the table's rows as JSON lines, and prints what its snapshots say
 as JSON. Fails if the table is not as the sink should leave it: a file twice, a checkpoint in two snapshots, a file in
 another partition than its rows, bounds or counts that are not those of its rows.
-`iceberg.py append CATALOG S3 TABLE COUNT` appends COUNT rows of somebody else's, one snapshot for each, with negative ids.
-`iceberg.py create CATALOG S3 TABLE` makes the table that the tests of types and partitions write to."""
+`iceberg.py append CATALOG TABLE COUNT` appends COUNT rows of somebody else's, one snapshot for each, with negative ids.
+`iceberg.py create CATALOG TABLE` makes the table that the tests of types and partitions write to."""
 
 import json
 import pathlib
@@ -17,22 +19,6 @@ import pyarrow.parquet as pq
 from pyiceberg.catalog import load_catalog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError
-from pyiceberg.io.pyarrow import PyArrowFileIO
-
-
-def catalog(uri, s3):
-    return load_catalog(
-        "test",
-        type="rest",
-        uri=uri,
-        **{
-            "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
-            "s3.endpoint": s3,
-            "s3.access-key-id": "testkey",
-            "s3.secret-access-key": "testsecret",
-            "s3.region": "us-east-1",
-        },
-    )
 
 
 def plain(table):
@@ -133,11 +119,11 @@ def create(catalog, name):
     catalog.create_table(name, schema, partition_spec=PartitionSpec(*fields))
 
 
-command, uri, s3, name = sys.argv[1:5]
-opened = catalog(uri, s3)
+command, properties, name = sys.argv[1:4]
+opened = load_catalog("test", **json.loads(properties))
 if command == "read":
-    read(opened.load_table(name), sys.argv[5])
+    read(opened.load_table(name), sys.argv[4])
 elif command == "append":
-    append(opened.load_table(name), int(sys.argv[5]))
+    append(opened.load_table(name), int(sys.argv[4]))
 else:
     create(opened, name)

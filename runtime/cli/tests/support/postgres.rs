@@ -56,7 +56,16 @@ impl Postgres {
     }
 
     pub fn url(&self) -> String {
-        format!("postgres://test@127.0.0.1:{}/postgres", self.port)
+        self.url_by(self.port)
+    }
+
+    /// By another port, from which somebody passes on to the server.
+    pub fn url_by(&self, port: u16) -> String {
+        format!("postgres://test@127.0.0.1:{port}/postgres")
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// For threads beside the test's own.

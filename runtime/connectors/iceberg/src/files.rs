@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 use tokio::runtime::Runtime;
 use weir_connectors::api::ConnectorError;
 use weir_snapshot::storage::{
-    Credentials, ObjectPath, Storage, StorageError, StorageErrorKind, StorageOptions, StorageProviders, Upload,
+    Credentials, ObjectPath, PutOutcome, Storage, StorageError, StorageErrorKind, StorageOptions, StorageProviders,
+    Upload,
 };
 
 /// Threads that send for all Iceberg sinks of a process.
@@ -35,6 +36,15 @@ impl Files {
     pub(crate) fn write(&mut self, address: &str, content: Bytes) -> Result<(), ConnectorError> {
         let (storage, path) = self.at(address)?;
         block_on(async { storage.put(&path, content).await })?.map_err(connector_error)
+    }
+
+    /// An object that isn't there yet. One that is, is somebody else's.
+    pub(crate) fn write_new(&mut self, address: &str, content: Bytes) -> Result<(), ConnectorError> {
+        let (storage, path) = self.at(address)?;
+        match block_on(async { storage.put_if_absent(&path, content).await })?.map_err(connector_error)? {
+            PutOutcome::Created => Ok(()),
+            PutOutcome::Exists => Err(ConnectorError::Transient(format!("{address} is there already"))),
+        }
     }
 
     /// Begins an object that is too large to be held in memory.
@@ -86,7 +96,7 @@ impl PartedUpload {
 }
 
 /// Spellings of Hadoop's, which mean the same places.
-fn canonical(address: &str) -> String {
+pub(crate) fn canonical(address: &str) -> String {
     for (theirs, ours) in [("s3a://", "s3://"), ("s3n://", "s3://")] {
         if let Some(rest) = address.strip_prefix(theirs) {
             return format!("{ours}{rest}");

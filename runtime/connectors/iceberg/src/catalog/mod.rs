@@ -1,13 +1,17 @@
 //! Catalogs: who knows where a table's metadata is, and lets one of several writers replace it.
 
 mod rest;
+mod sql;
 
 pub use rest::RestConfig;
+pub use sql::SqlConfig;
 
+use crate::files::Files;
 use crate::format::metadata::Metadata;
 use crate::permanent;
 use rest::RestCatalog;
 use serde_json::Value;
+use sql::SqlCatalog;
 use std::collections::BTreeMap;
 use std::fmt;
 use weir_connectors::api::ConnectorError;
@@ -16,10 +20,20 @@ use weir_connectors::api::ConnectorError;
 pub enum CatalogConfig {
     /// Iceberg's own protocol.
     Rest(RestConfig),
+    /// Tables in a PostgreSQL database.
+    Sql(Box<SqlConfig>),
+}
+
+impl CatalogConfig {
+    /// Whether the catalog says how the storage of its tables is reached, and for how long.
+    pub(crate) fn hands_out_access(&self) -> bool {
+        matches!(self, CatalogConfig::Rest(_))
+    }
 }
 
 pub(crate) enum Catalog {
     Rest(Box<RestCatalog>),
+    Sql(Box<SqlCatalog>),
 }
 
 /// `namespace.table`; a namespace may have several levels.
@@ -34,6 +48,8 @@ pub(crate) struct LoadedTable {
     pub metadata: Metadata,
     /// What the catalog says of the storage of the table's files.
     pub config: BTreeMap<String, String>,
+    /// The file of its metadata, where the catalog knows the table by that.
+    pub address: Option<String>,
 }
 
 /// A snapshot that is to become the table's current one.
@@ -54,10 +70,14 @@ pub(crate) enum CommitOutcome {
 }
 
 impl Catalog {
-    /// Connects, if that is a thing of its own with such a catalog.
-    pub(crate) fn open(config: &CatalogConfig) -> Result<Self, ConnectorError> {
+    /// `files`: by which a catalog reads and writes metadata that has no service to do it. Asks nobody anything yet.
+    pub(crate) fn open(
+        config: &CatalogConfig,
+        files: impl FnOnce() -> Result<Files, ConnectorError>,
+    ) -> Result<Self, ConnectorError> {
         match config {
             CatalogConfig::Rest(rest) => Ok(Catalog::Rest(Box::new(RestCatalog::open(rest)?))),
+            CatalogConfig::Sql(sql) => Ok(Catalog::Sql(Box::new(SqlCatalog::open(sql, files()?)?))),
         }
     }
 
@@ -65,6 +85,7 @@ impl Catalog {
     pub(crate) fn load(&mut self, table: &TableName) -> Result<Option<LoadedTable>, ConnectorError> {
         match self {
             Catalog::Rest(rest) => rest.load(table),
+            Catalog::Sql(sql) => sql.load(table),
         }
     }
 
@@ -72,6 +93,7 @@ impl Catalog {
     pub(crate) fn create(&mut self, table: &TableName, schema: &Value, spec: &Value) -> Result<(), ConnectorError> {
         match self {
             Catalog::Rest(rest) => rest.create(table, schema, spec),
+            Catalog::Sql(sql) => sql.create(table, schema, spec),
         }
     }
 
@@ -83,6 +105,16 @@ impl Catalog {
     ) -> Result<CommitOutcome, ConnectorError> {
         match self {
             Catalog::Rest(rest) => rest.commit(table, base, append),
+            Catalog::Sql(sql) => sql.commit(table, base, append),
+        }
+    }
+
+    /// What can be known before a commit, or before the table is created, of whether that will be refused.
+    pub(crate) fn check(&mut self, table: &TableName, is_there: bool) -> Result<(), ConnectorError> {
+        match self {
+            // It tells nobody what they may.
+            Catalog::Rest(_) => Ok(()),
+            Catalog::Sql(sql) => sql.check(table, is_there),
         }
     }
 }

@@ -141,7 +141,7 @@ impl RestCatalog {
         let mut config = self.settings.as_ref().map(|settings| settings.properties.clone()).unwrap_or_default();
         config.extend(texts(body.get("config")));
         match body.get_mut("metadata") {
-            Some(metadata) => Ok(LoadedTable { metadata: Metadata::parse(metadata.take())?, config }),
+            Some(metadata) => Ok(LoadedTable { metadata: Metadata::parse(metadata.take())?, config, address: None }),
             None => permanent(format!("{}: an answer holds no metadata of the table", self.config.uri)),
         }
     }

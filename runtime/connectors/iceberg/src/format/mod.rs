@@ -5,5 +5,6 @@ pub(crate) mod avro;
 pub(crate) mod data_file;
 pub(crate) mod manifest;
 pub(crate) mod metadata;
+pub(crate) mod metadata_file;
 pub(crate) mod partition;
 pub(crate) mod schema;

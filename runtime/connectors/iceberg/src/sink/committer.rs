@@ -11,13 +11,13 @@ use crate::catalog::{Append, Catalog, CommitOutcome, LoadedTable, TableName};
 use crate::files::Files;
 use crate::format::data_file::DataFile;
 use crate::format::manifest::{self, ManifestEntry};
-use crate::permanent;
+use crate::{now_ms, permanent};
 use bytes::Bytes;
 use rand::Rng;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use weir_connectors::api::*;
 use weir_model::CommitPermit;
 
@@ -70,7 +70,7 @@ impl IcebergCommitter {
     fn load(&mut self) -> Result<LoadedTable, ConnectorError> {
         let catalog = match &mut self.catalog {
             Some(catalog) => catalog,
-            none => none.insert(Catalog::open(&self.config.catalog)?),
+            none => none.insert(self.config.catalog()?),
         };
         match catalog.load(&self.table)? {
             Some(loaded) => Ok(loaded),
@@ -94,7 +94,7 @@ impl IcebergCommitter {
             if missing.is_empty() {
                 return Ok(());
             }
-            let mut files = self.config.files(&loaded)?;
+            let mut files = self.config.files(&loaded.config)?;
             let of: Vec<_> = missing.iter().map(|added| (added.attempt.clone(), added.checkpoint)).collect();
             // Where another commit was first, it may have been ours, of a part of them.
             let manifests = match written.take().filter(|written| written.of == of) {
@@ -279,8 +279,4 @@ pub(super) fn replaced(table: &str, held: &str, found: &str) -> ConnectorError {
         "the table `{table}` is not the one that the checkpoint holds files for: that had the UUID {held}, this one has \
          {found}. It was dropped and created anew; start the job from the beginning of its input, or bring the table back"
     ))
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }

@@ -13,6 +13,7 @@ use crate::format::schema::TableSchema;
 use crate::permanent;
 use arrow::datatypes::SchemaRef;
 use layout::Layout;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use weir_connectors::api::*;
@@ -74,7 +75,7 @@ impl IcebergSink {
 
     /// The table, which is created if it may be.
     fn opened(&self, input: &SchemaRef) -> Result<(Catalog, LoadedTable), ConnectorError> {
-        let mut catalog = Catalog::open(&self.config.catalog)?;
+        let mut catalog = self.config.catalog()?;
         if let Some(loaded) = catalog.load(&self.table)? {
             return Ok((catalog, loaded));
         }
@@ -121,10 +122,11 @@ impl IcebergSink {
     }
 
     fn try_out(&self, input: Option<SchemaRef>) -> Result<String, ConnectorError> {
-        let mut catalog = Catalog::open(&self.config.catalog)?;
+        let mut catalog = self.config.catalog()?;
         let table = &self.table;
         match (catalog.load(table)?, &self.config.create_table) {
             (Some(loaded), _) => {
+                catalog.check(table, true)?;
                 loaded.metadata.default_spec()?;
                 if let Some(input) = input {
                     self.layout(&loaded, &input)?;
@@ -135,6 +137,7 @@ impl IcebergSink {
                 ))
             }
             (None, Some(create)) => {
+                catalog.check(table, false)?;
                 if let Some(input) = input {
                     self.wanted(create, &input)?;
                 }
@@ -146,10 +149,15 @@ impl IcebergSink {
 }
 
 impl IcebergSinkConfig {
-    fn files(&self, loaded: &LoadedTable) -> Result<Files, ConnectorError> {
+    fn catalog(&self) -> Result<Catalog, ConnectorError> {
+        Catalog::open(&self.catalog, || self.files(&BTreeMap::new()))
+    }
+
+    /// `of_catalog`: what that says of the table's storage.
+    fn files(&self, of_catalog: &BTreeMap<String, String>) -> Result<Files, ConnectorError> {
         let options = match &self.storage {
             Some(settings) => settings()?,
-            None => options_of_catalog(&loaded.config),
+            None => options_of_catalog(of_catalog),
         };
         Ok(Files::new(self.storages.clone(), options))
     }
@@ -191,7 +199,7 @@ impl Sink for IcebergSink {
         let (_, loaded) =
             self.opened(&context.input).map_err(|error| error.during(format!("sink `{}`", context.name)))?;
         let layout = self.layout(&loaded, &context.input)?;
-        let files = self.config.files(&loaded)?;
+        let files = self.config.files(&loaded.config)?;
         Ok(Box::new(writer::IcebergWriter::open(self.config.clone(), &context, &loaded, layout, files, restored)?))
     }
 

@@ -3,7 +3,7 @@
 use super::IcebergSinkConfig;
 use super::layout::Layout;
 use super::parquet_file::ParquetFile;
-use crate::catalog::{Catalog, LoadedTable, TableName};
+use crate::catalog::{LoadedTable, TableName};
 use crate::files::Files;
 use crate::format::data_file::{DataFile, PartitionValue};
 use crate::format::partition::{PartitionSpec, Transform};
@@ -167,13 +167,14 @@ impl IcebergWriter {
     }
 
     fn renew_access(&mut self) -> Result<(), ConnectorError> {
-        if self.config.storage.is_some() || self.files_since.elapsed() < ACCESS_RENEWED_AFTER {
+        let is_handed_out = self.config.storage.is_none() && self.config.catalog.hands_out_access();
+        if !is_handed_out || self.files_since.elapsed() < ACCESS_RENEWED_AFTER {
             return Ok(());
         }
         let table = TableName::parse(&self.config.table)?;
         // A table that is gone is told by the commit.
-        if let Some(loaded) = Catalog::open(&self.config.catalog)?.load(&table)? {
-            self.files = self.config.files(&loaded)?;
+        if let Some(loaded) = self.config.catalog()?.load(&table)? {
+            self.files = self.config.files(&loaded.config)?;
             self.files_since = Instant::now();
         }
         Ok(())

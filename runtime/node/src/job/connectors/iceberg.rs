@@ -6,9 +6,10 @@ use crate::registry::Registry;
 use std::sync::Arc;
 use weir_connectors::api::{ConnectorError, Sink};
 use weir_connectors_iceberg::{
-    CatalogConfig, CreateTable, IcebergSink, IcebergSinkConfig, RestConfig, StorageSettings,
+    CatalogConfig, CreateTable, IcebergSink, IcebergSinkConfig, RestConfig, SqlConfig, StorageSettings,
 };
 use weir_crds::streamjob::{self as crd, CheckpointPolicy, IcebergCatalogKind, SecretValue, StreamJobSpec};
+use weir_postgres_client::ConnectionUrl;
 
 pub(super) fn sink(
     sink: &crd::Sink,
@@ -18,6 +19,9 @@ pub(super) fn sink(
 ) -> Result<Result<Arc<dyn Sink>, ConnectorError>, Fault> {
     let catalog = match iceberg.catalog.kind() {
         Some(IcebergCatalogKind::Rest(rest)) => CatalogConfig::Rest(self::rest(rest)),
+        Some(IcebergCatalogKind::Sql(sql)) => {
+            CatalogConfig::Sql(Box::new(self::sql(sql, iceberg.create_table.is_some())?))
+        }
         None => return Err(Fault::new("iceberg.catalog", "a catalog is of exactly one kind", "name one")),
     };
     let storage = iceberg.storage.clone().map(|storage| -> Arc<StorageSettings> {
@@ -62,4 +66,17 @@ fn rest(rest: &crd::IcebergRestCatalog) -> RestConfig {
         missing_secrets,
         ca_file: rest.ca_file.as_deref().map(resolve),
     }
+}
+
+fn sql(sql: &crd::IcebergSqlCatalog, may_create: bool) -> Result<SqlConfig, Fault> {
+    let crd::IcebergSqlCatalog { url, name, warehouse } = sql;
+    let parsed = |text: String| {
+        ConnectionUrl::parse(&text).map_err(|error| Fault::of_connector("iceberg.catalog.sql.url", &error))
+    };
+    // A job is checked where its secrets need not be.
+    let url = match secrets::value(url).map_err(|reason| format!("catalog.sql.url: {reason}")) {
+        Ok(text) => Ok(parsed(text)?),
+        Err(missing) => Err(missing),
+    };
+    Ok(SqlConfig { url, name: name.clone(), warehouse: warehouse.clone(), may_create })
 }
