@@ -1,10 +1,10 @@
 //! How the thread of a subtask spends its time: told when it waits, so that work costs nothing.
 
 use crate::metrics::NodeMetrics;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a thread waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,8 @@ fn now_us() -> u64 {
 thread_local! {
     /// Of the subtask that this thread runs: channels are shared by many, and know none of them.
     static OWN: RefCell<Option<Arc<NodeMetrics>>> = const { RefCell::new(None) };
+    /// Since the spell began.
+    static FULLEST: Cell<f64> = const { Cell::new(0.0) };
 }
 
 /// From here on this thread is that of the subtask.
@@ -123,11 +125,45 @@ pub(crate) fn waiting<T>(wait: Wait, until: impl FnOnce() -> T) -> T {
     result
 }
 
+/// What this thread does from here on, with a piece of work.
+pub(crate) struct Spell {
+    began: Instant,
+    backpressured_us: u64,
+}
+
+/// What came of a piece of work.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Worked {
+    pub(crate) work: Duration,
+    /// For room in the channels of readers.
+    pub(crate) waited: Duration,
+    /// The largest batch that was sent, as a share of what its channel may hold.
+    pub(crate) fullest: f64,
+}
+
+impl Spell {
+    pub(crate) fn begin() -> Self {
+        FULLEST.set(0.0);
+        Spell { began: Instant::now(), backpressured_us: backpressured_us() }
+    }
+
+    pub(crate) fn end(self) -> Worked {
+        let waited = Duration::from_micros(backpressured_us().saturating_sub(self.backpressured_us));
+        Worked { work: self.began.elapsed().saturating_sub(waited), waited, fullest: FULLEST.get() }
+    }
+}
+
+fn backpressured_us() -> u64 {
+    OWN.with_borrow(|own| own.as_deref().map_or(0, |own| own.task.clock.backpressured_us.load(Relaxed)))
+}
+
 pub(crate) fn received(bytes: usize) {
     with_own(|own| own.task.bytes_in.add(bytes as u64));
 }
 
-pub(crate) fn sent(bytes: usize) {
+/// `limit_bytes`: what the channel may hold.
+pub(crate) fn sent(bytes: usize, limit_bytes: usize) {
+    FULLEST.set(FULLEST.get().max(bytes as f64 / limit_bytes as f64));
     with_own(|own| own.task.bytes_out.add(bytes as u64));
 }
 
@@ -148,7 +184,7 @@ mod tests {
         let thread = std::thread::spawn(move || {
             count_for(own);
             waiting(Wait::Output, || gone.recv().ok());
-            sent(7);
+            sent(7, 10);
         });
         while metrics.task.clock.totals().backpressured_us == 0 {
             std::thread::yield_now();

@@ -389,7 +389,7 @@ impl AggregateTask {
         if let Some(urgent) = self.inputs.next_urgent() {
             return Some(urgent);
         }
-        let (channel, element, _) = self.inputs.next_waiting()?;
+        let (channel, element, _) = self.inputs.next_waiting(usize::MAX)?;
         if self.lets_one_by == Some(channel) {
             self.inputs.block(channel);
             self.lets_one_by = None;

@@ -1,7 +1,8 @@
 //! What waits for one subtask, by input channel, pure: what is read next, and what of it an unaligned checkpoint keeps.
 //!
-//! Channels have their turns, and a blocked one is passed over. What is *urgent* is read ahead of all that waits:
-//! barriers of unaligned checkpoints, and cancellations.
+//! Channels have their turns, and a blocked one is passed over. The reader says how much it takes at a time: of a larger
+//! batch it gets a slice, and the rest stays where it was. What is *urgent* is read ahead of all that waits: barriers of
+//! unaligned checkpoints, and cancellations.
 
 mod keeper;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod tests;
 
 pub use keeper::IN_FLIGHT_LIMIT_BYTES;
 
+use arrow::record_batch::RecordBatch;
 use keeper::InFlightKeeper;
 use std::collections::VecDeque;
 use weir_model::{Barrier, CheckpointId, CheckpointKind, InFlightElement, StreamElement};
@@ -88,8 +90,8 @@ impl InputChannels {
     }
 
     /// Takes the next element that waits in a channel that isn't blocked, with the channel and the bytes that it counted
-    /// for there.
-    pub fn next_waiting(&mut self) -> Option<(usize, StreamElement, usize)> {
+    /// for there. Of a batch that is a good deal larger than `at_most_bytes` it takes about so much.
+    pub fn next_waiting(&mut self, at_most_bytes: usize) -> Option<(usize, StreamElement, usize)> {
         let count = self.channels.len();
         for step in 0..count {
             let index = (self.next + step) % count;
@@ -102,12 +104,26 @@ impl InputChannels {
                     // It was read when it came.
                     continue;
                 }
+                let (element, bytes) = channel.slice(element, bytes, at_most_bytes);
                 channel.bytes -= bytes;
                 self.next = (index + 1) % count;
                 return Some((index, element, bytes));
             }
         }
         None
+    }
+
+    /// Takes the next element of this channel too, if that is a batch of at most so many bytes.
+    pub fn next_batch_of(&mut self, channel: usize, at_most_bytes: usize) -> Option<(RecordBatch, usize)> {
+        let channel = &mut self.channels[channel];
+        let (StreamElement::Batch(batch), bytes) = channel.queue.front()? else { return None };
+        if channel.blocked || *bytes > at_most_bytes {
+            return None;
+        }
+        let taken = (batch.clone(), *bytes);
+        channel.queue.pop_front();
+        channel.bytes -= taken.1;
+        Some(taken)
     }
 
     /// The channel is not read until `unblock_all`, but for what is urgent.
@@ -168,5 +184,27 @@ impl InputChannels {
 
     fn overtakes(&self, barrier: Barrier) -> bool {
         barrier.kind == CheckpointKind::Checkpoint && self.turned == Some(barrier.checkpoint)
+    }
+}
+
+/// A batch that is not larger by this than what is asked for is given whole: a small rest would cost as much again.
+const WORTH_SLICING: f64 = 1.5;
+
+impl Channel {
+    /// Leaves in the queue what of a batch goes beyond the bytes that are asked for.
+    fn slice(&mut self, element: StreamElement, bytes: usize, at_most_bytes: usize) -> (StreamElement, usize) {
+        let StreamElement::Batch(batch) = &element else { return (element, bytes) };
+        if bytes as f64 <= at_most_bytes as f64 * WORTH_SLICING {
+            return (element, bytes);
+        }
+        let rows = batch.num_rows();
+        let taken = ((rows as f64 * at_most_bytes as f64 / bytes as f64) as usize).max(1);
+        if taken >= rows {
+            return (element, bytes);
+        }
+        let taken_bytes = (bytes as f64 * taken as f64 / rows as f64) as usize;
+        let rest = StreamElement::Batch(batch.slice(taken, rows - taken));
+        self.queue.push_front((rest, bytes - taken_bytes));
+        (StreamElement::Batch(batch.slice(0, taken)), taken_bytes)
     }
 }

@@ -1,6 +1,5 @@
 use super::*;
 use arrow::array::Int64Array;
-use arrow::record_batch::RecordBatch;
 use std::sync::Arc;
 use weir_model::Watermark;
 
@@ -29,7 +28,7 @@ fn read(channels: &mut InputChannels) -> String {
         let urgent = channels.next_urgent();
         let is_urgent = urgent.is_some();
         let Some((channel, element)) =
-            urgent.or_else(|| channels.next_waiting().map(|(channel, element, _)| (channel, element)))
+            urgent.or_else(|| channels.next_waiting(usize::MAX).map(|(channel, element, _)| (channel, element)))
         else {
             break words.join(" ");
         };
@@ -109,4 +108,64 @@ fn what_is_kept_goes_with_its_checkpoint() {
     one.arrive(0, batch(2), keeper::IN_FLIGHT_LIMIT_BYTES);
     assert!(one.take_in_flight(CheckpointId(5)).is_none(), "too much");
     assert_eq!(read(&mut one), "0:1 rows 0:2 rows");
+}
+
+/// By turns: channel, rows and bytes of what is taken at most so many bytes at a time.
+fn taken(channels: &mut InputChannels, at_most_bytes: usize) -> Vec<(usize, usize, usize)> {
+    std::iter::from_fn(|| channels.next_waiting(at_most_bytes))
+        .map(|(channel, element, bytes)| match element {
+            StreamElement::Batch(batch) => (channel, batch.num_rows(), bytes),
+            _ => (channel, 0, bytes),
+        })
+        .collect()
+}
+
+#[test]
+fn a_large_batch_is_read_in_slices_between_those_of_other_channels() {
+    let arrivals = || {
+        let mut two = InputChannels::new(2);
+        two.arrive(0, batch(100), 1_000);
+        two.arrive(0, StreamElement::Barrier(barrier(1)), 0);
+        two.arrive(1, batch(10), 100);
+        two.arrive(1, batch(10), 100);
+        two
+    };
+    for (at_most_bytes, expected) in [
+        (usize::MAX, vec![(0, 100, 1_000), (1, 10, 100), (0, 0, 0), (1, 10, 100)]),
+        (700, vec![(0, 100, 1_000), (1, 10, 100), (0, 0, 0), (1, 10, 100)]),
+        (400, vec![(0, 40, 400), (1, 10, 100), (0, 60, 600), (1, 10, 100), (0, 0, 0)]),
+        (333, vec![(0, 33, 330), (1, 10, 100), (0, 33, 330), (1, 10, 100), (0, 34, 340), (0, 0, 0)]),
+    ] {
+        assert_eq!(taken(&mut arrivals(), at_most_bytes), expected, "{at_most_bytes}");
+    }
+    let single_rows = taken(&mut arrivals(), 1);
+    assert_eq!(single_rows.iter().filter(|(_, rows, _)| *rows == 1).count(), 120, "not less than a row");
+    assert_eq!(single_rows.iter().map(|(_, _, bytes)| bytes).sum::<usize>(), 1_200);
+}
+
+#[test]
+fn the_rest_of_a_slice_is_in_flight() {
+    let mut one = InputChannels::new(1);
+    one.arrive(0, batch(100), 1_000);
+    assert!(matches!(one.next_waiting(300), Some((0, StreamElement::Batch(_), 300))));
+    assert_eq!(one.waiting_bytes(0), 700);
+    one.arrive(0, StreamElement::UnalignedBarrier(barrier(4)), 0);
+    one.keep_in_flight(CheckpointId(4), &[0]);
+    assert_eq!(kept(&mut one, 4), [vec![70]]);
+}
+
+#[test]
+fn small_batches_of_a_channel_are_taken_together_up_to_what_is_no_batch() {
+    let unaligned = StreamElement::UnalignedBarrier(barrier(1));
+    let arrivals = [(0, batch(1)), (0, batch(2)), (0, batch(3)), (0, unaligned), (0, batch(4))];
+    let mut one = channels(1, arrivals);
+    let rows = |taken: Option<(RecordBatch, usize)>| taken.map(|(batch, bytes)| (batch.num_rows(), bytes));
+    assert_eq!(rows(one.next_batch_of(0, 0)), None);
+    assert_eq!(rows(one.next_batch_of(0, 1)), Some((1, 1)));
+    one.block(0);
+    assert_eq!(rows(one.next_batch_of(0, 1)), None);
+    one.unblock_all();
+    assert_eq!([0; 3].map(|_| rows(one.next_batch_of(0, 9))), [Some((2, 1)), Some((3, 1)), None]);
+    assert_eq!(one.waiting_bytes(0), 1);
+    assert_eq!(read(&mut one), "0:!unaligned 1 0:4 rows");
 }

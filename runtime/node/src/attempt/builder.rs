@@ -141,7 +141,8 @@ impl<'a> Builder<'a> {
             watermarks: WatermarkMerger::new(channels),
             channels: origins.collect(),
             keeps_event_time: self.is_unaligned,
-            room: Room::new(CHANNEL_BYTES),
+            pace: Pace::of_reader(),
+            room: Room::new(channels, CHANNEL_BYTES),
             in_flight: None,
         };
         let own = Arc::clone(&operator.core.metrics);
@@ -181,7 +182,7 @@ impl<'a> Builder<'a> {
             event_time: self.event_time(node),
             restored_watermark: self.restored(&node.uid).and_then(|restored| restored.watermark),
             dead_letters,
-            batch_size: BatchSize::new(),
+            pace: Pace::of_source(),
             lags_due: std::time::Instant::now(),
         })
     }

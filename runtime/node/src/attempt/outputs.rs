@@ -65,7 +65,8 @@ impl Builder<'_> {
             Port::DeadLetter => nodes[0],
         };
         let uid = &self.around.job.graph.node(from).uid;
-        let channel = self.exchange.to(worker).channel(number, &self.fields(from, port), urgent);
+        let limit = first_room(self.around.plan.channels(reader));
+        let channel = self.exchange.to(worker).channel(number, &self.fields(from, port), urgent, limit);
         let channel = channel.map_err(|error| DeployError::fatal(format!("{uid}: {error}")))?;
         Ok(ChannelWriter::Remote(channel))
     }

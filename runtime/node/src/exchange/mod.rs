@@ -1,7 +1,7 @@
 //! Channels that lead to another worker: one connection for each pair of workers and attempt, shared by all channels
 //! in that direction.
 //!
-//! A channel's writer may have `CHANNEL_BYTES` on the way, and gets them back as the reader takes them. So the
+//! A channel's writer may have as much on the way as its reader says, and gets that back as the reader takes it. So the
 //! reading side never waits for a full channel, and a slow channel holds up no other.
 
 mod incoming;

@@ -1,7 +1,7 @@
 //! The sending side of a connection.
 
 use super::Failure;
-use crate::task::{CHANNEL_BYTES, ChannelClosed, Urgent};
+use crate::task::{ChannelClosed, Urgent};
 use crate::task_clock::{self, Wait, waiting};
 use arrow::datatypes::SchemaRef;
 use std::collections::BTreeMap;
@@ -30,15 +30,16 @@ impl Outgoing {
         }
     }
 
-    /// `urgent`: of the task that writes.
+    /// `urgent`: of the task that writes. `limit_bytes`: what may be on the way until the reader says more.
     pub(crate) fn channel(
         self: &Arc<Self>,
         number: u32,
         schema: &SchemaRef,
         urgent: Arc<Urgent>,
+        limit_bytes: usize,
     ) -> Result<Arc<RemoteChannel>, FrameError> {
         let frames = lock(&self.frames).clone();
-        let state = State { encoder: Encoder::new(number, schema)?, frames, on_the_way: 0, limit_bytes: CHANNEL_BYTES };
+        let state = State { encoder: Encoder::new(number, schema)?, frames, on_the_way: 0, limit_bytes };
         let channel = Arc::new(RemoteChannel {
             state: Mutex::new(state),
             credit: Condvar::new(),
@@ -122,7 +123,7 @@ impl RemoteChannel {
                 return match frames.send(frame) {
                     Ok(()) => {
                         state.on_the_way += bytes;
-                        task_clock::sent(bytes);
+                        task_clock::sent(bytes, state.limit_bytes);
                         Ok(())
                     }
                     Err(_) => Err(ChannelClosed),

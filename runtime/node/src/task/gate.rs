@@ -9,16 +9,18 @@
 mod tests;
 
 use super::mail::Mail;
+use super::pace::first_room;
 use super::writer::{ChannelWriter, Urgent};
 use crate::task_clock::{self, Wait, waiting};
+use arrow::record_batch::RecordBatch;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 use weir_dataflow::channels::InputChannels;
 use weir_model::{CheckpointId, InFlightElement, StreamElement};
 
-/// Bytes of batches that one channel holds before its writer waits, where its reader is quick; a slow one says less
-/// (`Gate::limit`). What is in flight at a barrier has to be worked off before the barrier is reached.
+/// Bytes of batches that one channel holds before its writer waits, where its reader is known to be quick (`Gate::limit`).
+/// What is in flight at a barrier has to be worked off before the barrier is reached.
 pub(crate) const CHANNEL_BYTES: usize = 1 << 20;
 /// Mail is small and rare: more than this means that the task is not reading it.
 const MAIL_LIMIT: usize = 1024;
@@ -71,7 +73,7 @@ impl Gate {
             state: Mutex::new(State {
                 inputs: InputChannels::new(channels),
                 writers: (0..channels).map(|_| None).collect(),
-                limit_bytes: CHANNEL_BYTES,
+                limit_bytes: first_room(channels),
                 mail: VecDeque::new(),
                 cancelled: false,
             }),
@@ -92,8 +94,9 @@ impl Gate {
         assert!(self.outputs.set(outputs).is_ok(), "a task's outputs are made once");
     }
 
-    /// Waits for mail, an element of an unblocked channel, or the deadline.
-    pub(crate) fn next(&self, deadline: Option<Instant>) -> Event {
+    /// Waits for mail, an element of an unblocked channel, or the deadline. Of a batch that is larger it takes about
+    /// `at_most_bytes`.
+    pub(crate) fn next(&self, deadline: Option<Instant>, at_most_bytes: usize) -> Event {
         let mut state = self.lock();
         loop {
             if state.cancelled {
@@ -107,7 +110,7 @@ impl Gate {
                 self.urgent.set(state.has_urgent());
                 return Event::Element(channel, element, 0);
             }
-            if let Some((channel, element, bytes)) = state.take() {
+            if let Some((channel, element, bytes)) = state.take(at_most_bytes) {
                 drop(state);
                 self.writable.notify_all();
                 return Event::Element(channel, element, bytes);
@@ -128,6 +131,16 @@ impl Gate {
         }
     }
 
+    /// As `InputChannels::next_batch_of`.
+    pub(crate) fn next_batch_of(&self, channel: usize, at_most_bytes: usize) -> Option<(RecordBatch, usize)> {
+        let mut state = self.lock();
+        let taken = state.inputs.next_batch_of(channel, at_most_bytes)?;
+        state.taken(channel, taken.1);
+        drop(state);
+        self.writable.notify_all();
+        Some(taken)
+    }
+
     pub(crate) fn block(&self, channel: usize) {
         self.lock().inputs.block(channel);
     }
@@ -139,18 +152,15 @@ impl Gate {
     /// From here on, what is taken from the channel is told to its writer, and what it may hold.
     pub(crate) fn link_writer(&self, channel: usize, writer: WriterLink) {
         let mut state = self.lock();
-        if state.limit_bytes < CHANNEL_BYTES {
+        if state.limit_bytes != first_room(state.writers.len()) {
             writer(ToWriter::Limit(state.limit_bytes));
         }
         state.writers[channel] = Some(writer);
     }
 
-    /// What each channel may hold from here on; changes that don't matter are passed over.
+    /// What each channel may hold from here on.
     pub(crate) fn limit(&self, bytes: usize) {
         let mut state = self.lock();
-        if bytes.abs_diff(state.limit_bytes) <= state.limit_bytes / 8 {
-            return;
-        }
         state.limit_bytes = bytes;
         for writer in state.writers.iter().flatten() {
             writer(ToWriter::Limit(bytes));
@@ -257,12 +267,16 @@ impl State {
         self.inputs.has_urgent() || self.mail.iter().any(Mail::is_urgent)
     }
 
-    fn take(&mut self) -> Option<(usize, StreamElement, usize)> {
-        let (channel, element, bytes) = self.inputs.next_waiting()?;
+    fn take(&mut self, at_most_bytes: usize) -> Option<(usize, StreamElement, usize)> {
+        let (channel, element, bytes) = self.inputs.next_waiting(at_most_bytes)?;
+        self.taken(channel, bytes);
+        Some((channel, element, bytes))
+    }
+
+    fn taken(&self, channel: usize, bytes: usize) {
         task_clock::received(bytes);
         if let Some(writer) = self.writers[channel].as_ref().filter(|_| bytes > 0) {
             writer(ToWriter::Credit(bytes));
         }
-        Some((channel, element, bytes))
     }
 }

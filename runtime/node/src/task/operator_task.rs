@@ -3,6 +3,9 @@
 use super::*;
 use crate::kept::Handover;
 use crate::metrics::NodeMetrics;
+use crate::task_clock::Spell;
+use arrow::compute::concat_batches;
+use arrow::record_batch::RecordBatch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use weir_connectors::api::Committable;
@@ -237,7 +240,8 @@ pub(crate) struct OperatorTask {
     pub(crate) channels: Vec<ChannelOrigin>,
     /// The job takes unaligned checkpoints: where event time is becomes part of them.
     pub(crate) keeps_event_time: bool,
-    /// How much may wait for this task.
+    /// How much this task takes at a time, and how much may wait for it.
+    pub(crate) pace: Pace,
     pub(crate) room: Room,
     pub(crate) in_flight: Option<CutInFlight>,
 }
@@ -271,7 +275,7 @@ impl OperatorTask {
         }
         loop {
             let deadline = self.core.timer_deadline();
-            match self.core.gate.next(deadline) {
+            match self.core.gate.next(deadline, self.pace.at_most()) {
                 Event::Cancelled => return Ok(TaskEnd::Cancelled),
                 Event::TimedOut => {}
                 Event::Mail(Mail::TurnUnaligned(checkpoint)) => {
@@ -287,14 +291,7 @@ impl OperatorTask {
                         return Ok(end);
                     }
                 }
-                Event::Element(channel, element, 0) => self.element(channel, element)?,
-                Event::Element(channel, element, bytes) => {
-                    let begun = Instant::now();
-                    self.element(channel, element)?;
-                    if let Some(bytes) = self.room.worked(bytes, begun.elapsed(), self.channels.len()) {
-                        self.core.gate.limit(bytes);
-                    }
-                }
+                Event::Element(channel, element, bytes) => self.element(channel, element, bytes)?,
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 self.core.fire_timers()?;
@@ -302,12 +299,42 @@ impl OperatorTask {
         }
     }
 
-    fn element(&mut self, channel: usize, element: StreamElement) -> Result<(), OperatorError> {
+    fn batch(&mut self, channel: usize, batch: RecordBatch, bytes: usize) -> Result<(), OperatorError> {
+        let (batch, bytes) = self.filled_up(channel, batch, bytes)?;
+        let ChannelOrigin { input, .. } = self.channels[channel];
+        let spell = Spell::begin();
+        self.core.downstream().process(input, batch)?;
+        self.pace.worked(bytes, spell.end());
+        if let Some(bytes) = self.room.worked(&self.pace) {
+            self.core.gate.limit(bytes);
+        }
+        Ok(())
+    }
+
+    /// The batch with those behind it, where each by itself would be too small.
+    fn filled_up(
+        &self,
+        channel: usize,
+        batch: RecordBatch,
+        bytes: usize,
+    ) -> Result<(RecordBatch, usize), OperatorError> {
+        let at_least = self.pace.at_least();
+        if bytes >= at_least {
+            return Ok((batch, bytes));
+        }
+        let (mut batches, mut sum) = (vec![batch], bytes);
+        while sum < at_least
+            && let Some((batch, bytes)) = self.core.gate.next_batch_of(channel, self.pace.at_most() - sum)
+        {
+            batches.push(batch);
+            sum += bytes;
+        }
+        Ok((concat_batches(batches[0].schema_ref(), &batches)?, sum))
+    }
+
+    fn element(&mut self, channel: usize, element: StreamElement, bytes: usize) -> Result<(), OperatorError> {
         match element {
-            StreamElement::Batch(batch) => {
-                let ChannelOrigin { input, .. } = self.channels[channel];
-                self.core.downstream().process(input, batch)
-            }
+            StreamElement::Batch(batch) => self.batch(channel, batch, bytes),
             StreamElement::Watermark(watermark) => {
                 let progress = self.watermarks.on_watermark(channel, watermark);
                 self.core.progress(progress)

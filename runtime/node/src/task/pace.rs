@@ -1,179 +1,156 @@
-//! How much is let into a task at a time, so that little is in flight where little comes through: a barrier has to wait
-//! until that is worked off. Pure: durations come in.
+//! How much a task takes at a time, and how much may wait for it, so that little is in flight where little comes through:
+//! a barrier has to wait until that is worked off. Pure: durations come in.
 //!
-//! As Flink's buffer debloating, with one difference: what waits here are whole batches, so those have to be small too,
-//! and it is the source that makes them.
+//! As Flink's buffer debloating, with two differences. What waits here are batches, so those are measured too: a source
+//! makes smaller ones, and a reader takes slices of what is too large, or several at once of what is too small. And each
+//! task judges by itself alone, by the work that it was given: a source that shares its readers with others can't tell
+//! from its own rate whether they are better off with smaller batches. Those can.
 
+mod cost;
+mod rate;
+#[cfg(test)]
+mod tests;
+
+use crate::task_clock::Worked;
+use cost::Cost;
+use rate::Rate;
 use std::time::Duration;
 use weir_model::element::BATCH_ROWS;
 
-/// What a channel holds at most, in time that its reader takes for it: a barrier passes several channels one after the
-/// other, and is to come through within half a second.
-const IN_FLIGHT: Duration = Duration::from_millis(100);
-/// Where a reader is so slow that it has not come to a judgement, or works for seconds on a single batch.
-const LEAST_BYTES: usize = 4 << 10;
-/// What is looked at together: single batches differ too much.
-const WINDOW: Duration = Duration::from_millis(100);
-const WINDOW_BATCHES: u32 = 64;
+/// What a task has in its hands, in time that it takes for it.
+const AT_WORK: Duration = Duration::from_millis(20);
+/// What all channels of a task hold, in time that it takes for it. A barrier passes one task after the other, with two
+/// exchanges between source and sink too, and is to come through within half a second.
+const WAITING: Duration = Duration::from_millis(100);
+/// What a batch may be of what its channel may hold: while one is worked off, there is room for the next.
+const SHARE_OF_CHANNEL: f64 = 0.5;
+/// The part of its work that a task may spend on what each batch costs whatever its size (a round trip, a row for each
+/// key): where that is more, smaller batches would bring fewer records through, and larger ones bring more.
+const LARGEST_FIXED_SHARE: f64 = 0.25;
+/// Nobody is known to be quick from the beginning: what is at hand grows by this with each batch.
+const GROWTH: f64 = 1.25;
+/// Of a task whose batches take less, it doesn't matter what each costs by itself.
+const QUICK: Duration = Duration::from_millis(1);
+/// What is longer ago than this hardly counts: a sink that has begun to be slow is to be known as such soon, and one pause
+/// (a file is closed) says little.
+const RECENT: Duration = Duration::from_millis(200);
 
-/// Of a task that reads channels: how many bytes each may hold.
+/// What a source begins with, and the least that it makes.
+const FIRST_ROWS: usize = 256;
+const LEAST_ROWS: usize = 8;
+/// What a reader begins with, for what it takes and for what all of its channels hold.
+const FIRST_BYTES: usize = 8 << 10;
+const LEAST_BYTES: usize = 512;
+/// A reader that takes so much at a time is not held back.
+const MOST_BYTES: usize = 1 << 30;
+
+/// Of one task: how much it takes at a time. Of a source that is rows, of others bytes.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    least: f64,
+    most: f64,
+    at_most: f64,
+    /// Of its work alone.
+    own: Rate,
+    /// With what it waits for its readers.
+    rate: Rate,
+    cost: Cost,
+    batches: u32,
+}
+
+impl Pace {
+    pub(crate) fn of_source() -> Self {
+        Pace::new(LEAST_ROWS, FIRST_ROWS, BATCH_ROWS)
+    }
+
+    pub(crate) fn of_reader() -> Self {
+        Pace::new(LEAST_BYTES, FIRST_BYTES, MOST_BYTES)
+    }
+
+    fn new(least: usize, first: usize, most: usize) -> Self {
+        let [least, at_most, most] = [least, first, most].map(|amount| amount as f64);
+        Pace { least, most, at_most, own: Rate::default(), rate: Rate::default(), cost: Cost::default(), batches: 0 }
+    }
+
+    /// Notes a batch. How long the task waited for its readers says nothing of how large its batches should be: it may
+    /// share them, and on a busy machine it is a while until it is woken. What they let in does.
+    pub(crate) fn worked(&mut self, amount: usize, worked: Worked) {
+        let Worked { work, waited, fullest } = worked;
+        self.own.note(amount, work);
+        self.rate.note(amount, work + waited);
+        self.cost.note(amount, work);
+        self.batches = self.batches.wrapping_add(1);
+        let fitting = if fullest > 0.0 { amount as f64 * SHARE_OF_CHANNEL / fullest } else { f64::MAX };
+        let right = self.own.in_time(AT_WORK).min(fitting).max(self.worth_while());
+        self.at_most = right.min(self.at_most * GROWTH).clamp(self.least, self.most);
+    }
+
+    /// The most that the task takes at a time.
+    pub(crate) fn at_most(&self) -> usize {
+        let probes = self.cost.is_slow() && is_probe(self.batches);
+        let at_most = if probes { self.at_most / 2.0 } else { self.at_most };
+        at_most.max(1.0) as usize
+    }
+
+    /// What it takes together, if so much is there in smaller pieces.
+    pub(crate) fn at_least(&self) -> usize {
+        self.together().min(self.at_most())
+    }
+
+    fn together(&self) -> usize {
+        if self.cost.is_slow() { self.worth_while().min(self.at_most) as usize } else { 0 }
+    }
+
+    /// With smaller batches the fixed share would be too large.
+    fn worth_while(&self) -> f64 {
+        self.rate.in_time(self.cost.fixed().div_f64(LARGEST_FIXED_SHARE))
+    }
+}
+
+/// One batch in four is made smaller, where it matters what size costs: only batches of several sizes show that. They come
+/// in no fixed distance, which could be that of something else (a buffer that is full with every fourth batch).
+fn is_probe(batch: u32) -> bool {
+    let mixed = batch.wrapping_mul(0x9E37_79B9);
+    (mixed ^ (mixed >> 15)).wrapping_mul(0x85EB_CA6B) >> 30 == 0
+}
+
+/// What weighs 1 weighs this after such a time.
+fn faded(time: Duration) -> f64 {
+    (-time.div_duration_f64(RECENT)).exp()
+}
+
+/// What a channel may hold before its reader has said anything, of a reader with so many.
+pub(crate) fn first_room(channels: usize) -> usize {
+    (FIRST_BYTES / channels.max(1)).max(LEAST_BYTES)
+}
+
+/// How many bytes each channel of a reader may hold.
 #[derive(Debug)]
 pub(crate) struct Room {
-    most_bytes: usize,
-    bytes: usize,
-    busy: Duration,
+    channels: f64,
+    most_bytes: f64,
+    bytes: f64,
+    /// What was last said.
+    said_bytes: usize,
 }
 
 impl Room {
     /// `most_bytes`: of a channel whose reader is quick enough.
-    pub(crate) fn new(most_bytes: usize) -> Self {
-        Room { most_bytes, bytes: 0, busy: Duration::ZERO }
+    pub(crate) fn new(channels: usize, most_bytes: usize) -> Self {
+        let first = first_room(channels);
+        Room { channels: channels.max(1) as f64, most_bytes: most_bytes as f64, bytes: first as f64, said_bytes: first }
     }
 
-    /// Notes a batch, and how long the task was at work on it, waiting for its own readers included. Returns what a
-    /// channel may hold, if there is something new to say. `channels`: that share the task.
-    pub(crate) fn worked(&mut self, bytes: usize, busy: Duration, channels: usize) -> Option<usize> {
-        self.bytes += bytes;
-        self.busy += busy;
-        if self.busy < WINDOW {
+    /// After a batch: as much as the reader works off in a while, in all of its channels, and in each what it wants to take
+    /// at a time. Returned if it is worth saying.
+    pub(crate) fn worked(&mut self, pace: &Pace) -> Option<usize> {
+        let wanted = (pace.rate.in_time(WAITING) / self.channels).max(pace.together() as f64);
+        self.bytes = wanted.min(self.bytes * GROWTH).clamp(LEAST_BYTES as f64, self.most_bytes);
+        let bytes = self.bytes as usize;
+        if bytes.abs_diff(self.said_bytes) <= self.said_bytes / 8 {
             return None;
         }
-        let bytes_per_second = self.bytes as f64 / self.busy.as_secs_f64();
-        (self.bytes, self.busy) = (0, Duration::ZERO);
-        let all = bytes_per_second * IN_FLIGHT.as_secs_f64();
-        Some(((all / channels.max(1) as f64) as usize).clamp(LEAST_BYTES.min(self.most_bytes), self.most_bytes))
-    }
-}
-
-/// A batch that takes longer than this to be worked off, or to find room, is too big.
-const LONG: Duration = Duration::from_millis(20);
-/// And this is how long it should take.
-const RIGHT: Duration = Duration::from_millis(10);
-/// Below this, they may be bigger again.
-const SHORT: Duration = Duration::from_millis(5);
-/// Less than this costs more than it brings, however slow the readers are.
-const LEAST_ROWS: usize = 64;
-/// A reader whose work is by batch and not by row (a round trip for each) comes to less with smaller ones. If so much is
-/// lost, they grow again, and stay so for a while.
-const LOSS: f64 = 0.8;
-const HOLD_WINDOWS: u32 = 100;
-
-/// Of a source: how many rows it puts into a batch.
-#[derive(Debug)]
-pub(crate) struct BatchSize {
-    rows: usize,
-    least_rows: usize,
-    hold: u32,
-    trial: Option<Trial>,
-    seen_rows: usize,
-    seen_batches: u32,
-    seen: Duration,
-}
-
-/// After batches have become smaller.
-#[derive(Clone, Copy, Debug)]
-struct Trial {
-    before: usize,
-    rows_per_second: f64,
-    /// What was on the way is worked off: the rate tells something.
-    is_settled: bool,
-}
-
-impl BatchSize {
-    pub(crate) fn new() -> Self {
-        BatchSize {
-            rows: BATCH_ROWS,
-            least_rows: LEAST_ROWS,
-            hold: 0,
-            trial: None,
-            seen_rows: 0,
-            seen_batches: 0,
-            seen: Duration::ZERO,
-        }
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Notes a batch and how long it took until it was worked off or had found room.
-    pub(crate) fn sent(&mut self, rows: usize, took: Duration) {
-        self.seen_rows += rows;
-        self.seen_batches += 1;
-        self.seen += took;
-        if self.seen >= WINDOW || self.seen_batches >= WINDOW_BATCHES {
-            let rows_per_second = self.seen_rows as f64 / self.seen.as_secs_f64();
-            let batch = self.seen / self.seen_batches;
-            (self.seen_rows, self.seen_batches, self.seen) = (0, 0, Duration::ZERO);
-            self.judge(batch, rows_per_second);
-        }
-    }
-
-    fn judge(&mut self, batch: Duration, rows_per_second: f64) {
-        self.hold = self.hold.saturating_sub(1);
-        if self.hold == 0 {
-            self.least_rows = LEAST_ROWS;
-        }
-        match self.trial.take() {
-            Some(trial) if !trial.is_settled => {
-                self.trial = Some(Trial { is_settled: true, ..trial });
-                return;
-            }
-            Some(trial) if rows_per_second < trial.rows_per_second * LOSS => {
-                (self.rows, self.least_rows, self.hold) = (trial.before, trial.before, HOLD_WINDOWS);
-                return;
-            }
-            Some(_) | None => {}
-        }
-        if batch > LONG && self.rows > self.least_rows {
-            let right = (self.rows as f64 * RIGHT.as_secs_f64() / batch.as_secs_f64()) as usize;
-            self.trial = Some(Trial { before: self.rows, rows_per_second, is_settled: false });
-            self.rows = right.max(self.least_rows);
-        } else if batch < SHORT {
-            self.rows = (self.rows * 2).min(BATCH_ROWS);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    #[test]
-    fn room_is_what_the_reader_takes_in_a_tenth_of_a_second() {
-        let mut room = Room::new(1 << 20);
-        assert_eq!(room.worked(100_000, 50 * MS, 2), None, "too early to tell");
-        assert_eq!(room.worked(100_000, 50 * MS, 2), Some(100_000));
-        // Quick ones keep what they have, slow ones something.
-        assert_eq!(room.worked(100 << 20, 100 * MS, 2), Some(1 << 20));
-        assert_eq!(room.worked(10, 2_000 * MS, 2), Some(LEAST_BYTES));
-    }
-
-    /// Sends batches to a reader that takes so long for each, and for each row; returns the size that comes of it.
-    fn settled(size: &mut BatchSize, batch: Duration, row: Duration) -> usize {
-        for _ in 0..500 {
-            let rows = size.rows();
-            size.sent(rows, batch + row * rows as u32);
-        }
-        size.rows()
-    }
-
-    #[test]
-    fn batches_fit_the_speed_of_the_readers() {
-        let mut size = BatchSize::new();
-        assert_eq!(settled(&mut size, Duration::ZERO, Duration::from_nanos(50)), BATCH_ROWS);
-        let rows = settled(&mut size, Duration::ZERO, Duration::from_micros(100));
-        assert!((50..=200).contains(&rows), "{rows} rows of 100 us each");
-        assert_eq!(settled(&mut size, Duration::ZERO, Duration::from_nanos(50)), BATCH_ROWS, "quick again");
-        assert_eq!(settled(&mut size, Duration::ZERO, 10 * MS), LEAST_ROWS);
-    }
-
-    #[test]
-    fn a_reader_with_work_by_batch_keeps_big_ones() {
-        let mut size = BatchSize::new();
-        let rows = settled(&mut size, 30 * MS, Duration::from_micros(1));
-        assert!(rows >= BATCH_ROWS / 4, "{rows} rows: nothing comes through");
+        self.said_bytes = bytes;
+        Some(bytes)
     }
 }

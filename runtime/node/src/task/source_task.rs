@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::metrics::NodeMetrics;
+use crate::task_clock::Spell;
 use arrow::record_batch::RecordBatch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ pub(crate) struct SourceTask {
     pub(crate) event_time: Option<EventTime>,
     pub(crate) restored_watermark: Option<Watermark>,
     pub(crate) dead_letters: Outputs,
-    pub(crate) batch_size: BatchSize,
+    pub(crate) pace: Pace,
     /// When the reader is asked how far behind it is.
     pub(crate) lags_due: Instant,
 }
@@ -96,7 +97,7 @@ impl SourceTask {
             Phase::Held { .. } | Phase::AtEnd => None,
         };
         let deadline = [timers, retry].into_iter().flatten().min();
-        match self.core.gate.next(deadline) {
+        match self.core.gate.next(deadline, usize::MAX) {
             Event::Cancelled => return Ok(Some(TaskEnd::Cancelled)),
             Event::TimedOut => {
                 if timers.is_some_and(|due| due <= Instant::now()) {
@@ -143,7 +144,7 @@ impl SourceTask {
     }
 
     fn poll(&mut self) -> Result<Phase, OperatorError> {
-        let polled = self.reader.poll(self.batch_size.rows()).map_err(|error| self.failed(error))?;
+        let polled = self.reader.poll(self.pace.at_most()).map_err(|error| self.failed(error))?;
         self.metrics.bad_records.set(self.metrics.bad_records.get().max(self.reader.skipped_records()));
         if let Some(pending) = self.reader.pending_records() {
             self.metrics.pending_records.set(i64::try_from(pending).unwrap_or(i64::MAX));
@@ -163,12 +164,12 @@ impl SourceTask {
                 }
                 self.metrics.records_out.add(batch.num_rows() as u64);
                 self.observe(split, &batch)?;
-                let (rows, began) = (batch.num_rows(), Instant::now());
+                let (rows, spell) = (batch.num_rows(), Spell::begin());
                 self.core.downstream().process(0, batch)?;
-                let took = began.elapsed();
-                self.batch_size.sent(rows, took);
+                let worked = spell.end();
+                self.pace.worked(rows, worked);
                 if let Some(event_time) = &mut self.event_time {
-                    event_time.generator.on_backpressure(took.as_micros() as i64);
+                    event_time.generator.on_backpressure((worked.work + worked.waited).as_micros() as i64);
                 }
                 self.progress()?;
                 Ok(Phase::Reading)

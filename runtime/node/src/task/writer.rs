@@ -3,6 +3,8 @@
 use super::gate::Gate;
 use crate::exchange::RemoteChannel;
 use crate::task_clock::{self, Wait, waiting};
+use arrow::array::{Array, ArrayRef};
+use arrow::record_batch::RecordBatch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use weir_model::StreamElement;
@@ -10,6 +12,16 @@ use weir_model::StreamElement;
 /// What a task may put into a channel beyond its bound while something urgent waits for the task: the rest of what
 /// it is at work on. Beyond that it waits as ever.
 pub(crate) const OVERDRAFT_BYTES: usize = 16 << 20;
+
+/// What a batch counts for in a channel. Of a slice, its own rows: what it is a slice of may be far larger.
+fn batch_bytes(batch: &RecordBatch) -> usize {
+    let of_column = |column: &ArrayRef| {
+        let data = column.to_data();
+        data.get_slice_memory_size().unwrap_or_else(|_| data.get_array_memory_size())
+    };
+    // Never nothing: that is what everything else than batches counts for.
+    batch.columns().iter().map(of_column).sum::<usize>().max(1)
+}
 
 /// Whether something waits for a task that must not wait for its readers: set by the task's gate, heeded by its writers.
 #[derive(Default)]
@@ -72,7 +84,7 @@ pub(crate) struct LocalChannel {
 impl LocalChannel {
     fn push(&self, element: StreamElement) -> Result<(), ChannelClosed> {
         let bytes = match &element {
-            StreamElement::Batch(batch) => batch.get_array_memory_size(),
+            StreamElement::Batch(batch) => batch_bytes(batch),
             _ => 0,
         };
         let mut state = self.gate.lock();
@@ -81,9 +93,10 @@ impl LocalChannel {
                 return Err(ChannelClosed);
             }
             if self.urgent.admits(state.waiting_bytes(self.channel), bytes, state.limit_bytes()) {
+                let limit_bytes = state.limit_bytes();
                 let is_urgent = state.arrive(self.channel, element, bytes);
                 self.gate.arrived(state, is_urgent);
-                task_clock::sent(bytes);
+                task_clock::sent(bytes, limit_bytes);
                 return Ok(());
             }
             let waited = waiting(Wait::Output, || self.gate.writable.wait(state));
