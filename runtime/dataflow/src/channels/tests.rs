@@ -166,6 +166,6 @@ fn small_batches_of_a_channel_are_taken_together_up_to_what_is_no_batch() {
     assert_eq!(rows(one.next_batch_of(0, 1)), None);
     one.unblock_all();
     assert_eq!([0; 3].map(|_| rows(one.next_batch_of(0, 9))), [Some((2, 1)), Some((3, 1)), None]);
-    assert_eq!(one.waiting_bytes(0), 1);
+    assert_eq!(one.waiting_bytes(0), 2, "the barrier and what is behind it");
     assert_eq!(read(&mut one), "0:!unaligned 1 0:4 rows");
 }
