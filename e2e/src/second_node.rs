@@ -1,13 +1,12 @@
 //! A second node, for what one node cannot show: pods that move, and a node that is lost.
 
-use std::time::Duration;
-
-use crate::{ClusterScript, Namespace, POLL_INTERVAL, cluster_script, kubectl};
+use crate::trial::Trial;
+use crate::{ClusterScript, cluster_script, kubectl};
 
 const FIRST: &str = "weir";
 const SECOND: &str = "weir-2";
-/// Pods that have been told to go by a kubelet that hears of it late.
-const GONE: Duration = Duration::from_secs(90);
+/// A coordinator and two workers.
+const PODS: usize = 3;
 
 /// It goes with this.
 pub struct SecondNode {
@@ -22,12 +21,21 @@ impl SecondNode {
         Some(node)
     }
 
-    /// What is made meanwhile comes to be on the second node.
-    pub fn alone<T>(&self, make: impl FnOnce() -> T) -> T {
+    /// A job that runs on the second node alone, and could run on either.
+    pub fn start(&self, test: &str, half_minutes: u64) -> Option<Trial> {
         kubectl(&["cordon", FIRST], None).expect("the first node can be cordoned");
-        let made = make();
+        let trial = Trial::start(test, half_minutes)?;
+        trial.is_ready();
         kubectl(&["uncordon", FIRST], None).expect("and be uncordoned");
-        made
+        let pods = self.of_pods(&trial);
+        assert!(pods.len() == PODS && pods.iter().all(|(_, on)| on == SECOND), "{pods:?}");
+        Some(trial)
+    }
+
+    /// None of the job's pods is on the second node any more, and all are there.
+    pub fn is_left(&self, trial: &Trial) {
+        let pods = self.of_pods(trial);
+        assert!(pods.len() == PODS && pods.iter().all(|(_, on)| on != SECOND), "{pods:?}");
     }
 
     pub fn name(&self) -> &str {
@@ -44,25 +52,16 @@ impl SecondNode {
     }
 
     /// The nodes of a job's pods, by the pods' names.
-    pub fn of_pods(&self, cluster: &Namespace, job: &str) -> Vec<(String, String)> {
+    pub fn of_pods(&self, trial: &Trial) -> Vec<(String, String)> {
         let columns = "jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName}{\"\\n\"}{end}";
-        let listed = cluster.kubectl(&["get", "pods", "-l", &format!("weir.dev/job={job}"), "-o", columns]);
+        let all = format!("weir.dev/job={}", trial.name);
+        let listed = trial.cluster.kubectl(&["get", "pods", "-l", &all, "-o", columns]);
         let pairs = listed.expect("pods can be listed");
         pairs
             .lines()
             .filter_map(|line| line.split_once(' '))
             .map(|(pod, node)| (pod.to_owned(), node.to_owned()))
             .collect()
-    }
-
-    /// Waits until none of these runs any more.
-    pub fn await_end(&self, what: &str, processes: &[crate::processes::Process]) {
-        let started = std::time::Instant::now();
-        while processes.iter().any(|process| process.lives()) {
-            assert!(started.elapsed() < GONE, "not `{what}` within {GONE:?}");
-            std::thread::sleep(POLL_INTERVAL);
-        }
-        eprintln!("{what} after {:?}", started.elapsed());
     }
 }
 

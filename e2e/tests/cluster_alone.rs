@@ -16,6 +16,8 @@ use weir_e2e::{Namespace, cluster_script, operator};
 const MANY_KILLS: u32 = 20;
 const KILLS: &str = "WEIR_E2E_KILLS";
 const AWAY: Duration = Duration::from_secs(60);
+/// Of pods whose kubelet hears late that they have to go.
+const LATE_END: Duration = Duration::from_secs(90);
 /// Another seed: another order of moments. Said at the start.
 const SEED: &str = "WEIR_E2E_SEED";
 
@@ -135,37 +137,26 @@ fn the_node_is_drained() {
 #[test]
 fn a_node_is_lost() {
     let Some(node) = SecondNode::add("node-lost") else { return };
-    let started = node.alone(|| {
-        let trial = Trial::start("node-lost", 4)?;
-        trial.is_ready();
-        Some(trial)
-    });
-    let Some(trial) = started else { return };
-    let pods = node.of_pods(&trial.cluster, &trial.name);
-    assert!(pods.len() == 3 && pods.iter().all(|(_, on)| on == node.name()), "{pods:?}");
+    let Some(trial) = node.start("node-lost", 4) else { return };
+    let pods = node.of_pods(&trial);
     let processes: Vec<Process> = pods.iter().filter_map(|(pod, _)| Process::of(&trial.cluster, pod)).collect();
     assert_eq!(processes.len(), pods.len(), "the pods' processes are on this machine");
     let before = trial.committed();
     trial.recovers("node-lost", || node.cut());
-    let now = node.of_pods(&trial.cluster, &trial.name);
-    assert!(now.len() == 3 && now.iter().all(|(_, on)| on != node.name()), "{now:?}");
+    node.is_left(&trial);
     let still = processes.iter().filter(|process| process.lives()).count();
     eprintln!("{still} processes still run on the node that is cut off; {before:?} rows were committed before");
     assert!(still >= 2, "the workers there know of nothing");
     node.join();
-    node.await_end("what ran on the lost node has ended", &processes);
+    let have_ended = || processes.iter().all(|process| !process.lives());
+    trial.cluster.await_true("what ran on the lost node has ended", LATE_END, have_ended);
     trial.ends_exactly();
 }
 
 #[test]
 fn a_node_is_drained_onto_another() {
     let Some(node) = SecondNode::add("moved") else { return };
-    let started = node.alone(|| {
-        let trial = Trial::start("moved", 2)?;
-        trial.is_ready();
-        Some(trial)
-    });
-    let Some(trial) = started else { return };
+    let Some(trial) = node.start("moved", 2) else { return };
     let selector = format!("--pod-selector=weir.dev/job={}", trial.name);
     trial.recovers("moved", || {
         let drain = [
@@ -181,7 +172,6 @@ fn a_node_is_drained_onto_another() {
         eprintln!("drain: {drained:?}");
         drained.unwrap();
     });
-    let now = node.of_pods(&trial.cluster, &trial.name);
-    assert!(now.len() == 3 && now.iter().all(|(_, on)| on != node.name()), "{now:?}");
+    node.is_left(&trial);
     trial.ends_exactly();
 }
