@@ -9,6 +9,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use uuid::Uuid;
 use weir_connectors::api::ConnectorError;
 
 /// Files of earlier metadata that a table names, unless its properties say otherwise.
@@ -34,7 +35,7 @@ pub(crate) fn first(location: &str, schema: &Value, spec: &Value, now_ms: i64) -
     };
     json!({
         "format-version": 2,
-        "table-uuid": unique(),
+        "table-uuid": Uuid::new_v4().to_string(),
         "location": location,
         "last-sequence-number": 0,
         "last-updated-ms": now_ms,
@@ -119,7 +120,7 @@ pub(crate) fn file(metadata: &Value, address: Option<&str>) -> (String, Bytes) {
         true => (".gz.metadata.json", gzip(text.as_bytes())),
         false => (".metadata.json", text.into_bytes()),
     };
-    (format!("{version:05}-{}{suffix}", unique()), Bytes::from(content))
+    (format!("{version:05}-{}{suffix}", Uuid::new_v4()), Bytes::from(content))
 }
 
 /// `00012-<uuid>.metadata.json` is the thirteenth; who names files otherwise begins anew.
@@ -131,15 +132,6 @@ fn version_of(address: &str) -> i64 {
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(vec![], Compression::default());
     encoder.write_all(text).and_then(|()| encoder.finish()).expect("it is compressed in memory")
-}
-
-/// A UUID of version 4.
-fn unique() -> String {
-    let mut bits: u128 = rand::random();
-    bits = (bits & !(0xf << 76)) | (0x4 << 76);
-    bits = (bits & !(0x3 << 62)) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 fn list<'a>(table: &'a mut Map<String, Value>, name: &str) -> &'a mut Vec<Value> {
