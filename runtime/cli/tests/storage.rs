@@ -48,8 +48,7 @@ impl Session {
 
     fn weir(&self, command: &str, options: &[&str]) -> Weir {
         let arguments = [Path::new(command).as_os_str(), self.job.as_os_str()];
-        let weir = Weir::new(self.scratch.path(), arguments).with(options);
-        weir.env("WEIR_TEST_ACCESS_KEY_ID", "testkey").env("WEIR_TEST_SECRET_ACCESS_KEY", "testsecret")
+        Weir::new(self.scratch.path(), arguments).with(options)
     }
 
     fn checkpoints(&self) -> Vec<Value> {

@@ -251,10 +251,7 @@ impl<'a> Run<'a> {
             return;
         }
         let weir = if process == COORDINATOR { self.coordinator() } else { self.worker(process) };
-        let weir = weir
-            .with(["--tls-dir".as_ref(), self.mounts[process].path().as_os_str()])
-            .env("WEIR_TEST_ACCESS_KEY_ID", "testkey")
-            .env("WEIR_TEST_SECRET_ACCESS_KEY", "testsecret");
+        let weir = weir.with(["--tls-dir".as_ref(), self.mounts[process].path().as_os_str()]);
         let weir = match &self.network {
             Some(network) => weir.in_network_namespace(&network.namespace(process)),
             None => weir,

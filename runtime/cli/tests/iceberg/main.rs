@@ -155,9 +155,7 @@ fn iceberg(catalog: &Catalog, table: &str) -> Value {
 }
 
 fn weir(scratch: &Scratch, command: &str, job: &Path, options: &[&str]) -> Weir {
-    let weir = Weir::new(scratch.path(), [Path::new(command).as_os_str(), job.as_os_str()]);
-    let weir = weir.with(options).env("WEIR_TEST_ACCESS_KEY_ID", "testkey");
-    weir.env("WEIR_TEST_SECRET_ACCESS_KEY", "testsecret")
+    Weir::new(scratch.path(), [Path::new(command).as_os_str(), job.as_os_str()]).with(options)
 }
 
 #[test]

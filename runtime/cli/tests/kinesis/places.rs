@@ -38,8 +38,6 @@ impl Copy {
 
     fn weir(&self, command: &str) -> Weir {
         Weir::new(self.scratch.path(), [command.as_ref(), self.job.as_os_str()])
-            .env("WEIR_TEST_ACCESS_KEY_ID", "testkey")
-            .env("WEIR_TEST_SECRET_ACCESS_KEY", "testsecret")
     }
 
     /// Sorted.

@@ -78,9 +78,7 @@ impl Session {
     }
 
     fn weir(&self, command: &str, options: &[&str]) -> Weir {
-        let weir = Weir::new(self.scratch.path(), [Path::new(command).as_os_str(), self.job.as_os_str()]);
-        let weir = weir.with(options).env("WEIR_TEST_ACCESS_KEY_ID", "testkey");
-        weir.env("WEIR_TEST_SECRET_ACCESS_KEY", "testsecret")
+        Weir::new(self.scratch.path(), [Path::new(command).as_os_str(), self.job.as_os_str()]).with(options)
     }
 
     /// Starts the job and lets it die; whether it did, rather than finish.
