@@ -39,7 +39,8 @@ Test
   test CARGO_ARGS...       The same, with arguments for cargo test: -p weir-state my_test -- --nocapture
   check                    Everything that continuous integration checks: tidy, formatting, generated
                            files, lints, all tests.
-  tidy                     Check file sizes, whitespace, links between pages, and words that do not belong in the repository.
+  tidy                     Check file sizes, whitespace, links between pages, and words that do not
+                           belong in the repository.
   test-storage [STORE...]  Run the storage tests against real servers: s3, s3-light, gcs, azure, hdfs, or all.
   simulate [--seeds N] [--seed S] [--bug NAME] [--keep-going]
                            Whole jobs in one thread and virtual time, under faults: N seeds, or seed S alone.

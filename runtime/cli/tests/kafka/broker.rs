@@ -39,7 +39,7 @@ impl Broker {
     /// None: there is none, and the test says so.
     pub fn of_tests() -> Option<Broker> {
         let Ok(address) = std::env::var("WEIR_TEST_KAFKA") else {
-            eprintln!("skipped: WEIR_TEST_KAFKA names no broker; `cargo xtask test kafka` starts one");
+            eprintln!("skipped: WEIR_TEST_KAFKA names no broker; `cargo xtask test --test kafka` starts one");
             return None;
         };
         let python = std::env::var("WEIR_ORACLE_PYTHON").expect("WEIR_ORACLE_PYTHON is set by `cargo xtask test`");
@@ -177,7 +177,7 @@ impl OwnBroker {
         let mut broker = Broker::of_tests()?;
         let Ok(properties) = std::env::var("WEIR_TEST_KAFKA_PROPERTIES") else {
             eprintln!(
-                "skipped: WEIR_TEST_KAFKA_PROPERTIES and _LIBRARIES are not set; `cargo xtask test kafka` sets them"
+                "skipped: WEIR_TEST_KAFKA_PROPERTIES and _LIBRARIES are not set; `cargo xtask test --test kafka` sets them"
             );
             return None;
         };

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 pub fn server() -> Option<String> {
     let server = std::env::var("WEIR_TEST_KINESIS").ok();
     if server.is_none() {
-        eprintln!("skipped: WEIR_TEST_KINESIS names no server; `cargo xtask test kinesis` starts one");
+        eprintln!("skipped: WEIR_TEST_KINESIS names no server; `cargo xtask test --test kinesis` starts one");
     }
     server
 }
