@@ -115,10 +115,14 @@ pub async fn rollback(cluster: &Cluster, name: &str) -> Result<()> {
     let map = map.with_context(|| format!("the spec of generation {}", before.generation))?;
     let text = map.data.and_then(|mut data| data.remove("job.yaml")).context("it has no job.yaml")?;
     let stored: StreamJob = serde_yaml::from_str(&text).context("it cannot be read")?;
-    let spec = back(&job.spec, stored.spec);
-    let replaced = StreamJob { spec, ..job };
-    let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    cluster.api::<StreamJob>().replace(name, &parameters, &replaced).await.context("the StreamJob")?;
+    // Of the spec that was looked at: the status may change meanwhile, and does all the time.
+    let replaced = json!([
+        {"op": "test", "path": "/metadata/generation", "value": job.metadata.generation},
+        {"op": "replace", "path": "/spec", "value": back(&job.spec, stored.spec)},
+    ]);
+    let patch = Patch::<StreamJob>::Json(serde_json::from_value(replaced)?);
+    let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    cluster.api::<StreamJob>().patch(name, &parameters, &patch).await.context("the StreamJob")?;
     println!("streamjob/{name} is to go back to generation {}", before.generation);
     Ok(())
 }
