@@ -9,6 +9,7 @@
 //!
 //! The same types serve the command line (`weir run job.yaml`), which never sees a cluster, and the operator.
 
+mod canonical;
 #[allow(clippy::duplicated_attributes, reason = "each printed column is an attribute of the same parts")]
 pub mod checkpoint;
 pub mod column_type;

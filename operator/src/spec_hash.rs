@@ -2,7 +2,6 @@
 
 use ring::digest::{SHA256, digest};
 use weir_crds::StreamJobSpec;
-use weir_crds::streamjob::CheckpointPolicy;
 
 /// Characters of a hash: enough for a lifetime of one job's specs, and short in annotations.
 const LENGTH: usize = 16;
@@ -18,25 +17,9 @@ pub struct SpecHashes {
 
 impl SpecHashes {
     pub fn of(spec: &StreamJobSpec) -> Self {
-        // Every field by its name, so that a new one cannot be forgotten here.
-        let StreamJobSpec {
-            parallelism,
-            max_parallelism,
-            state: _,
-            image,
-            pipeline,
-            checkpoint,
-            state_backend,
-            restart,
-            upgrade: _,
-            savepoints: _,
-            restore: _,
-            pods,
-        } = spec;
-        let checkpoint = checkpoint.clone().map(|policy| CheckpointPolicy { on_delete: None, ..policy });
-        let rescale =
-            hash(&serde_json::json!([max_parallelism, image, pipeline, checkpoint, state_backend, restart, pods]));
-        let run = hash(&serde_json::json!([rescale, parallelism.unwrap_or(weir_crds::defaults::PARALLELISM)]));
+        let started_with = StreamJobSpec { state: None, ..spec.started_with() };
+        let run = hash(&started_with.canonical());
+        let rescale = hash(&StreamJobSpec { parallelism: None, ..started_with }.canonical());
         SpecHashes { run, rescale }
     }
 }

@@ -26,7 +26,7 @@ pub struct PlanView {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PlanEffect {
-    /// It is the spec that runs.
+    /// It is the spec that runs, or differs in what is looked at only while it runs.
     #[default]
     Nothing,
     /// Another parallelism alone: `rescale` does it, and its processes stay.

@@ -12,6 +12,7 @@ use axum::extract::State;
 use serde_json::Value;
 use std::sync::Arc;
 use weir_api::view::{Mistake, PlanEffect, PlanView, StateFit as FitView, StateVerdict};
+use weir_crds::StreamJobSpec;
 use weir_crds::text::{Diagnostic, Severity};
 use weir_state::Verdict;
 
@@ -50,8 +51,9 @@ fn compare(running: &Job, text: String) -> Answer<PlanView> {
     let Loaded { job, diagnostics, text: _ } = loaded;
     let mut view = PlanView { mistakes: diagnostics.into_iter().map(mistake).collect(), ..PlanView::default() };
     let Some(new) = job else { return Ok(view) };
-    view.changes = changes(running, &new);
-    view.effect = match view.changes.as_slice() {
+    view.changes = differences(&running.resource.spec, &new.resource.spec);
+    let takes_a_start = differences(&running.resource.spec.started_with(), &new.resource.spec.started_with());
+    view.effect = match takes_a_start.as_slice() {
         [] => PlanEffect::Nothing,
         [only] if only == "spec.parallelism" => PlanEffect::Rescale,
         _ => PlanEffect::Restart,
@@ -93,10 +95,9 @@ fn verdict(found: StateFit) -> StateVerdict {
     StateVerdict { operator: operator.to_string(), state, fit, says }
 }
 
-fn changes(running: &Job, new: &Job) -> Vec<String> {
-    let spec = |job: &Job| serde_json::to_value(&job.resource.spec).unwrap_or_default();
+fn differences(running: &StreamJobSpec, new: &StreamJobSpec) -> Vec<String> {
     let mut found = vec![];
-    differing("spec".to_owned(), &spec(running), &spec(new), &mut found);
+    differing("spec".to_owned(), &running.canonical(), &new.canonical(), &mut found);
     found
 }
 
