@@ -66,6 +66,11 @@ impl Trial {
         self.cluster.apply(&format!("{}\n---\n{}", self.objects, self.job.borrow())).unwrap();
     }
 
+    /// The job as it was applied last.
+    pub fn text(&self) -> String {
+        self.job.borrow().clone()
+    }
+
     /// Applies the job with another text in the place of one.
     pub fn change(&self, from: &str, to: &str) {
         let changed = self.job.borrow().replace(from, to);

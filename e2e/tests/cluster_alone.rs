@@ -30,10 +30,11 @@ fn moments() -> ChaCha8Rng {
 
 #[test]
 fn operators_are_killed() {
-    let Some(trial) = Trial::start("operators", 3) else { return };
+    let kills = std::env::var(KILLS).ok().and_then(|text| text.parse().ok()).unwrap_or(MANY_KILLS);
+    // Its input has to last until the last one.
+    let Some(trial) = Trial::start("operators", 2 + u64::from(kills / 6)) else { return };
     trial.is_ready();
     let row = bound("operator-killed");
-    let kills = std::env::var(KILLS).ok().and_then(|text| text.parse().ok()).unwrap_or(MANY_KILLS);
     let is_over = AtomicBool::new(false);
     let (mut changes, mut savepoints) = (0_u32, 0_usize);
     std::thread::scope(|scope| {

@@ -2,3 +2,4 @@
 
 mod failure_matrix;
 mod lifecycle;
+mod steering;
