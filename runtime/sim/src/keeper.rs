@@ -397,9 +397,9 @@ async fn savepoint(keeping: &Keeping, checkpoint: CheckpointId, target: &str) ->
                 Ok::<_, StateError>(())
             };
             let exported = match &handle.cold {
-                None => weir_state::export(&handle, &segments, keep),
+                None => weir_state::export(&handle, handle.key_groups, &segments, keep),
                 Some(_) => SimStore::open(std::slice::from_ref(&handle), handle.key_groups, &segments, None)
-                    .and_then(|store| weir_state::export_stored(&handle, &store, keep)),
+                    .and_then(|store| weir_state::export_stored(&handle, handle.key_groups, &store, keep)),
             };
             exported.map_err(|error| error.to_string())?;
             for state in &handle.states {

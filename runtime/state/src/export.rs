@@ -10,94 +10,122 @@ use crate::key_batch::{KeyBatch, KeyEncoder};
 use crate::keyed_state::KeyedState;
 use crate::migrate::PlaceCodec;
 use crate::ordered::OrderedState;
-use crate::restore::{RestoredState, restore};
+use crate::restore::{RestoredState, restore_each};
 use crate::rows::RowState;
 use crate::{SegmentSource, StateError};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt16Array, UInt32Array};
-use arrow::compute::{CastOptions, cast_with_options, concat, take};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt16Array};
+use arrow::compute::{CastOptions, cast_with_options, concat};
 use arrow::datatypes::{DataType, Int64Type, UInt16Type};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use weir_model::{KeyGroup, KeyGroupRange, StateKind, StateSchema};
 
-/// About what is read and sorted at once.
-const CHUNK_BYTES: u64 = 64 << 20;
+/// About what is read at once.
+const CHUNK_BYTES: u64 = 16 << 20;
 const BATCH_ROWS: usize = 8192;
 
-/// Reads one subtask's state of a checkpoint as tables: `visit` gets a state's schema and some of its rows, by
-/// column. Over all calls for one state, rows ascend by key group.
+/// Reads some key groups of one subtask's state of a checkpoint as tables: `visit` gets a state's schema and some of its
+/// rows, by column. Over all calls for one state, rows ascend by key group.
 ///
 /// # Errors
 /// Whatever reading the checkpoint says, and what `visit` says.
 pub fn export<E: From<StateError>>(
     handle: &KeyedStateHandle,
+    key_groups: KeyGroupRange,
     source: &dyn SegmentSource,
     mut visit: impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let held = handle.key_groups;
-    let chunks = handle.bytes() / CHUNK_BYTES + 1;
-    let step = (held.len() as u64).div_ceil(chunks).max(1) as usize;
-    for first in held.iter().step_by(step) {
-        let last = (first.0 as usize + step - 1).min(held.last as usize) as u16;
-        let part = KeyGroupRange { first: first.0, last };
-        for state in restore(std::slice::from_ref(handle), part, handle.max_parallelism, source)? {
-            match state.content {
-                AnyState::Rows(rows) => export_rows(rows, &mut visit)?,
-                AnyState::Ordered(entries) => export_ordered(entries, &mut visit)?,
+    let mut batches: Vec<Batches> = vec![];
+    for part in handle.parts_of(key_groups, CHUNK_BYTES) {
+        restore_each(handle, part, source, &mut |group, state| {
+            let at = batches.iter().position(|batches| batches.schema.name == state.schema().name);
+            let at = at.unwrap_or_else(|| {
+                batches.push(Batches::new(state.schema()));
+                batches.len() - 1
+            });
+            match state {
+                AnyState::Rows(rows) => export_rows(rows, group, &mut batches[at], &mut visit),
+                AnyState::Ordered(entries) => export_ordered(entries, &mut visit),
             }
-        }
+        })?;
     }
-    Ok(())
+    batches.into_iter().try_for_each(|mut batches| batches.flush(&mut visit))
 }
 
-pub(crate) fn export_rows<E: From<StateError>>(
+/// Rows of one state on their way out, in batches that are worth their columns: a key group may hold a few rows of each
+/// of many namespaces.
+pub(crate) struct Batches {
+    schema: StateSchema,
+    pieces: Vec<Vec<ArrayRef>>,
+    rows: usize,
+}
+
+impl Batches {
+    pub(crate) fn new(schema: &StateSchema) -> Self {
+        Batches { schema: schema.clone(), pieces: vec![], rows: 0 }
+    }
+
+    /// Adds rows of one key group: their namespaces, then the key columns and the values.
+    pub(crate) fn add<E: From<StateError>>(
+        &mut self,
+        group: KeyGroup,
+        namespaces: Int64Array,
+        keys: &[ArrayRef],
+        values: Vec<ArrayRef>,
+        visit: &mut impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let rows = namespaces.len();
+        let groups: ArrayRef = Arc::new(UInt16Array::from_value(group.0, rows));
+        let namespaces = namespace_column(&self.schema, namespaces)?;
+        self.pieces.push([groups].into_iter().chain(keys.iter().cloned()).chain(namespaces).chain(values).collect());
+        self.rows += rows;
+        if self.rows >= BATCH_ROWS { self.flush(visit) } else { Ok(()) }
+    }
+
+    pub(crate) fn flush<E: From<StateError>>(
+        &mut self,
+        visit: &mut impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.rows = 0;
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let columns = match &pieces[..] {
+            [] => return Ok(()),
+            [_] => pieces.swap_remove(0),
+            [first, ..] => {
+                let column = |at: usize| {
+                    let pieces: Vec<&dyn Array> = pieces.iter().map(|columns| &*columns[at]).collect();
+                    concat(&pieces).map_err(StateError::from)
+                };
+                (0..first.len()).map(column).collect::<Result<_, _>>()?
+            }
+        };
+        visit(&self.schema, columns)
+    }
+}
+
+/// All rows of a state that holds one key group.
+fn export_rows<E: From<StateError>>(
     mut rows: RowState,
+    group: KeyGroup,
+    batches: &mut Batches,
     visit: &mut impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let (schema, max_parallelism) = (rows.schema().clone(), rows.max_parallelism());
-    let mut encoder = KeyEncoder::new(&schema.key);
-    let mut keys = KeyBatch::new();
-    let mut groups: Vec<u16> = vec![];
-    let fields = schema.key.len() + schema.namespace.len() + schema.value.len();
-    let mut pieces: Vec<Vec<ArrayRef>> = vec![vec![]; fields];
-    rows.for_each_batch(BATCH_ROWS, |namespace, key_columns, values, count| {
-        encoder.encode(key_columns, count, max_parallelism, &mut keys)?;
-        groups.extend((0..count).map(|row| keys.key_group(row).0));
-        let namespaces = namespace_column(&schema, namespace, count)?;
-        let columns = key_columns.iter().cloned().chain(namespaces).chain(values.iter().cloned());
-        pieces.iter_mut().zip(columns).for_each(|(pieces, column)| pieces.push(column));
-        Ok(())
-    })?;
-    drop(rows);
-    let columns = pieces.into_iter().map(|pieces| {
-        let pieces: Vec<&dyn Array> = pieces.iter().map(|piece| &**piece).collect();
-        if pieces.is_empty() { Ok(None) } else { concat(&pieces).map(Some) }
-    });
-    let columns = columns.collect::<Result<Vec<_>, _>>().map_err(StateError::from)?;
-    let mut order: Vec<u32> = (0..groups.len() as u32).collect();
-    order.sort_by_key(|row| groups[*row as usize]);
-    for rows in order.chunks(BATCH_ROWS) {
-        let sorted: ArrayRef = Arc::new(UInt16Array::from_iter_values(rows.iter().map(|row| groups[*row as usize])));
-        let rows = UInt32Array::from(rows.to_vec());
-        let taken = columns.iter().flatten().map(|column| take(column, &rows, None));
-        let taken = [Ok(sorted)].into_iter().chain(taken).collect::<Result<Vec<_>, _>>().map_err(StateError::from)?;
-        visit(&schema, taken)?;
-    }
-    Ok(())
+    rows.for_each_batch(BATCH_ROWS, |namespace, keys, values, count| {
+        batches.add(group, Int64Array::from_value(namespace, count), keys, values, visit)
+    })
 }
 
 /// The namespace of a row state is a number; as a column it has the type of the schema's field, if there is one.
-fn namespace_column(schema: &StateSchema, namespace: i64, rows: usize) -> Result<Option<ArrayRef>, StateError> {
+fn namespace_column(schema: &StateSchema, namespaces: Int64Array) -> Result<Option<ArrayRef>, StateError> {
     match &schema.namespace[..] {
-        [] if namespace != 0 => Err(StateError::InvalidSchema {
-            state: schema.name.clone(),
-            reason: format!("it has no namespace field, and rows of namespace {namespace}"),
-        }),
-        [] => Ok(None),
-        [field, ..] => {
-            let numbers = Int64Array::from_value(namespace, rows);
-            Ok(Some(cast_with_options(&numbers, &field.data_type, &strict())?))
-        }
+        [] => match namespaces.values().iter().find(|namespace| **namespace != 0) {
+            None => Ok(None),
+            Some(namespace) => Err(StateError::InvalidSchema {
+                state: schema.name.clone(),
+                reason: format!("it has no namespace field, and rows of namespace {namespace}"),
+            }),
+        },
+        [field, ..] => Ok(Some(cast_with_options(&namespaces, &field.data_type, &strict())?)),
     }
 }
 
@@ -299,7 +327,7 @@ mod tests {
 
     fn exported(handle: &KeyedStateHandle, segments: &MemorySegments) -> Vec<(StateSchema, Vec<ArrayRef>)> {
         let mut batches = vec![];
-        export::<StateError>(handle, segments, |schema, columns| {
+        export::<StateError>(handle, handle.key_groups, segments, |schema, columns| {
             batches.push((schema.clone(), columns));
             Ok(())
         })

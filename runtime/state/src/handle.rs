@@ -85,6 +85,25 @@ impl KeyedStateHandle {
         self.segments().map(|segment| segment.length).sum()
     }
 
+    /// The owned key groups in parts of about so many bytes: what is worth a thread, or room in memory, by itself.
+    pub fn parts(&self, bytes: u64) -> impl Iterator<Item = KeyGroupRange> + use<> {
+        self.parts_of(self.key_groups, bytes)
+    }
+
+    pub(crate) fn parts_of(
+        &self,
+        key_groups: KeyGroupRange,
+        bytes: u64,
+    ) -> impl Iterator<Item = KeyGroupRange> + use<> {
+        let parts = self.bytes() / bytes + 1;
+        let step = (self.key_groups.len() as u64).div_ceil(parts).max(1) as usize;
+        let last = key_groups.last;
+        key_groups.iter().step_by(step).map(move |first| {
+            let last = last.min(first.0.saturating_add(step as u16 - 1));
+            KeyGroupRange { first: first.0, last }
+        })
+    }
+
     pub(crate) fn check_version(&self) -> Result<(), StateError> {
         match self.format_version {
             Self::FORMAT_VERSION => Ok(()),

@@ -6,7 +6,7 @@
 use crate::any_state::AnyState;
 use crate::cold::{CacheShare, ColdBatch, ColdConfig, ColdShared, ColdStore, QueuedPart};
 use crate::cut::StateRuns;
-use crate::export::{export_ordered, export_rows};
+use crate::export::{Batches, export_ordered};
 use crate::handle::{KeyedStateHandle, StateHandle};
 use crate::kept::{KeptState, elsewhere};
 use crate::keyed_state::{KeyedState, StateConfig, Tracked};
@@ -369,16 +369,27 @@ fn read_stored(
 /// What the store says, and what `visit` says.
 pub fn export_stored<E: From<StateError>>(
     handle: &KeyedStateHandle,
+    key_groups: KeyGroupRange,
     store: &dyn ColdStore,
     mut visit: impl FnMut(&StateSchema, Vec<ArrayRef>) -> Result<(), E>,
 ) -> Result<(), E> {
-    for part in parts(handle.key_groups) {
-        for state in read_stored(vec![], std::slice::from_ref(handle), part, handle.max_parallelism, store)? {
-            match state.content {
-                AnyState::Rows(rows) => export_rows(rows, &mut visit)?,
-                AnyState::Ordered(entries) => export_ordered(entries, &mut visit)?,
+    for (of, number) in numbered(std::slice::from_ref(handle), &mut 0)? {
+        let mut batches = Batches::new(&of.schema);
+        for group in key_groups.iter() {
+            let own = KeyGroupRange { first: group.0, last: group.0 };
+            match AnyState::new(&of.schema, of.has_ttl, own, handle.max_parallelism)? {
+                AnyState::Rows(rows) => {
+                    rows.visit_stored_group(store, number, group, &mut |namespaces, keys, values| {
+                        batches.add(group, namespaces, keys, values, &mut visit)
+                    })?;
+                }
+                AnyState::Ordered(mut entries) => {
+                    entries.load_group(store, number, group)?;
+                    export_ordered(entries, &mut visit)?;
+                }
             }
         }
+        batches.flush(&mut visit)?;
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ pub(crate) fn rows(old: &mut RowState, new: &mut RowState) -> Result<(), StateEr
     old.for_each_batch(BATCH_ROWS, |namespace, key_columns, values, rows| {
         let key_columns = convert(&from.key, &to.key, key_columns, rows)?;
         encoder.encode(&key_columns, rows, max_parallelism, &mut keys)?;
-        let values = convert(&from.value, &to.value, values, rows)?;
+        let values = convert(&from.value, &to.value, &values, rows)?;
         new.put_columns(&vec![namespace; rows], &keys, &values)?;
         new.bound_cold(COLD_BYTES)
     })

@@ -58,16 +58,41 @@ pub(crate) fn restore(
     max_parallelism: u32,
     source: &dyn SegmentSource,
 ) -> Result<Vec<RestoredState>, StateError> {
-    check(handles, owned, max_parallelism)?;
-    if let Some(cold) = handles.iter().find_map(|handle| handle.cold.as_ref()) {
-        let reason =
-            format!("the checkpoint is one of the `{}` state backend, whose files must be opened first", cold.store);
-        return Err(StateError::Incompatible { state: "*".into(), reason });
-    }
+    check_runs(handles, owned, max_parallelism)?;
     restore_runs(handles, owned, max_parallelism, source)
 }
 
-/// As `restore`, for what isn't in a cold store, and without asking for all key groups.
+/// Reads some key groups of a handle, which has no cold store: each of them as a state of its own, state by state and
+/// ascending.
+///
+/// # Errors
+/// A key group that the handle doesn't hold; whatever reading says, and what `take` says.
+pub(crate) fn restore_each<E: From<StateError>>(
+    handle: &KeyedStateHandle,
+    part: KeyGroupRange,
+    source: &dyn SegmentSource,
+    take: &mut impl FnMut(KeyGroup, AnyState) -> Result<(), E>,
+) -> Result<(), E> {
+    let handles = std::slice::from_ref(handle);
+    check_runs(handles, part, handle.max_parallelism)?;
+    for plan in plans(handles, part, source)? {
+        for part in plan.parts(part, 1, part.len()) {
+            let contents = part.iter().map(|group| {
+                let own = KeyGroupRange { first: group.0, last: group.0 };
+                plan.new_content(own, handle.max_parallelism)
+            });
+            let mut contents = contents.collect::<Result<Vec<_>, _>>()?;
+            plan.load_into(&mut contents, 1, part, source)?;
+            part.iter().zip(contents).try_for_each(|(group, content)| take(group, content))?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads all states in the handles that aren't in a cold store.
+///
+/// # Errors
+/// Whatever reading says.
 pub(crate) fn restore_runs(
     handles: &[KeyedStateHandle],
     owned: KeyGroupRange,
@@ -147,6 +172,21 @@ fn join(
         contents[plan].push((part, content));
     }
     plans.into_iter().zip(contents).map(|(plan, parts)| plan.join(parts, owned, max_parallelism)).collect()
+}
+
+/// As `check`, of handles that are read without a store.
+fn check_runs(handles: &[KeyedStateHandle], owned: KeyGroupRange, max_parallelism: u32) -> Result<(), StateError> {
+    check(handles, owned, max_parallelism)?;
+    match handles.iter().find_map(|handle| handle.cold.as_ref()) {
+        None => Ok(()),
+        Some(cold) => {
+            let reason = format!(
+                "the checkpoint is one of the `{}` state backend, whose files must be opened first",
+                cold.store
+            );
+            Err(StateError::Incompatible { state: "*".into(), reason })
+        }
+    }
 }
 
 pub(crate) fn check(
@@ -261,20 +301,38 @@ impl Plan {
         max_parallelism: u32,
         source: &dyn SegmentSource,
     ) -> Result<AnyState, StateError> {
-        let mut content = self.new_content(part, max_parallelism)?;
+        let mut contents = [self.new_content(part, max_parallelism)?];
+        self.load_into(&mut contents, part.len(), part, source)?;
+        let [content] = contents;
+        Ok(content)
+    }
+
+    /// Loads the key groups of one of the plan's `parts`, so many of them into each of the contents.
+    fn load_into(
+        &self,
+        contents: &mut [AnyState],
+        groups_of_each: usize,
+        part: KeyGroupRange,
+        source: &dyn SegmentSource,
+    ) -> Result<(), StateError> {
         for (run, index) in self.runs.iter().zip(&self.indexes) {
-            if run.key_groups.intersect(&part).is_none() {
-                continue;
+            match run.key_groups.intersect(&part) {
+                None => continue,
+                // Its segment may hold more key groups, as they were once, and what it dropped it dropped in its own.
+                Some(counting) => assert!(counting == part, "a run counts for all of a part or none of it"),
             }
-            if let AnyState::Rows(rows) = &mut content {
-                index.dropped_namespaces.iter().for_each(|namespace| rows.drop_namespace(*namespace));
+            for content in contents.iter_mut() {
+                if let AnyState::Rows(rows) = content {
+                    index.dropped_namespaces.iter().for_each(|namespace| rows.drop_namespace(*namespace));
+                }
             }
             let blocks = self.blocks_of(run, index, part)?;
             for read in coalesce(&blocks) {
-                self.apply(run, &blocks[read.clone()], &mut content, source)?;
+                let content_of = |group: KeyGroup| (group.0 - part.first) as usize / groups_of_each;
+                self.apply(run, &blocks[read.clone()], contents, content_of, source)?;
             }
         }
-        Ok(content)
+        Ok(())
     }
 
     /// The blocks of the run that count for the part: those of key groups without a newer base.
@@ -302,7 +360,8 @@ impl Plan {
         &self,
         run: &Run,
         blocks: &[(KeyGroup, SegmentRef)],
-        content: &mut AnyState,
+        contents: &mut [AnyState],
+        content_of: impl Fn(KeyGroup) -> usize,
         source: &dyn SegmentSource,
     ) -> Result<(), StateError> {
         let first = &blocks[0].1;
@@ -317,7 +376,7 @@ impl Plan {
             let bytes = bytes
                 .get(begin..begin + block.length as usize)
                 .ok_or_else(|| block.corrupt(0, "the source gave fewer bytes than asked for"))?;
-            let applied = match content {
+            let applied = match &mut contents[content_of(*group)] {
                 AnyState::Rows(rows) => rows.apply_block(*group, bytes, self.is_base_of(*group, run)),
                 AnyState::Ordered(entries) => entries.apply_block(*group, bytes),
             };

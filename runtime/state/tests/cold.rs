@@ -143,7 +143,7 @@ fn nothing_later_goes_into_a_checkpoint() {
     let values = |handle: &KeyedStateHandle, segments: &MemorySegments| {
         let store = MemoryStore::open(std::slice::from_ref(handle), OWNED, segments);
         let mut values = BTreeSet::new();
-        export_stored::<StateError>(handle, &store, |_, columns| {
+        export_stored::<StateError>(handle, handle.key_groups, &store, |_, columns| {
             let column = columns.last().unwrap().as_any().downcast_ref::<Int64Array>().unwrap();
             values.extend(column.values().iter().copied());
             Ok(())
@@ -182,7 +182,7 @@ fn a_full_cache_makes_room_before_the_checkpoint_is_written() {
     let handle = cut.write(&mut segments).unwrap();
     let store = MemoryStore::open(std::slice::from_ref(&handle), OWNED, &segments);
     let mut found = 0;
-    export_stored::<StateError>(&handle, &store, |_, columns| {
+    export_stored::<StateError>(&handle, handle.key_groups, &store, |_, columns| {
         found += columns[0].len();
         Ok(())
     })

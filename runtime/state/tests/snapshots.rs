@@ -99,6 +99,30 @@ fn large_states_change_hands() {
     assert!(largest < first.as_ref(), "all was written again: {written:?}");
 }
 
+/// A namespace that one former subtask has dropped, and another one hasn't: what stands in a run says nothing about the key
+/// groups of others that their subtask's successor owns now.
+#[test]
+fn what_a_former_subtask_dropped_was_its_own() {
+    let keys: Vec<Option<i64>> = (0..60).map(Some).collect();
+    let mut world = World::on(Backend::Heap);
+    world.apply(&Step::Upsert(false, 0, keys.clone()));
+    world.apply(&Step::Cut);
+    world.apply(&Step::Confirm(true));
+    let (_, _, dropped) = world.route(&keys, false, false).swap_remove(0);
+    assert!(!dropped.is_empty() && dropped.len() < keys.len());
+    let rows = world.subtasks[0].rows[0];
+    world.subtasks[0].state.rows(rows).drop_namespace(0);
+    world.model.rows.retain(|(_, _, key), _| !dropped.contains(key));
+    world.apply(&Step::Cut);
+    world.apply(&Step::Confirm(true));
+    for parallelism in [1, 3] {
+        world.apply(&Step::Rescale(parallelism, 0, Backend::Heap));
+        world.apply(&Step::Cut);
+        world.check(1, Backend::Heap);
+        world.check(3, Backend::Heap);
+    }
+}
+
 /// An interval without changes writes nothing.
 #[test]
 fn an_idle_state_costs_nothing() {

@@ -2,6 +2,7 @@
 
 mod copy;
 mod read;
+mod states;
 mod write;
 
 pub(crate) use copy::{of_address, of_pinned};

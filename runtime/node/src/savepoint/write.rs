@@ -1,35 +1,18 @@
 //! From a completed checkpoint, as its segments stand on storage, to a savepoint. Nothing of the running job waits.
 
 use super::address;
+use super::states::StatesWriter;
 use crate::backends::local_folder;
 use crate::failpoint::failpoint;
 use crate::job::Job;
 use crate::restore::FolderSegments;
 use crate::storage_thread::now_ms;
-use arrow::array::{ArrayRef, RecordBatch};
-use std::collections::HashMap;
 use std::path::Path;
 use tokio::runtime::Handle;
-use weir_model::{CheckpointId, OperatorUid, StateSchema};
+use weir_model::CheckpointId;
 use weir_snapshot::read_history;
-use weir_snapshot::savepoint::{
-    SavepointError, SavepointManifest, SavepointOperator, SavepointWriter, StateWriter, state_columns,
-};
+use weir_snapshot::savepoint::{SavepointManifest, SavepointOperator, SavepointWriter};
 use weir_snapshot::{CheckpointManifest, JobFolder, ObjectPath, OperatorManifest, SubtaskManifest};
-use weir_state::{KeyedStateHandle, StateError, export_stored};
-use weir_state_rocksdb::open_files;
-
-#[derive(Debug, thiserror::Error)]
-enum WriteError {
-    #[error(transparent)]
-    Savepoint(#[from] SavepointError),
-    #[error(transparent)]
-    State(#[from] StateError),
-    #[error(transparent)]
-    Arrow(#[from] arrow::error::ArrowError),
-    #[error("its keyed state is not described as this version of Weir does: {0}")]
-    Handle(#[from] serde_json::Error),
-}
 
 /// Writes the checkpoint as a savepoint into the folder `target`, a path or an address, and returns its address.
 /// The checkpoint must stay for as long as this takes. Its files may be put into the folder `local` meanwhile.
@@ -78,43 +61,10 @@ fn write_to(
     let begun = SavepointWriter::begin(storage, ObjectPath::root(), checkpoint.max_parallelism);
     let savepoint = runtime.block_on(begun).map_err(|error| error.to_string())?;
     let segments = FolderSegments::new(source.clone(), runtime.clone());
-    for operator in &checkpoint.operators {
-        let subtasks = operator.subtasks.iter().filter_map(|subtask| Some((subtask.index, subtask.keyed.as_ref()?)));
-        for (index, keyed) in subtasks {
-            write_subtask(&savepoint, &operator.uid, keyed, &segments, local, runtime)
-                .map_err(|error| format!("{}, subtask {index}: {error}", operator.uid))?;
-        }
-    }
+    StatesWriter { savepoint: &savepoint, segments: &segments, local, runtime }.write(checkpoint)?;
     failpoint("savepoint-write");
     runtime.block_on(savepoint.finish(manifest)).map_err(|error| error.to_string())?;
     Ok(())
-}
-
-/// Writes all keyed state of one subtask.
-fn write_subtask(
-    savepoint: &SavepointWriter,
-    uid: &OperatorUid,
-    keyed: &serde_json::Value,
-    segments: &FolderSegments,
-    local: Option<&Path>,
-    runtime: &Handle,
-) -> Result<(), WriteError> {
-    let handle: KeyedStateHandle = serde_json::from_value(keyed.clone())?;
-    let writer = |schema: &StateSchema| Ok((schema.name.clone(), savepoint.state(uid, schema)?));
-    let schemas = handle.states.iter().map(|state| &state.schema);
-    let mut writers: HashMap<String, StateWriter> = schemas.map(writer).collect::<Result<_, SavepointError>>()?;
-    let visit = |schema: &StateSchema, columns: Vec<ArrayRef>| {
-        let batch = RecordBatch::try_new(state_columns(schema), columns)?;
-        let writer = writers.get_mut(&schema.name).expect("only states of the handle are exported");
-        Ok::<_, WriteError>(runtime.block_on(writer.write(&batch))?)
-    };
-    if handle.cold.is_some() {
-        let files = open_files(local, std::slice::from_ref(&handle), handle.key_groups, segments)?;
-        export_stored(&handle, &files, visit)?;
-    } else {
-        weir_state::export(&handle, segments, visit)?;
-    }
-    writers.into_values().try_for_each(|writer| Ok(runtime.block_on(writer.finish())?))
 }
 
 /// Everything but the keyed states.

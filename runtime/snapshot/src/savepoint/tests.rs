@@ -1,9 +1,10 @@
 use super::*;
 use crate::manifest::SubtaskManifest;
-use crate::storage::{FaultPlan, FaultyStorage, MemoryStorage, ObjectPath, Storage, list_all};
+use crate::storage::{FaultPlan, FaultyStorage, LocalStorage, MemoryStorage, ObjectPath, Storage, list_all};
 use crate::testing::path;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt16Array};
 use arrow::datatypes::DataType;
+use arrow::util::display::array_value_to_string;
 use std::sync::Arc;
 use weir_model::types::TIMESTAMP;
 use weir_model::{CheckpointId, KeyGroupRange, StateField, StateKind, StateSchema};
@@ -118,6 +119,33 @@ async fn a_copied_folder_is_a_savepoint() {
     let found = read(&reader, KeyGroupRange { first: 0, last: 127 }).await.unwrap();
     assert_eq!(concat(&found).num_rows(), 3 * 128);
     assert!(reader.verify().await.unwrap().is_empty());
+}
+
+/// As the first version wrote them: with dictionaries, compressed by Zstd. Of each number below 1000 by what is left of it
+/// after division by 50: how many there are, their sum, both once more for the average, and the first text of those above
+/// 900.
+#[tokio::test]
+async fn what_an_older_version_wrote_is_read() {
+    let folder = format!("{}/fixtures/savepoint-1", std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let storage: Arc<dyn Storage> = Arc::new(LocalStorage::open(folder).unwrap());
+    let reader = SavepointReader::open(storage, ObjectPath::root()).await.unwrap();
+    assert!(reader.verify().await.unwrap().is_empty());
+    let operator = OperatorUid::new("totals/aggregate");
+    let mut rows = reader.read_state(&operator, "groups", KeyGroupRange { first: 0, last: 127 }).unwrap();
+    let mut found = vec![];
+    while let Some(batch) = rows.next().await.unwrap() {
+        let text = |column: usize, row| array_value_to_string(batch.column(column), row).unwrap();
+        found.extend((0..batch.num_rows()).map(|row| (1..7).map(|at| text(at, row)).collect::<Vec<_>>().join(" ")));
+    }
+    let expected = (0..50).map(|rest| {
+        let sum: u64 = (0..20).map(|turn| 50 * turn + rest).sum();
+        let least = if rest == 0 { 950 } else { 900 + rest };
+        format!("name {rest} 20 {sum} {sum} 20 {least}")
+    });
+    found.sort_unstable();
+    let mut expected: Vec<String> = expected.collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
 }
 
 #[tokio::test]

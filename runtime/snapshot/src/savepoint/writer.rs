@@ -1,25 +1,30 @@
 //! Writing a savepoint: a table per state, then the file that makes it one.
 
 use super::manifest::savepoint_file;
-use super::{FileChunk, SavepointError, SavepointFile, SavepointManifest, SavepointState, state_columns};
+use super::{
+    FileChunk, KEY_GROUP_COLUMN, SavepointError, SavepointFile, SavepointManifest, SavepointState, state_columns,
+};
 use crate::envelope;
 use crate::storage::{ObjectPath, PutOutcome, Storage};
 use arrow::array::{Array, RecordBatch, UInt16Array};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::statistics::Statistics;
+use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use weir_model::{KeyGroupRange, OperatorUid, StateSchema};
 
 /// Rows of a row group: what a reader fetches and holds at a time.
 const ROW_GROUP_ROWS: usize = 64 << 10;
+/// Rows that are encoded at once.
+const WRITE_BATCH_ROWS: usize = 8192;
 /// A file is closed beyond this size: it is held in memory until it is written.
 const FILE_BYTES: usize = 64 << 20;
 
@@ -125,7 +130,9 @@ impl StateWriter {
         let batch = self.fit(batch)?;
         let mut file = match self.file.take() {
             Some(file) => file,
-            None => self.parquet(ArrowWriter::try_new(vec![], self.columns.clone(), Some(properties()?)))?,
+            None => {
+                self.parquet(ArrowWriter::try_new(vec![], self.columns.clone(), Some(properties(&self.columns))))?
+            }
         };
         self.parquet(file.write(&batch))?;
         if file.bytes_written() + file.in_progress_size() >= FILE_BYTES {
@@ -210,12 +217,26 @@ fn unfit((operator, state): &(OperatorUid, String), reason: String) -> Savepoint
     SavepointError::Unfit { operator: operator.clone(), state: state.clone(), reason }
 }
 
-fn properties() -> Result<WriterProperties, SavepointError> {
-    Ok(WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+/// A state is written once, of values that are mostly different, and read as a whole: no dictionaries, which cost more
+/// than all else, and no statistics but of the key groups. Integers as differences in as few bits as they need.
+fn properties(columns: &Schema) -> WriterProperties {
+    let mut properties = WriterProperties::builder()
+        .set_compression(Compression::LZ4_RAW)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_column_statistics_enabled(KEY_GROUP_COLUMN.into(), EnabledStatistics::Chunk)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_created_by("weir".into())
-        .build())
+        .set_data_page_row_count_limit(ROW_GROUP_ROWS)
+        .set_write_batch_size(WRITE_BATCH_ROWS)
+        .set_created_by("weir".into());
+    for field in columns.fields() {
+        let is_time = field.data_type().is_temporal() && !matches!(field.data_type(), DataType::Interval(_));
+        if field.data_type().is_integer() || is_time {
+            let path = ColumnPath::from(vec![field.name().clone()]);
+            properties = properties.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
+        }
+    }
+    properties.build()
 }
 
 /// Divides a finished file into its row groups and the rest.

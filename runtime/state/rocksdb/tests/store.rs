@@ -175,7 +175,7 @@ fn a_part_is_read_from_the_files_that_hold_it() {
     // All of it, for a savepoint.
     let files = open_files(None, std::slice::from_ref(&handle), handle.key_groups, &source).unwrap();
     let mut rows = 0;
-    export_stored::<StateError>(&handle, &files, |_, columns| {
+    export_stored::<StateError>(&handle, handle.key_groups, &files, |_, columns| {
         rows += columns[0].len();
         Ok(())
     })

@@ -42,7 +42,7 @@ impl EncodedRows {
         &self.bytes[self.offsets[row] as usize..self.offsets[row + 1] as usize]
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.offsets.windows(2).map(|ends| &self.bytes[ends[0] as usize..ends[1] as usize])
     }
 

@@ -6,13 +6,14 @@
 
 use super::cut::{BufferPool, Chunk, RowCut, group_of};
 use super::lookup::{OneNamespace, PEEK, Placement, View};
+use super::stored::namespaces_of;
 use super::sweep::Cursor;
 use super::table::{DEAD, LIVE, NULL_KEY, REFERENCED, Table};
 use super::words::{handle_length, handle_offset};
 use super::{Removed, RowState};
 use crate::cold::{
-    ColdBatch, ColdShared, ColdStore, PREFIX_BYTES, ROW_PREFIX_BYTES, behind_prefix, cold_prefix, row_prefix,
-    write_all, write_if_large,
+    ColdBatch, ColdShared, ColdStore, ROW_PREFIX_BYTES, behind_prefix, cold_prefix, row_prefix, write_all,
+    write_if_large,
 };
 use crate::key_batch::{KeyBatch, KeyForm, Keys, Modulus};
 use crate::layout::{Physical, Slot};
@@ -331,13 +332,7 @@ impl RowState {
                 return Ok(());
             }
             from = [stored.row(stored.len() - 1), &[0]].concat();
-            let namespace = |key: &[u8]| {
-                let bytes = key.get(PREFIX_BYTES..).and_then(|rest| rest.first_chunk::<8>());
-                bytes.map(|bytes| (u64::from_be_bytes(*bytes) ^ 1 << 63) as i64)
-            };
-            let namespaces: Option<Vec<i64>> = stored.iter().map(namespace).collect();
-            let namespaces =
-                namespaces.ok_or_else(|| StateError::decode("a key in the cold store", "it has no namespace"))?;
+            let namespaces = namespaces_of(&stored)?;
             let keys = self.keys_of_stored(group, &stored)?;
             self.upsert_each(&namespaces, &keys, &mut slots, &mut new)?;
             for (slot, image) in slots.iter().zip(images.iter()) {
@@ -380,7 +375,7 @@ impl RowState {
     }
 
     /// Keys as the store has them, of one key group.
-    fn keys_of_stored(&self, group: KeyGroup, stored: &EncodedRows) -> Result<KeyBatch, StateError> {
+    pub(super) fn keys_of_stored(&self, group: KeyGroup, stored: &EncodedRows) -> Result<KeyBatch, StateError> {
         let mut batch = KeyBatch::new();
         let keys: Vec<&[u8]> = stored.iter().map(|key| key.get(ROW_PREFIX_BYTES..).unwrap_or_default()).collect();
         match self.form() {

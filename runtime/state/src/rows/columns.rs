@@ -20,23 +20,10 @@ impl RowState {
         if data_type == DataType::Null {
             return Ok(new_null_array(&data_type, slots.len()));
         }
-        let mut valid = vec![false; slots.len()];
         Ok(match layout.kind {
-            FieldKind::Word => {
-                let mut words = vec![0; slots.len()];
-                self.for_each(slots, |at, row| {
-                    valid[at] = !layout.is_null(row);
-                    words[at] = layout.get_u64(row);
-                });
-                array_of_words(&words, nulls_of(valid), &data_type)?
-            }
-            FieldKind::Decimal => {
-                let mut values = vec![0; slots.len()];
-                self.for_each(slots, |at, row| {
-                    valid[at] = !layout.is_null(row);
-                    values[at] = layout.get_i128(row);
-                });
-                Arc::new(Decimal128Array::new(values.into(), nulls_of(valid)).with_data_type(data_type))
+            FieldKind::Word | FieldKind::Decimal => {
+                let rows = slots.iter().map(|slot| (!slot.is_none()).then(|| self.row(*slot)));
+                fixed_column(layout, &data_type, rows)?
             }
             FieldKind::Var => {
                 let mut builder = BytesBuilder::with_capacity(slots.len());
@@ -161,6 +148,34 @@ impl RowState {
             visit(self, &keys, &slots)?;
         }
         self.scan_cold(namespace, number, max_rows, &mut visit)
+    }
+}
+
+/// A field of fixed length of these rows, as `RowState::row` lends them; null where there is none.
+pub(super) fn fixed_column<'r>(
+    layout: FieldLayout,
+    data_type: &DataType,
+    rows: impl ExactSizeIterator<Item = Option<&'r [u8]>>,
+) -> Result<ArrayRef, StateError> {
+    let mut valid = Vec::with_capacity(rows.len());
+    match layout.kind {
+        FieldKind::Decimal => {
+            let mut values = Vec::with_capacity(rows.len());
+            for row in rows {
+                valid.push(row.is_some_and(|row| !layout.is_null(row)));
+                values.push(row.map_or(0, |row| layout.get_i128(row)));
+            }
+            let column = Decimal128Array::new(values.into(), nulls_of(valid));
+            Ok(Arc::new(column.with_data_type(data_type.clone())))
+        }
+        FieldKind::Word | FieldKind::Var => {
+            let mut words = Vec::with_capacity(rows.len());
+            for row in rows {
+                valid.push(row.is_some_and(|row| !layout.is_null(row)));
+                words.push(row.map_or(0, |row| layout.get_u64(row)));
+            }
+            array_of_words(&words, nulls_of(valid), data_type)
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod index;
 mod lookup;
 pub(crate) mod read;
 mod set;
+mod stored;
 mod sweep;
 mod table;
 mod take_over;

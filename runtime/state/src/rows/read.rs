@@ -270,15 +270,15 @@ impl RowState {
     }
 
     /// Visits all rows as `(namespace, key columns, value columns, rows)`, at most `max_rows` at a time.
-    pub(crate) fn for_each_batch(
+    pub(crate) fn for_each_batch<E: From<StateError>>(
         &mut self,
         max_rows: usize,
-        mut visit: impl FnMut(i64, &[ArrayRef], &[ArrayRef], usize) -> Result<(), StateError>,
-    ) -> Result<(), StateError> {
+        mut visit: impl FnMut(i64, &[ArrayRef], Vec<ArrayRef>, usize) -> Result<(), E>,
+    ) -> Result<(), E> {
         for namespace in self.namespaces().collect::<Vec<_>>() {
             self.scan(namespace, max_rows, |state, keys, slots| {
                 let values = state.columns(slots)?;
-                visit(namespace, keys, &values, slots.len())
+                visit(namespace, keys, values, slots.len())
             })?;
         }
         Ok(())

@@ -1,9 +1,10 @@
 //! States and their model, for any store: a test that uses this brings `crate::open_store`.
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Int64Type, UInt16Type};
+use arrow::util::display::array_value_to_string;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use weir_model::{CheckpointId, KeyGroupRange, StateField, StateKind, StateSchema};
@@ -385,6 +386,53 @@ impl World {
                 model,
                 "a checkpoint restored at parallelism {parallelism} on {backend:?}"
             );
+            let mut imported = [self.exported_and_imported(handles, parallelism, backend)];
+            assert_eq!(&Self::contents(&mut imported), model, "a checkpoint exported by {parallelism} parts");
         }
+    }
+
+    /// What a savepoint of the checkpoint holds, as the state of one subtask; each handle is read by so many parts.
+    fn exported_and_imported(&self, handles: &[KeyedStateHandle], parts: u32, backend: Backend) -> Subtask {
+        let key_groups = KeyGroupRange { first: 0, last: MAX as u16 - 1 };
+        let config = StateConfig { key_groups, max_parallelism: MAX };
+        let store = crate::open_store(&[], &[], config, &self.segments);
+        let mut state = match backend {
+            Backend::Heap => KeyedState::new(key_groups, MAX),
+            Backend::Cold(cache_bytes) => {
+                let cold = ColdConfig { store, cache: CacheBudget::new(cache_bytes) };
+                KeyedState::open_cold(config, cold, &mut [], &[], &self.segments).unwrap()
+            }
+        };
+        for handle in handles {
+            for part in
+                (0..parts).filter_map(|part| KeyGroupRange::of_subtask(part, parts, MAX).intersect(&handle.key_groups))
+            {
+                let mut last = BTreeMap::new();
+                let mut places = BTreeSet::new();
+                let visit = |schema: &StateSchema, columns: Vec<ArrayRef>| {
+                    for row in 0..columns[0].len() {
+                        let group = columns[0].as_primitive::<UInt16Type>().value(row);
+                        let before = last.insert(schema.name.clone(), group);
+                        assert!(before.is_none_or(|before| before <= group), "rows ascend by key group");
+                        assert!((part.first..=part.last).contains(&group), "a row of another part");
+                        let place = &columns[1..1 + schema.key.len() + schema.namespace.len()];
+                        let place = place.iter().map(|column| array_value_to_string(column, row).unwrap());
+                        assert!(places.insert((schema.name.clone(), place.collect::<Vec<_>>())), "a row twice");
+                    }
+                    state.import(schema, &columns)
+                };
+                match handle.cold {
+                    None => export(handle, part, &self.segments, visit),
+                    Some(_) => {
+                        let handles = std::slice::from_ref(handle);
+                        let config = StateConfig { key_groups: handle.key_groups, max_parallelism: MAX };
+                        let store = crate::open_store(&[], handles, config, &self.segments);
+                        export_stored(handle, part, &*store, visit)
+                    }
+                }
+                .unwrap();
+            }
+        }
+        Subtask::of(state)
     }
 }
