@@ -25,14 +25,13 @@ pub struct LocalStorage {
 }
 
 impl LocalStorage {
-    /// Opens the folder, which is made if it isn't there.
+    /// Opens the folder; what is written first makes it, if it isn't there.
     pub fn open(root: impl AsRef<Path>) -> Result<Self, StorageError> {
         let root = root.as_ref();
         let failed = |error: io::Error| {
             StorageError::new(Operation::Open, format!("file://{}", root.display()), kind_of(&error), error)
         };
-        create_folders(root).map_err(failed)?;
-        let root = root.canonicalize().map_err(failed)?;
+        let root = resolve(root).map_err(failed)?;
         let uri = format!("file://{}", root.display());
         Ok(LocalStorage { root: root.into(), uri: uri.into() })
     }
@@ -240,6 +239,16 @@ fn kind_of(error: &io::Error) -> StorageErrorKind {
     }
 }
 
+/// The path without links, also of a folder that isn't there yet: it is the same once it is.
+fn resolve(folder: &Path) -> io::Result<PathBuf> {
+    match (folder.canonicalize(), folder.parent(), folder.file_name()) {
+        (Err(error), Some(parent), Some(name)) if error.kind() == ErrorKind::NotFound => {
+            Ok(resolve(parent)?.join(name))
+        }
+        (resolved, ..) => resolved,
+    }
+}
+
 fn parent_of(target: &Path) -> io::Result<&Path> {
     target.parent().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "the path has no parent folder"))
 }
@@ -362,6 +371,25 @@ mod tests {
         upload.write(Bytes::from_static(b"part")).await.unwrap();
         drop(upload);
         assert_eq!(fs::read_dir(folder.path().join("job")).unwrap().count(), 0);
+    }
+
+    /// An address with a mistake in it leaves no folders.
+    #[tokio::test]
+    async fn only_what_is_written_makes_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("not/there");
+        let storage = LocalStorage::open(&root).unwrap();
+        let path = ObjectPath::parse("job/a").unwrap();
+        assert!(storage.list(&ObjectPath::root(), None, 10).await.unwrap().is_empty());
+        assert!(storage.get(&path).await.unwrap_err().is_not_found());
+        storage.delete(&path).await.unwrap();
+        storage.sweep_unfinished(&ObjectPath::root(), Duration::ZERO).await.unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        storage.put(&path, Bytes::from_static(b"1")).await.unwrap();
+        let opened_again = LocalStorage::open(&root).unwrap();
+        assert_eq!(opened_again.get(&path).await.unwrap(), "1");
+        assert_eq!(opened_again.uri(), storage.uri());
     }
 
     #[tokio::test]
