@@ -9,6 +9,7 @@ mod cluster;
 mod compression;
 mod connection;
 mod consumer;
+mod coordinators;
 mod error;
 mod hanging;
 mod options;

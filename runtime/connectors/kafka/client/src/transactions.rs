@@ -172,8 +172,9 @@ impl Cluster {
         })
     }
 
-    /// The open transactions whose ids begin so, on all coordinators.
+    /// The open transactions whose ids begin so, on all coordinators; those of a broker that starts are waited for.
     pub fn open_transactions(&mut self, prefix: &str, patience: Duration) -> Result<Vec<Listed>> {
+        self.await_coordinators(prefix, patience)?;
         self.transactions(prefix, &["Ongoing"], patience)
     }
 
