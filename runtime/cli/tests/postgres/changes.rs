@@ -1,6 +1,7 @@
 //! The source of changes: rows of a table, then what becomes of them, while our processes and the server are killed. What
 //! a job makes of them must in the end be what the server itself computes from the table.
 
+use super::copies::Copy;
 use super::support::postgres::Postgres;
 use super::support::{Scratch, Weir, await_condition, files_below, random_runs};
 use super::{MAX_DEATHS, start};
@@ -84,7 +85,12 @@ fn write_job(scratch: &Scratch, postgres: &Postgres) -> PathBuf {
 }
 
 /// What the tables' contents differ in; nothing: they are right.
-fn difference(postgres: &Postgres) -> Option<String> {
+fn difference(postgres: &Postgres, copy: Option<&Copy>) -> Option<String> {
+    let in_tables = difference_of_tables(postgres);
+    in_tables.or_else(|| copy.and_then(|copy| copy.difference(postgres)))
+}
+
+fn difference_of_tables(postgres: &Postgres) -> Option<String> {
     EXPECTED.iter().find_map(|(table, columns, expected)| {
         let found = postgres.psql(&format!(
             "WITH expected AS ({expected}), found AS (SELECT {columns} FROM {table}), \
@@ -99,12 +105,18 @@ fn difference(postgres: &Postgres) -> Option<String> {
 }
 
 /// Runs until the tables are right, and still are when a last change has come through.
-fn finish(scratch: &Scratch, postgres: &Postgres, job: &std::path::Path, parallelism: u32) -> Result<(), String> {
+fn finish(
+    scratch: &Scratch,
+    postgres: &Postgres,
+    job: &std::path::Path,
+    parallelism: u32,
+    copy: Option<&Copy>,
+) -> Result<(), String> {
     let mut running = start(scratch, job, parallelism, 0).spawn();
     for last in ["z1", "z2"] {
         postgres.psql(&format!("INSERT INTO orders VALUES ('the last', '{last}', 1, 1)"));
         let began = Instant::now();
-        while let Some(difference) = difference(postgres) {
+        while let Some(difference) = difference(postgres, copy) {
             if running.has_ended() || began.elapsed() > Duration::from_secs(90) {
                 return Err(format!("{difference}\n{}", running.kill()));
             }
@@ -157,7 +169,9 @@ fn random_run(postgres: &mut Postgres, seed: u64, rng: &mut ChaCha8Rng) -> Resul
     let rows = rng.random_range(1_000..30_000);
     create_tables(postgres, rows);
     let job = write_job(&scratch, postgres);
-    let mut story = vec![format!("{rows} rows")];
+    let copy = Copy::random(rng, &scratch);
+    copy.add_to(&job);
+    let mut story = vec![format!("{rows} rows, {}", copy.name())];
     let (client, is_over) = (postgres.client(), AtomicBool::new(false));
     let mut work = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
     std::thread::scope(|scope| -> Result<(), String> {
@@ -206,7 +220,7 @@ fn random_run(postgres: &mut Postgres, seed: u64, rng: &mut ChaCha8Rng) -> Resul
     })?;
     let parallelism = rng.random_range(1..=4);
     let story = format!("{}, then p={parallelism}", story.join(", "));
-    finish(&scratch, postgres, &job, parallelism).map_err(|problem| {
+    finish(&scratch, postgres, &job, parallelism, Some(&copy)).map_err(|problem| {
         let kept = scratch.keep().display();
         format!("{story}: {problem}\nkept for inspection: {kept}")
     })?;
@@ -236,7 +250,7 @@ fn rows_go_on_behind_a_checkpoint_that_came_in_between() {
              INSERT INTO orders SELECT 'new', 'r' || i % {REGIONS}, 1, i FROM generate_series({cuts}00001, {cuts}00200) i"
         ));
     }
-    finish(&scratch, &postgres, &job, 3).unwrap_or_else(|problem| panic!("{problem}"));
+    finish(&scratch, &postgres, &job, 3, None).unwrap_or_else(|problem| panic!("{problem}"));
 }
 
 /// Of the source's only split, in the last checkpoint.
@@ -305,7 +319,13 @@ fn what_keeps_changes_from_being_read_is_said_at_plan_time() {
                 "this user may not make a publication of `public.fine`",
             ],
         ),
-        ("fine", postgres.url(), json!({}), vec!["id"], vec!["changes of `fine` of PostgreSQL", "will be made"]),
+        (
+            "fine",
+            postgres.url(),
+            json!({}),
+            vec!["id"],
+            vec!["changes of `fine` of PostgreSQL", "will be made", "SELECT pg_drop_replication_slot('weir_"],
+        ),
     ] {
         let scratch = Scratch::new("postgres-changes-plan");
         let mut source = json!({"url": {"value": url}, "table": name});
@@ -339,7 +359,7 @@ fn changes_that_are_lost_end_the_job() {
     create_tables(&postgres, 100);
     let scratch = Scratch::new("postgres-changes-lost");
     let job = write_job(&scratch, &postgres);
-    let read = || await_condition("the rows are there", || difference(&postgres).is_none().then_some(()));
+    let read = || await_condition("the rows are there", || difference_of_tables(&postgres).is_none().then_some(()));
     let once = || start(&scratch, &job, 1, 0).with(["--set", "spec.restart={none: {}}"]);
 
     let running = start(&scratch, &job, 1, 0).spawn();

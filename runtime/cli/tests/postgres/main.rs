@@ -8,12 +8,14 @@
 mod support;
 
 mod changes;
+mod copies;
 mod secured;
 mod traffic;
 mod values;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
@@ -85,6 +87,46 @@ fn what_cannot_be_opened_ends_the_job() {
         for part in [said, "copied", "no restart can help"] {
             assert!(failed.stderr.contains(part), "{setting}: no word of {part}: {failed}");
         }
+    }
+}
+
+/// It takes what is sent and closes no connection: only that nobody else is answered either tells it from one that is busy.
+#[test]
+fn a_server_that_hangs_is_noticed() {
+    let Some(postgres) = Postgres::start() else { return };
+    for commit_by in traffic::COMMIT_BY {
+        traffic::create_tables(&postgres);
+        let scratch = Scratch::new("postgres-hangs");
+        let job = traffic::write(&scratch, &postgres, commit_by);
+        let text = std::fs::read_to_string(&job).expect("read the job");
+        let url = postgres.url();
+        // By which it goes how long any answer is waited for until somebody looks.
+        std::fs::write(&job, text.replace(&url, &format!("{url}?connect_timeout=1"))).expect("write the job");
+        let running = start(&scratch, &job, 2, 0).spawn();
+        support::await_condition("the first rows", || {
+            (postgres.psql("SELECT count(*) FROM copied") != "0").then_some(())
+        });
+        postgres.freeze();
+        support::await_condition("the attempt fails", || running.stderr().contains("no answer").then_some(()));
+        postgres.thaw();
+        let finished = running.wait();
+        assert!(finished.status.success(), "{finished}");
+        traffic::verify(&postgres).unwrap_or_else(|problem| panic!("{commit_by}: {problem}\n{finished}"));
+    }
+}
+
+/// The system has taken the connection, and nobody says anything.
+#[test]
+fn a_server_that_never_speaks_is_not_waited_for() {
+    let Some(postgres) = Postgres::start() else { return };
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("it has a port").port();
+    let scratch = Scratch::new("postgres-silent");
+    let job = traffic::write(&scratch, &postgres, traffic::COMMIT_BY[0]);
+    let url = format!("spec.pipeline.sinks[0].postgres.url.value={}?connect_timeout=1", postgres.url_by(port));
+    let plan = Weir::new(scratch.path(), ["plan".as_ref(), job.as_os_str()]).with(["--set", &url]).fail();
+    for part in ["cannot connect to PostgreSQL at 127.0.0.1", "no answer within 2s"] {
+        assert!(plan.stderr.contains(part) || plan.stdout.contains(part), "no word of {part}: {plan}");
     }
 }
 

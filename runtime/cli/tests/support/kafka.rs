@@ -32,6 +32,24 @@ pub fn read_from_topic(job: &Path) -> bool {
     true
 }
 
+/// A topic for a test of another connector: the broker, and its name. None: there is no broker.
+pub fn new_topic(name: &str) -> Option<(String, String)> {
+    let broker = std::env::var("WEIR_TEST_KAFKA").ok()?;
+    let topic = format!("{name}-{:08x}", rand::random::<u32>());
+    client(&broker, &["create", &topic, &PARTITIONS.to_string()]);
+    Some((broker, topic))
+}
+
+/// The committed messages' values.
+pub fn values_of(broker: &str, topic: &str) -> Vec<String> {
+    let lines = client(broker, &["read", topic]);
+    let value = |line: &str| {
+        let (_, _, _, value): (i32, i64, Value, String) = serde_json::from_str(line).expect("a line of the client");
+        value
+    };
+    lines.lines().map(value).collect()
+}
+
 fn fill(broker: &str, topic: &str, source: &Value) {
     let messages: String =
         rows_of(source).iter().map(|(id, line)| format!("{}\n", json!([id % PARTITIONS, null, line]))).collect();
@@ -41,9 +59,10 @@ fn fill(broker: &str, topic: &str, source: &Value) {
     client(broker, &["put", topic, &file.display().to_string(), &MESSAGES_OF_A_BATCH.to_string()]);
 }
 
-fn client(broker: &str, arguments: &[&str]) {
+fn client(broker: &str, arguments: &[&str]) -> String {
     let python = std::env::var("WEIR_ORACLE_PYTHON").expect("WEIR_ORACLE_PYTHON is set where the broker is");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/client.py");
     let output = Command::new(python).arg(script).arg(broker).args(arguments).output().expect("start Python");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("JSON")
 }

@@ -18,7 +18,7 @@ pub mod session;
 pub mod traffic;
 
 pub use oracle::{Check, Mode, Oracle, Rows, Run, Table, tables};
-pub use process::{Finished, Running, Weir, await_condition, is_stopped, signal};
+pub use process::{Finished, Running, Weir, await_condition, children, is_stopped, signal};
 pub use random::{number, random_runs};
 pub use s3::s3_server;
 pub use scratch::{Scratch, files_below, finished_files, finished_lines};

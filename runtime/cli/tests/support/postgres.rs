@@ -94,6 +94,20 @@ impl Postgres {
         self.run();
     }
 
+    /// Nothing of it runs until `thaw`; connections stay, and the system takes what is sent to them.
+    pub fn freeze(&self) {
+        let server = self.server.as_ref().expect("the server runs");
+        // It first, so that it starts no more.
+        super::signal(server.id() as i32, libc::SIGSTOP);
+        super::children(server.id()).into_iter().for_each(|pid| super::signal(pid, libc::SIGSTOP));
+    }
+
+    pub fn thaw(&self) {
+        let server = self.server.as_ref().expect("the server runs");
+        super::children(server.id()).into_iter().for_each(|pid| super::signal(pid, libc::SIGCONT));
+        super::signal(server.id() as i32, libc::SIGCONT);
+    }
+
     /// Speaks TLS with this certificate from now on. `lines` of who may connect how stand before those of the start.
     pub fn secure(&mut self, certificate: &str, key: &str, lines: &str) {
         let data = self.data();

@@ -134,6 +134,13 @@ pub fn signal(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// The processes that one has started, as the system knows them.
+pub fn children(pid: u32) -> Vec<i32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let listed = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    listed.flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
 /// Whether the process is stopped, as by SIGSTOP.
 pub fn is_stopped(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -158,9 +165,7 @@ impl Running {
 
     /// The processes that it started, as the system knows them.
     pub fn children(&self) -> Vec<i32> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
-        let listed = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-        listed.flat_map(|pids| pids.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+        children(self.id())
     }
 
     /// What it wrote to standard output so far.

@@ -1,9 +1,11 @@
 //! One connection, for callers that wait.
 
+use crate::patience::{Patience, connect, connect_limit};
 use crate::tls::Tls;
 use crate::url::ConnectionUrl;
 use bytes::Bytes;
 use futures::SinkExt;
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,18 +22,21 @@ const COPY_PART_BYTES: usize = 256 << 10;
 pub struct Connection {
     runtime: Runtime,
     client: Client,
-    /// For each answer; without end where there is none.
-    patience: Option<Duration>,
+    patience: Patience,
+    /// An answer did not come: what state it is in isn't known.
+    given_up: Cell<bool>,
 }
 
 impl Connection {
     /// `purpose`: how the server's administrators see it (`application_name`), unless the URL says something else.
+    ///
+    /// Answers are waited for as long as the server works. After one that did not come the connection is of no use, and what
+    /// was asked for may yet happen.
     pub fn open(url: &ConnectionUrl, purpose: &str) -> Result<Self, ConnectorError> {
         Self::connect(url, purpose, None)
     }
 
-    /// As `open`, to a server whose answers are not waited for longer than this. After one that did not come the connection
-    /// is of no use, and what was asked for may yet happen.
+    /// As `open`, to a server whose answers are not waited for longer than this.
     pub fn open_within(patience: Duration, url: &ConnectionUrl, purpose: &str) -> Result<Self, ConnectorError> {
         Self::connect(url, purpose, Some(patience))
     }
@@ -45,7 +50,11 @@ impl Connection {
             // The server cuts it off at 63 bytes, and warns.
             config.application_name(purpose.chars().take(60).collect::<String>());
         }
-        let connected = runtime.block_on(within(patience, config.connect(tls)));
+        let limit = patience.unwrap_or_else(|| connect_limit(url));
+        let connected = match runtime.block_on(connect(&config, &tls, limit)) {
+            Some(connected) => connected.map_err(|error| failure(&error)),
+            None => Err(ConnectorError::Transient(format!("no answer within {limit:?}"))),
+        };
         let (client, connection) =
             connected.map_err(|error| error.during(format!("cannot connect to {}", address(url))))?;
         runtime.spawn(async move {
@@ -53,12 +62,13 @@ impl Connection {
                 tracing::debug!(%error, "a connection to PostgreSQL has ended");
             }
         });
-        Ok(Connection { runtime, client, patience })
+        let patience = patience.map_or_else(|| Patience::while_it_works(url, tls), Patience::Limited);
+        Ok(Connection { runtime, client, patience, given_up: Cell::new(false) })
     }
 
     /// Whether it is of no use any more.
     pub fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.given_up.get() || self.client.is_closed()
     }
 
     /// Statements without parameters and results, several of them if need be.
@@ -107,21 +117,11 @@ impl Connection {
     }
 
     fn wait<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, ConnectorError> {
-        self.runtime.block_on(within(self.patience, answer))
+        self.runtime.block_on(self.patience.wait(answer)).unwrap_or_else(|| {
+            self.given_up.set(true);
+            Err(self.patience.give_up())
+        })
     }
-}
-
-async fn within<T>(
-    patience: Option<Duration>,
-    answer: impl Future<Output = Result<T, Error>>,
-) -> Result<T, ConnectorError> {
-    let answered = match patience {
-        None => answer.await,
-        Some(patience) => tokio::time::timeout(patience, answer)
-            .await
-            .map_err(|_| ConnectorError::Transient(format!("no answer within {patience:?}")))?,
-    };
-    answered.map_err(|error| failure(&error))
 }
 
 /// A connection that is made when it is first needed, and again when it was lost.
@@ -177,7 +177,7 @@ fn is_of_tls(error: &Error) -> bool {
     matches!(tls, Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)))
 }
 
-fn failure(error: &Error) -> ConnectorError {
+pub(crate) fn failure(error: &Error) -> ConnectorError {
     let message = match error.as_db_error() {
         None => match std::error::Error::source(error) {
             Some(source) => format!("{error}: {source}"),

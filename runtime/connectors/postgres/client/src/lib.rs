@@ -1,6 +1,7 @@
 //! Connections to PostgreSQL: where the server is, how the way there is secured, and what its errors mean for a job.
 
 mod connection;
+mod patience;
 mod tls;
 mod url;
 

@@ -10,7 +10,7 @@ mod reader;
 mod rows;
 mod server;
 
-use crate::replication::{Beginning, Feed, FeedSettings};
+use crate::replication::{Beginning, Feed, FeedSettings, drop_slot};
 use crate::table::TableName;
 use arrow::datatypes::SchemaRef;
 use position::{At, Position};
@@ -194,6 +194,7 @@ impl Source for PostgresChanges {
                     names.publication,
                     will(found.has_publication)
                 ),
+                format!("when the job is gone for good, drop its slot: {}", drop_slot(&names.slot)),
             ],
             problems: vec![],
         })

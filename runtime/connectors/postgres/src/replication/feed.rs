@@ -81,6 +81,11 @@ pub(crate) struct Feed {
     thread: Option<JoinHandle<()>>,
 }
 
+/// For who keeps a server after the job: nobody else drops a slot.
+pub(crate) fn drop_slot(slot: &str) -> String {
+    format!("SELECT pg_drop_replication_slot('{}')", slot.replace('\'', "''"))
+}
+
 #[derive(Default)]
 struct Shared {
     /// What a completed checkpoint holds; the server may forget what was before.
@@ -194,6 +199,14 @@ impl Worker {
             End::Failed(error) => End::Failed(while_doing(format!("making the replication slot `{slot}`"))(error)),
             gone => gone,
         })?;
+        if !temporary {
+            tracing::info!(
+                slot,
+                "made the replication slot, for which the server keeps its log from now on; drop it when the job is gone for \
+                 good: {}",
+                drop_slot(slot)
+            );
+        }
         self.tell(News::Snapshot { at: created.consistent, name: created.snapshot }).await?;
         loop {
             match self.from_reader.try_recv() {

@@ -6,7 +6,7 @@ mod lsn;
 mod messages;
 mod session;
 
-pub(crate) use feed::{Beginning, Event, Feed, FeedSettings, News};
+pub(crate) use feed::{Beginning, Event, Feed, FeedSettings, News, drop_slot};
 pub(crate) use lsn::Lsn;
 pub(crate) use messages::{Change, Message, Relation, Value};
 pub(crate) use session::SETTINGS;
