@@ -113,7 +113,7 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
     let iceberg = match arguments {
         _ if names_iceberg => servers::iceberg_for_tests(layout)?,
         [] => unless_missing(servers::iceberg_for_tests(layout), "The tests of the Iceberg sink"),
-        _ => None,
+        _ => vec![],
     };
     let names_kinesis = arguments.iter().any(|argument| argument.contains("kinesis"));
     let kinesis = match arguments {
@@ -134,11 +134,11 @@ fn kafka_if_it_is_here(layout: &Layout) -> Option<servers::ForTests> {
 }
 
 /// A machine without Java, Maven or Node still runs everything else.
-fn unless_missing<T>(found: Result<Option<T>>, tests: &str) -> Option<T> {
+fn unless_missing<T: Default>(found: Result<T>, tests: &str) -> T {
     found.unwrap_or_else(|failure| {
         let reason = if let Failure::Message(reason) = failure { reason } else { String::new() };
         say(&format!("{reason}. {tests} are skipped"));
-        None
+        T::default()
     })
 }
 
@@ -205,7 +205,7 @@ fn random_runs(
     };
     let kinesis = match test {
         "kinesis" => servers::kinesis_for_tests(layout)?,
-        "postgres" | "iceberg" | "object_files" => kinesis_if_it_is_here(layout),
+        "kafka" | "postgres" | "iceberg" | "object_files" => kinesis_if_it_is_here(layout),
         _ => None,
     };
     let kafka = match test {

@@ -69,6 +69,40 @@ pub fn ensure_packages(layout: &Layout, requirements: &str, purpose: &str) -> Re
     Ok(python)
 }
 
+/// A folder with the packages that a file of the checkout lists, for PYTHONPATH: versions that the environment has others of.
+pub fn ensure_beside(layout: &Layout, requirements: &str, purpose: &str) -> Result<PathBuf> {
+    let python = ensure(layout)?;
+    let requirements = layout.checkout.join(requirements);
+    let wanted =
+        std::fs::read_to_string(&requirements).map_err(Failure::io(format!("read {}", requirements.display())))?;
+    let name = requirements.file_stem().unwrap_or_default();
+    let folder = layout.tools().join("beside").join(name);
+    let stamp = folder.join("requirements.txt");
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(folder);
+    }
+    say(&format!("installing {purpose} ({})", wanted.trim().replace('\n', ", ")));
+    remove_folder(&folder)?;
+    create_folder(&folder)?;
+    let mut pip = Command::new(&python);
+    pip.args([
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--only-binary",
+        ":all:",
+        "--no-deps",
+        "--target",
+    ])
+    .arg(&folder)
+    .arg("-r")
+    .arg(&requirements);
+    run_aside(&mut pip).map_err(|_| Failure::new(format!("pip could not install {}", requirements.display())))?;
+    std::fs::write(&stamp, wanted).map_err(Failure::io(format!("write {}", stamp.display())))?;
+    Ok(folder)
+}
+
 fn interpreter(folder: &Path) -> PathBuf {
     if cfg!(windows) { folder.join("Scripts/python.exe") } else { folder.join("bin/python") }
 }

@@ -34,6 +34,11 @@ pub fn iceberg(layout: &Layout) -> Result<PathBuf> {
     by_maven(layout, "iceberg", "Iceberg needs")
 }
 
+/// Another client that reads them, a folder of Python packages.
+pub fn iceberg_duckdb(layout: &Layout) -> Result<PathBuf> {
+    python::ensure_beside(layout, "tools/oracle/duckdb-iceberg.txt", "DuckDB's Iceberg client")
+}
+
 /// What Flink reads and writes Kafka with, for benchmarks.
 pub fn flink_kafka_connector(layout: &Layout) -> Result<PathBuf> {
     by_maven(layout, "flink-kafka", "Flink's Kafka connector needs")
@@ -98,7 +103,10 @@ fn by_npm(folder: &Path, package: &str, made: &str, what: &str) -> Result<PathBu
 /// The folder of the libraries that a project under `tools/servers` names.
 fn by_maven(layout: &Layout, project: &str, needs: &str) -> Result<PathBuf> {
     let folder = layout.tools().join("servers").join(project);
-    let libraries = folder.join("lib");
+    let pom = layout.checkout.join(format!("tools/servers/{project}/pom.xml"));
+    let wanted = std::fs::read_to_string(&pom).map_err(Failure::io(format!("read {}", pom.display())))?;
+    // Other checkouts may want others.
+    let libraries = folder.join(format!("lib-{:08x}", sum_of(&wanted)));
     require("java", &["-version"], &format!("{needs} Java 17 or newer"))?;
     if libraries.is_dir() {
         return Ok(libraries);
@@ -110,14 +118,18 @@ fn by_maven(layout: &Layout, project: &str, needs: &str) -> Result<PathBuf> {
     remove_folder(&partial)?;
     create_folder(&partial)?;
     let mut maven = Command::new("mvn");
-    maven.args(["-q", "-B", "dependency:copy-dependencies", "-f"]);
-    maven.arg(layout.checkout.join(format!("tools/servers/{project}/pom.xml")));
+    maven.args(["-q", "-B", "dependency:copy-dependencies", "-f"]).arg(&pom);
     maven.arg(format!("-DoutputDirectory={}", partial.display()));
     run_aside(&mut maven).map_err(|_| {
         Failure::new(format!("Maven could not fetch the libraries of {project}; it needs access to a Maven repository"))
     })?;
     std::fs::rename(&partial, &libraries).map_err(Failure::io(format!("create {}", libraries.display())))?;
     Ok(libraries)
+}
+
+/// Tells texts from one another.
+fn sum_of(text: &str) -> u32 {
+    text.bytes().fold(0, |sum: u32, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)))
 }
 
 fn require(program: &str, version: &[&str], why: &str) -> Result<()> {

@@ -284,14 +284,20 @@ pub fn kinesis_for_tests(layout: &Layout) -> Result<Option<ForTests>> {
     ForTests::start(layout, Server::Kinesis)
 }
 
-/// Where the libraries of an Iceberg catalog are, which tests start themselves, in `WEIR_TEST_ICEBERG_LIBRARIES`.
-/// None: somebody has said that already.
-pub fn iceberg_for_tests(layout: &Layout) -> Result<Option<(&'static str, std::path::PathBuf)>> {
-    const VARIABLE: &str = "WEIR_TEST_ICEBERG_LIBRARIES";
-    if crate::layout::variable(VARIABLE).is_some() {
-        return Ok(None);
+/// Variables for tests: where the libraries of an Iceberg catalog are, which they start themselves, and where DuckDB's Iceberg
+/// client is. Nothing: somebody has said that already.
+pub fn iceberg_for_tests(layout: &Layout) -> Result<Vec<(&'static str, std::path::PathBuf)>> {
+    const LIBRARIES: &str = "WEIR_TEST_ICEBERG_LIBRARIES";
+    if crate::layout::variable(LIBRARIES).is_some() {
+        return Ok(vec![]);
     }
-    Ok(Some((VARIABLE, install::iceberg(layout)?)))
+    let mut variables = vec![(LIBRARIES, install::iceberg(layout)?)];
+    match install::iceberg_duckdb(layout) {
+        Ok(folder) => variables.push(("WEIR_TEST_ICEBERG_DUCKDB", folder)),
+        // There are not packages of it for every machine.
+        Err(_) => say("DuckDB's Iceberg client can't be had: pyiceberg alone reads the tables"),
+    }
+    Ok(variables)
 }
 
 fn test_target(server: Server) -> &'static str {

@@ -3,6 +3,7 @@
 use crate::support::postgres::Postgres;
 use crate::support::{await_condition, signal};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -108,6 +109,26 @@ impl Catalog {
             Server::Rest(_) => None,
             Server::Sql(postgres) => Some(postgres),
         }
+    }
+
+    /// The tables of a namespace and their records, as Iceberg's own catalog in a database has them; each of them gets a
+    /// property.
+    pub fn tables_of_java(&self, namespace: &str, property: &str) -> BTreeMap<String, usize> {
+        let postgres = self.postgres().expect("it is in SQL");
+        let (libraries, store) = Self::installed().expect("the catalog was started");
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/servers/iceberg/JdbcTables.java");
+        let database = format!("//127.0.0.1:{}/postgres", postgres.port());
+        let mut command = Command::new("java");
+        command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(libraries.join("*")).arg(program);
+        command.args([&database, "test", "test", &self.warehouse, &store, namespace, property]);
+        let output = command.output().expect("start java");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("text");
+        let table = |line: &str| {
+            let (name, records) = line.split_once('\t').expect("two columns");
+            (name.to_owned(), records.parse().expect("a number"))
+        };
+        text.lines().map(table).collect()
     }
 
     /// Runs iceberg.py, the client that is not ours.

@@ -2,8 +2,9 @@
 //! said of databases that are none.
 
 use super::catalog::Kind;
+use super::support::finished_lines;
 use super::ways::{Fate, SwapWay};
-use super::{Death, Session};
+use super::{Death, Session, TABLES};
 use serde_json::json;
 
 /// Of the commits of four sinks, one of the second checkpoint's at the latest.
@@ -28,6 +29,26 @@ fn killed_before_the_swap() {
 #[test]
 fn killed_after_the_swap_and_before_its_answer() {
     killed_at(Fate::HeldAnswer, Kind::SqlInFolder);
+}
+
+/// Iceberg's own client of such a catalog, in Java, finds the tables, and commits between two starts of the job.
+#[test]
+fn java_reads_and_commits_to_the_same_tables() {
+    let Some(mut session) = Session::new("iceberg-java", Kind::SqlInStore) else { return };
+    let died = session.start(2, &Death::Failpoint("mid-commit", NTH)).unwrap_or_else(|problem| panic!("{problem}"));
+    assert!(died, "the failpoint was not passed");
+    let before = session.catalog.tables_of_java("shop", "met.first");
+    assert!(before.contains_key("copy") && before.values().any(|records| *records > 0), "{before:?}");
+    session.finish(3).unwrap_or_else(|problem| panic!("{problem}"));
+    let after = session.catalog.tables_of_java("shop", "met.again");
+    for table in TABLES {
+        let rows = finished_lines(&session.scratch.join("out").join(table)).len();
+        assert_eq!(after.get(table), Some(&rows), "{table}: {before:?}, then {after:?}");
+    }
+    let postgres = session.catalog.postgres().expect("it is in SQL");
+    let lasting =
+        postgres.psql("SELECT count(*) FROM iceberg_tables WHERE metadata_location <> previous_metadata_location");
+    assert_eq!(lasting, TABLES.len().to_string());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 """An Iceberg client that is not ours, pyiceberg: what a table holds.
 
+WEIR_TEST_ICEBERG_DUCKDB, if it is set, is the folder of another, which must read the same (iceberg_duckdb.py).
+
 CATALOG is what pyiceberg has to know of the catalog, as JSON.
 
 `iceberg.py read CATALOG TABLE FOLDER` replaces FOLDER by the table's rows as JSON lines, and prints what its snapshots say
@@ -9,8 +11,10 @@ another partition than its rows, bounds or counts that are not those of its rows
 `iceberg.py create CATALOG TABLE` makes the table that the tests of types and partitions write to."""
 
 import json
+import os
 import pathlib
 import shutil
+import subprocess
 import sys
 
 import duckdb
@@ -68,12 +72,29 @@ def check_files(table):
             assert found == {told}, f"{file.file_path}: {field.name} is {told}, and its rows have {found}"
 
 
+def check_with_duckdb(table, rows, target):
+    folder = os.environ.get("WEIR_TEST_ICEBERG_DUCKDB")
+    if not folder or table.current_snapshot() is None:
+        return
+    # In no folder that is compared.
+    file = target.with_name(f".{target.name}.parquet")
+    pq.write_table(rows, file)
+    script = pathlib.Path(__file__).with_name("iceberg_duckdb.py")
+    arguments = [table.metadata_location, json.loads(properties)["s3.endpoint"], file]
+    done = subprocess.run([sys.executable, "-B", script, *arguments], env={**os.environ, "PYTHONPATH": folder}, text=True,
+                          stderr=subprocess.PIPE)
+    file.unlink()
+    assert done.returncode == 0, done.stderr
+
+
 def read(table, folder):
     target = pathlib.Path(folder)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     check_files(table)
-    rows = plain(table.scan().to_arrow())
+    rows = table.scan().to_arrow()
+    check_with_duckdb(table, rows, target)
+    rows = plain(rows)
     duckdb.sql(f"COPY (SELECT * FROM rows) TO '{target / 'rows.jsonl'}' (FORMAT json)")
     summaries = [dict(snapshot.summary.additional_properties) for snapshot in table.snapshots()]
     ours = [(s["weir.sink"], s["weir.checkpoint"]) for s in summaries if "weir.checkpoint" in s]
