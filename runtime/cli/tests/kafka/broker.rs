@@ -226,6 +226,12 @@ impl OwnBroker {
         self.start_again();
     }
 
+    /// The same, and nobody waits for it.
+    pub fn kill_and_begin(&mut self) {
+        self.kill();
+        self.begin();
+    }
+
     /// SIGKILL, and a start with the partitions of this topic as they were when `earlier` was copied, if it was; returns a
     /// copy of them as they were now.
     pub fn restart_with(&mut self, topic: &str, earlier: Option<&Path>) -> PathBuf {
@@ -254,12 +260,17 @@ impl OwnBroker {
     }
 
     fn start_again(&mut self) {
-        self.starts += 1;
-        self.child = java(&self.folder, &format!("broker-{}", self.starts), &["kafka.Kafka"]);
+        self.begin();
         self.await_start();
     }
 
-    fn await_start(&mut self) {
+    fn begin(&mut self) {
+        self.starts += 1;
+        self.child = java(&self.folder, &format!("broker-{}", self.starts), &["kafka.Kafka"]);
+    }
+
+    /// Nothing to wait for: it runs already.
+    pub fn await_start(&mut self) {
         let log = self.folder.join(format!("broker-{}.log", self.starts));
         let began = Instant::now();
         while !std::fs::read_to_string(&log).unwrap_or_default().contains("Kafka Server started") {

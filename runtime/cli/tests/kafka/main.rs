@@ -11,6 +11,7 @@ mod avro;
 mod breadth;
 mod broker;
 mod debezium;
+mod pairs;
 mod secured;
 
 use broker::{Broker, Message, OwnBroker};
@@ -71,6 +72,7 @@ fn exactly_once_through_random_kills() {
         let mut starts: Vec<Start> = (0..rng.random_range(1..=3)).map(|_| Start::random(rng)).collect();
         starts.push(Start { death: None, ..Start::random(rng) });
         let run = Run::new(&broker, &format!("kafka-{seed}"), &json!({}));
+        run.slow_down();
         match run.through(&starts).and_then(|deaths| run.verify().map(|()| deaths)) {
             Ok(deaths) => Ok(format!("{starts:?}: died {deaths} times, rescaled {} times", run.rescaled())),
             Err(problem) => Err(format!("{starts:?}\n{problem}\nkept: {}", run.scratch.keep().display())),
@@ -132,6 +134,24 @@ fn a_broker_that_is_killed_costs_no_record_and_doubles_none() {
     let finished = running.wait();
     assert!(finished.status.success(), "{finished}");
     run.verify().unwrap();
+}
+
+/// Whoever aborts what no checkpoint names must see it: a transaction that is passed over holds readers up until it expires.
+#[test]
+fn open_transactions_are_found_by_the_first_question_to_a_broker_that_starts() {
+    let folder = Scratch::new("kafka-starting-broker");
+    let Some(mut own) = OwnBroker::start(folder.path()) else { return };
+    let run = Run::new(&own.broker, "kafka-starting", &json!({}));
+    let dies = Start { death: Some(Death::Failpoint("after-manifest", 1)), ..Start::of(4) };
+    assert_eq!(run.through(&[dies]), Ok(1));
+    let prefix = format!("weir.{}.", run.name);
+    let open = own.broker.open_transactions(&prefix);
+    assert!(open.len() >= 4, "{open:?}");
+    for start in 0..3 {
+        own.kill_and_begin();
+        assert_eq!(own.broker.open_transactions(&prefix), open, "start {start}");
+        own.await_start();
+    }
 }
 
 /// A broker that dies between its decision to commit and the markers may leave a partition out: its records, and all after
@@ -284,6 +304,15 @@ impl Run {
         });
         let job = scratch.write_job(&name, &spec);
         Run { broker: broker.clone(), scratch, name, job, asked: RefCell::default() }
+    }
+
+    /// To three seconds, so that most deaths come before its end.
+    fn slow_down(&self) {
+        let text = std::fs::read_to_string(&self.job).expect("read the job");
+        let mut job: Value = serde_json::from_str(&text).expect("the job is JSON");
+        let slow = json!({"name": "slow", "from": "orders", "blackhole": {"rowsPerSecond": RECORDS / 3}});
+        job["spec"]["pipeline"]["sinks"].as_array_mut().expect("sinks").push(slow);
+        std::fs::write(&self.job, job.to_string()).expect("write the job");
     }
 
     fn start(&self, start: &Start) -> Weir {

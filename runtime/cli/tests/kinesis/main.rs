@@ -184,7 +184,8 @@ impl Run {
         let copies = self.scratch.join("copies");
         await_condition("all records are written", || {
             let is_over = running.has_ended();
-            let written = finished_lines(&copies).len() >= RECORDS as usize;
+            // All may be there before it is, and nobody else can be asked to stop.
+            let written = running.stderr().contains("Running") && finished_lines(&copies).len() >= RECORDS as usize;
             (written || is_over).then_some(())
         });
         if running.has_ended() { Err(format!("it ended by itself: {}", running.stderr())) } else { Ok(()) }
