@@ -211,7 +211,7 @@ impl ColdSnapshot for Frozen {
             };
             files.push(ColdFile { name: name.to_string(), segments, length: None, keys: None });
         }
-        Ok(ColdHandle { store: NAME.to_owned(), files })
+        Ok(ColdHandle { store: NAME.to_owned(), files, databases: vec![] })
     }
 }
 

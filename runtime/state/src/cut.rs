@@ -102,7 +102,7 @@ impl StateCut {
         let written = WrittenCut { runs, cold: cold.clone() };
         *self.written.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
         Ok(KeyedStateHandle {
-            format_version: KeyedStateHandle::FORMAT_VERSION,
+            format_version: KeyedStateHandle::version_with(cold.as_ref()),
             max_parallelism: self.max_parallelism,
             key_groups: self.key_groups,
             states,

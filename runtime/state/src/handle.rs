@@ -57,8 +57,14 @@ pub enum RunKind {
 }
 
 impl KeyedStateHandle {
-    /// The only version there is.
-    pub const FORMAT_VERSION: u32 = 1;
+    /// The newest version. Since version 2 a cold store may be several databases; a handle without them is still
+    /// written as one of version 1, which earlier versions of Weir read.
+    pub const FORMAT_VERSION: u32 = 2;
+
+    /// The version that a handle with this store is of.
+    pub(crate) fn version_with(cold: Option<&ColdHandle>) -> u32 {
+        if cold.is_some_and(|cold| !cold.databases.is_empty()) { 2 } else { 1 }
+    }
 
     /// Puts the object's name into the refs that were written without one.
     pub fn resolve(&mut self, object: &str) {
@@ -106,7 +112,7 @@ impl KeyedStateHandle {
 
     pub(crate) fn check_version(&self) -> Result<(), StateError> {
         match self.format_version {
-            Self::FORMAT_VERSION => Ok(()),
+            1..=Self::FORMAT_VERSION => Ok(()),
             found => Err(StateError::Version { found, supported: Self::FORMAT_VERSION }),
         }
     }

@@ -33,8 +33,8 @@ mod word;
 
 pub use codec::{EncodedRows, KeyCodec, ValueCodec};
 pub use cold::{
-    CacheBudget, ColdBatch, ColdChange, ColdConfig, ColdFile, ColdHandle, ColdKeys, ColdSnapshot, ColdStore,
-    ColdWriter, cold_prefix,
+    CacheBudget, ColdBatch, ColdChange, ColdConfig, ColdDatabase, ColdFile, ColdHandle, ColdKeys, ColdSnapshot,
+    ColdStore, ColdWriter, cold_prefix,
 };
 pub use compatibility::{Verdict, compatibility};
 pub use cut::StateCut;

@@ -207,8 +207,8 @@ fn what_does_not_fit_is_refused() {
         "state `*` cannot be restored: 0 subtasks of the checkpoint hold key group 0"
     );
     let mut later = handles.clone();
-    later[0].format_version = 2;
-    assert_eq!(message(open(&later, MAX)), "checkpoint format version 2; this version of Weir reads up to 1");
+    later[0].format_version = 3;
+    assert_eq!(message(open(&later, MAX)), "checkpoint format version 3; this version of Weir reads up to 2");
     let mut state = open(&handles, MAX).unwrap();
     let error = state.register_rows(schema("rows-true", StateKind::Value, key_fields(false))).unwrap_err();
     assert_eq!(error.to_string(), "state `rows-true` cannot be restored: its key was (k, s) and is now (k)");
@@ -325,4 +325,40 @@ fn golden() {
     }
     let golden = include_str!("golden-1.txt");
     assert!(found == golden, "the format of segments or handles changed; now it is\n{found}");
+}
+
+/// Handles of states in a store: as version 1 has them, and of several databases since version 2.
+#[test]
+fn golden_of_stores() {
+    let file = |name: &str, object: &str, offset| ColdFile {
+        name: name.into(),
+        segments: vec![SegmentRef { object: object.into(), offset, length: 70, crc32c: 7 }],
+        length: (offset > 0).then_some(200),
+        keys: (offset > 0).then_some(ColdKeys { level: 6, first: 0x2_0000, last: 0x2_0003 }),
+    };
+    let files = ["000012.sst", "MANIFEST-000009", "CHANGES-4"].map(|name| file(name, "chk-3/worker-0.data", 0));
+    let handle = |cold: ColdHandle| KeyedStateHandle {
+        format_version: if cold.databases.is_empty() { 1 } else { 2 },
+        max_parallelism: 8,
+        key_groups: KeyGroupRange { first: 2, last: 5 },
+        states: vec![StateHandle {
+            schema: schema("rows", StateKind::Value, key_fields(false)),
+            has_ttl: false,
+            cold_state: Some(2),
+            runs: vec![],
+        }],
+        cold: Some(cold),
+    };
+    let one = handle(ColdHandle { store: "rocksdb".into(), files: files.to_vec(), databases: vec![] });
+    let database = |first, last, files| ColdDatabase { key_groups: KeyGroupRange { first, last }, files };
+    let two = handle(ColdHandle {
+        store: "rocksdb".into(),
+        files: [&files[..], &[file("000012.sst", "chk-2/worker-1.data", 90)]].concat(),
+        databases: vec![database(2, 3, 3), database(4, 5, 1)],
+    });
+    let golden = include_str!("golden-2.json");
+    let handles = vec![one, two];
+    assert_eq!(serde_json::from_str::<Vec<KeyedStateHandle>>(golden).unwrap(), handles);
+    let now = serde_json::to_string_pretty(&handles).unwrap() + "\n";
+    assert!(now == golden, "the format of handles changed; now it is\n{now}");
 }

@@ -1,5 +1,5 @@
 use crate::store::RocksDbStore;
-use rocksdb::properties;
+use rocksdb::{DB, properties};
 
 /// Levels of a store's files.
 const LEVELS: usize = 7;
@@ -31,19 +31,24 @@ pub struct Figures {
 
 impl RocksDbStore {
     pub(crate) fn add_figures(&self, figures: &mut Figures) {
-        let Some(db) = self.opened() else { return };
+        figures.stores += u64::from(self.databases().next().is_some());
+        self.databases().for_each(|db| figures.add(db));
+    }
+}
+
+impl Figures {
+    fn add(&mut self, db: &DB) {
         let figure = |name| db.property_int_value(name).ok().flatten().unwrap_or(0);
-        figures.stores += 1;
-        figures.live_file_bytes += figure(properties::LIVE_SST_FILES_SIZE);
-        figures.pending_compaction_bytes += figure(properties::ESTIMATE_PENDING_COMPACTION_BYTES);
+        self.live_file_bytes += figure(properties::LIVE_SST_FILES_SIZE);
+        self.pending_compaction_bytes += figure(properties::ESTIMATE_PENDING_COMPACTION_BYTES);
         // RocksDB counts these for each database by itself.
-        figures.running_compactions += figure(properties::NUM_RUNNING_COMPACTIONS);
-        figures.running_flushes += figure(properties::NUM_RUNNING_FLUSHES);
-        figures.stopped_stores += u64::from(figure(properties::IS_WRITE_STOPPED) > 0);
+        self.running_compactions += figure(properties::NUM_RUNNING_COMPACTIONS);
+        self.running_flushes += figure(properties::NUM_RUNNING_FLUSHES);
+        self.stopped_stores += u64::from(figure(properties::IS_WRITE_STOPPED) > 0);
         let rate = figure(properties::ACTUAL_DELAYED_WRITE_RATE);
-        let least = &mut figures.delayed_write_bytes_per_second;
+        let least = &mut self.delayed_write_bytes_per_second;
         *least = if *least == 0 || rate == 0 { (*least).max(rate) } else { rate.min(*least) };
-        for (level, files) in figures.files_by_level.iter_mut().enumerate() {
+        for (level, files) in self.files_by_level.iter_mut().enumerate() {
             let count = db.property_value(properties::num_files_at_level(level)).ok().flatten();
             *files += count.and_then(|count| count.parse().ok()).unwrap_or(0);
         }

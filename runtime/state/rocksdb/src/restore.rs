@@ -1,28 +1,24 @@
-//! A store from the files of a checkpoint: the files themselves, where a subtask has the key groups that it had; else
-//! its key groups of them, copied. Where a former subtask has left its store open, links to its files, without the key
-//! groups that others own now.
+//! A store from what former subtasks left open, and from the files of a checkpoint.
+//!
+//! A former database whose key groups are all owned is taken as it is: itself, if it is open here; else its files. Of one
+//! that is open and divided now, each heir gets links to its files, without the key groups that others own. From what is
+//! left, and what would be one database too many, owned key groups are copied into the databases beside it.
 
 use crate::STORE_NAME;
-use crate::changes::{replay, write};
+use crate::changes::write;
+use crate::database::{Database, scan};
+use crate::donors::{Donor, copying};
 use crate::failure::failed;
-use crate::files::{download, is_table, needed};
-use crate::options;
-use crate::scratch::{Folder, Scratch};
+use crate::files::needed;
 use crate::shared::RocksDb;
-use crate::store::{RocksDbStore, get, open, scan};
+use crate::store::{Part, RocksDbStore};
 use crate::writer::Writer;
-use rocksdb::{Cache, DB, Env, ReadOptions, WriteBatch};
+use rocksdb::{DB, WriteBatch};
+use std::cmp::Reverse;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 use weir_model::{KeyGroup, KeyGroupRange};
-use weir_state::{
-    ColdFile, ColdHandle, ColdSnapshot, ColdStore, ColdWriter, EncodedRows, KeyedStateHandle, SegmentSource,
-    StateConfig, StateError, cold_prefix,
-};
-
-/// Read at once by an iterator that goes over all.
-const READAHEAD_BYTES: usize = 1 << 21;
+use weir_state::{ColdFile, ColdHandle, KeyedStateHandle, SegmentSource, StateConfig, StateError, cold_prefix};
 
 /// The store of a former subtask of this process, as a checkpoint holds it.
 pub(crate) struct LeftOpen {
@@ -30,13 +26,17 @@ pub(crate) struct LeftOpen {
     pub(crate) store: Arc<RocksDbStore>,
 }
 
-/// A former subtask with state in files.
-#[derive(Clone, Copy)]
+/// A database of a former subtask that holds owned key groups.
 struct Former<'a> {
-    handle: &'a KeyedStateHandle,
-    files: &'a ColdHandle,
-    /// Its database, if it is open here.
-    open: Option<&'a DB>,
+    /// Those that are owned.
+    key_groups: KeyGroupRange,
+    /// Whether these are all that it holds.
+    is_whole: bool,
+    /// The states with entries in it.
+    states: Vec<u16>,
+    files: ColdHandle,
+    /// It, if it is open here.
+    open: Option<&'a Part>,
 }
 
 /// A store that holds the owned key groups of the files that the handles name.
@@ -48,37 +48,146 @@ pub(crate) fn open_store(
     handles: &[KeyedStateHandle],
     source: &dyn SegmentSource,
 ) -> Result<RocksDbStore, StateError> {
-    let mut store = RocksDbStore::new(shared, shared.scratch.folder(name)?);
+    let mut formers = formers(left_open, handles, config.key_groups)?;
+    // The larger ones are taken, and the others copied.
+    formers.sort_by_key(|former| (former.is_copied(), Reverse(former.bytes())));
+    let taken = formers.iter().take_while(|former| !former.is_copied()).count();
+    let copied = formers.split_off(taken.min(shared.settings.max_databases.max(1)));
+    formers.sort_by_key(|former| former.key_groups.first);
+    // Numbers of states are the same in all of them.
+    let mut states: Vec<u16> = handles.iter().flat_map(states_of).collect();
+    states.sort_unstable();
+    states.dedup();
+    let mut databases = vec![];
+    for former in &formers {
+        databases.push(former.take(shared, name, &states, config.max_parallelism, source)?);
+    }
+    if databases.is_empty() {
+        databases.push(Arc::new(Database::new(shared, shared.scratch.folder(name)?)));
+    }
+    let begins: Vec<u16> = formers.iter().map(|former| former.key_groups.first).collect();
+    let parts = spans(config.key_groups, &begins).into_iter().zip(&databases);
+    let store = RocksDbStore::new(parts.map(|(groups, database)| Part::new(groups, database.clone())).collect());
+    for former in copied {
+        let at = store.parts().iter().position(|part| part.key_groups.intersect(&former.key_groups).is_some());
+        former.copy(shared, &databases[at.expect("parts are all of what is owned")], source)?;
+    }
+    Ok(store)
+}
+
+/// The databases with owned key groups, of all former subtasks.
+fn formers<'a>(
+    left_open: &'a [LeftOpen],
+    handles: &[KeyedStateHandle],
+    owned: KeyGroupRange,
+) -> Result<Vec<Former<'a>>, StateError> {
     let mut formers = vec![];
     for handle in handles {
-        let open = left_open.iter().find(|left| left.key_groups == handle.key_groups);
-        let open = open.and_then(|left| left.store.opened());
-        formers.extend(files_of(handle)?.map(|files| Former { handle, files, open }));
-    }
-    let owned = config.key_groups;
-    let part = |former: &Former<'_>| former.handle.key_groups.intersect(&owned).map_or(0, |part| part.len());
-    if let [Former { handle, files, open: None }] = formers[..]
-        && handle.key_groups == owned
-    {
-        download(&files.files.iter().collect::<Vec<_>>(), &store.path("db"), source)?;
-        store.open_restored(files, source)?;
-        return Ok(store);
-    }
-    // Most of it is linked, and what else is owned is copied behind it.
-    let linked = (0..formers.len()).filter(|at| formers[*at].open.is_some()).max_by_key(|at| part(&formers[*at]));
-    if let Some(at) = linked.filter(|at| part(&formers[*at]) > 0) {
-        let Former { handle, files, open } = formers.swap_remove(at);
-        store.open_linked(open.expect("it is open"), files)?;
-        // Numbers of states are the same in all of them.
-        let mut states: Vec<u16> = handles.iter().flat_map(states_of).collect();
-        states.sort_unstable();
-        states.dedup();
-        if let Some(stays) = handle.key_groups.intersect(&owned) {
-            keep_only(store.db()?, &states, stays, config.max_parallelism)?;
+        let left = left_open.iter().find(|left| left.key_groups == handle.key_groups);
+        for (held, files) in databases_of(handle)? {
+            let Some(key_groups) = held.intersect(&owned) else { continue };
+            let is_it = |part: &&Part| part.key_groups == held && part.is_open();
+            formers.push(Former {
+                key_groups,
+                is_whole: key_groups == held,
+                states: states_of(handle),
+                files,
+                open: left.and_then(|left| left.store.parts().iter().find(is_it)),
+            });
         }
     }
-    formers.into_iter().try_for_each(|former| copy(&store, former, owned, source))?;
-    Ok(store)
+    Ok(formers)
+}
+
+/// Ranges that are all of `owned` together: one from each begin to the next, the first and the last to the ends.
+fn spans(owned: KeyGroupRange, begins: &[u16]) -> Vec<KeyGroupRange> {
+    let firsts = [owned.first].into_iter().chain(begins.iter().skip(1).copied());
+    let lasts = begins.iter().skip(1).map(|begin| begin - 1).chain([owned.last]);
+    firsts.zip(lasts).map(|(first, last)| KeyGroupRange { first, last }).collect()
+}
+
+/// The databases behind the handle with their key groups; those that hold nothing are left out.
+pub(crate) fn databases_of(handle: &KeyedStateHandle) -> Result<Vec<(KeyGroupRange, ColdHandle)>, StateError> {
+    match &handle.cold {
+        None => Ok(vec![]),
+        Some(files) if files.store != STORE_NAME => {
+            let reason = format!("the checkpoint was taken with the state backend `{}`", files.store);
+            Err(StateError::ColdStore { action: "restore", reason })
+        }
+        Some(files) => {
+            let databases = files.by_database(handle.key_groups)?;
+            Ok(databases.into_iter().filter(|(_, files)| !files.files.is_empty()).collect())
+        }
+    }
+}
+
+/// The numbers of the states that the handle keeps in files.
+fn states_of(handle: &KeyedStateHandle) -> Vec<u16> {
+    handle.states.iter().filter_map(|state| state.cold_state).collect()
+}
+
+impl Former<'_> {
+    /// Whether it can only be copied: to open all of its files for a part of them would drag foreign keys through each
+    /// subtask's checkpoints, and download what nobody asks for.
+    fn is_copied(&self) -> bool {
+        !self.is_whole && self.open.is_none()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.files.files.iter().flat_map(|file| &file.segments).map(|segment| segment.length).sum()
+    }
+
+    /// Its database, for the new store: with its key groups that are owned, and no others.
+    fn take(
+        &self,
+        shared: &Arc<RocksDb>,
+        name: &str,
+        states: &[u16],
+        max_parallelism: u32,
+        source: &dyn SegmentSource,
+    ) -> Result<Arc<Database>, StateError> {
+        let database = match self.open {
+            Some(part) if !self.is_whole => {
+                let former = part.in_use()?;
+                let linked = Database::linked(shared, shared.scratch.folder(name)?, former.database, &self.files)?;
+                keep_only(linked.db()?, states, self.key_groups, max_parallelism)?;
+                linked
+            }
+            open => {
+                if let Some(database) = open.and_then(Part::give_away) {
+                    // The checkpoint is durable, whether the former subtask heard of it or not.
+                    database.confirm(&self.files);
+                    return Ok(database);
+                }
+                Database::restored(shared, shared.scratch.folder(name)?, &self.files, source)?
+            }
+        };
+        Ok(Arc::new(database))
+    }
+
+    /// Copies its owned key groups, state by state: so each becomes a sorted run of files that overlap no others.
+    fn copy(&self, shared: &Arc<RocksDb>, into: &Database, source: &dyn SegmentSource) -> Result<(), StateError> {
+        if let Some(Ok(former)) = self.open.map(Part::in_use) {
+            return copy_from(into, former.database.db()?, &self.states, self.key_groups);
+        }
+        let files = &self.files.files;
+        let needed = needed(files, &self.states, self.key_groups);
+        let are_all = needed.len() == files.len();
+        let copy_files = |some: &[&ColdFile]| {
+            let (scratch, cache) = (&shared.scratch, Some(&shared.cache));
+            let donor = Donor::open(scratch, cache, &self.files, some, self.key_groups, source)?;
+            copy_from(into, &donor.db, &self.states, self.key_groups)
+        };
+        match copy_files(&needed) {
+            // RocksDB may want to see a file that holds none of the keys; then all are there. Keys that were copied
+            // already are written over with what they are.
+            Err(error @ StateError::ColdStore { .. }) if !are_all => {
+                tracing::warn!(%error, "copying key groups once more, from all files of the checkpoint");
+                copy_files(&files.iter().collect::<Vec<_>>())
+            }
+            copied => copied,
+        }
+    }
 }
 
 /// Takes all other key groups out of a database: with the files that hold nothing else, and by deletions that hide what
@@ -101,75 +210,7 @@ fn keep_only(db: &DB, states: &[u16], stays: KeyGroupRange, max_parallelism: u32
     db.flush().map_err(failed("flush"))
 }
 
-/// The files of a checkpoint to read from, for state that is kept elsewhere from now on, and for savepoints. `folder`
-/// is where they are put meanwhile (that for temporary files if none is named). Only key groups that are `owned` are to
-/// be read.
-///
-/// # Errors
-/// What the source says of a file, and what RocksDB says.
-pub fn open_files(
-    folder: Option<&Path>,
-    handles: &[KeyedStateHandle],
-    owned: KeyGroupRange,
-    source: &dyn SegmentSource,
-) -> Result<impl ColdStore + use<>, StateError> {
-    let scratch = Scratch::new(folder)?;
-    let mut donors = vec![];
-    for handle in handles {
-        let Some(files) = files_of(handle)? else { continue };
-        let Some(groups) = handle.key_groups.intersect(&owned) else { continue };
-        let all: Vec<&ColdFile> = files.files.iter().collect();
-        donors.push(Donor::open(&scratch, None, files, &all, groups, source)?);
-    }
-    Ok(Donors(donors))
-}
-
-/// The files behind the handle, if there are any.
-fn files_of(handle: &KeyedStateHandle) -> Result<Option<&ColdHandle>, StateError> {
-    match &handle.cold {
-        None => Ok(None),
-        Some(files) if files.store != STORE_NAME => {
-            let reason = format!("the checkpoint was taken with the state backend `{}`", files.store);
-            Err(StateError::ColdStore { action: "restore", reason })
-        }
-        Some(files) => Ok(Some(files).filter(|files| !files.files.is_empty())),
-    }
-}
-
-/// Copies the key groups of all states, state by state: so each becomes a sorted run of files that overlap no others.
-///
-/// To open the donor's files and delete what isn't owned would be quicker once; but the foreign keys would go into
-/// each subtask's checkpoints until compaction has met all of them, and several donors can't be opened as one.
-fn copy(
-    store: &RocksDbStore,
-    former: Former<'_>,
-    owned: KeyGroupRange,
-    source: &dyn SegmentSource,
-) -> Result<(), StateError> {
-    let Former { handle, files, open } = former;
-    let Some(groups) = handle.key_groups.intersect(&owned) else { return Ok(()) };
-    let states = states_of(handle);
-    if let Some(db) = open {
-        return copy_from(store, db, &states, groups);
-    }
-    let needed = needed(&files.files, &states, groups);
-    let are_all = needed.len() == files.files.len();
-    let copy_files = |some: &[&ColdFile]| {
-        let donor = Donor::open(&store.shared.scratch, Some(&store.shared.cache), files, some, groups, source)?;
-        copy_from(store, &donor.db, &states, groups)
-    };
-    match copy_files(&needed) {
-        // RocksDB may want to see a file that holds none of the keys; then all are there. Keys that were copied
-        // already are written over with what they are.
-        Err(error @ StateError::ColdStore { .. }) if !are_all => {
-            tracing::warn!(%error, "copying key groups once more, from all files of the checkpoint");
-            copy_files(&files.files.iter().collect::<Vec<_>>())
-        }
-        copied => copied,
-    }
-}
-
-fn copy_from(store: &RocksDbStore, db: &DB, states: &[u16], groups: KeyGroupRange) -> Result<(), StateError> {
+fn copy_from(into: &Database, db: &DB, states: &[u16], groups: KeyGroupRange) -> Result<(), StateError> {
     for state in states {
         let from = cold_prefix(*state, KeyGroup(groups.first));
         let to = behind(*state, groups);
@@ -177,7 +218,7 @@ fn copy_from(store: &RocksDbStore, db: &DB, states: &[u16], groups: KeyGroupRang
         let mut writer: Option<Writer<'_>> = None;
         let mut written = Ok(());
         scan(db, copying(), &from, Some(&to), &mut |key, value| {
-            written = writer_of(store, &mut writer).and_then(|writer| writer.put(key, value));
+            written = writer_of(into, &mut writer).and_then(|writer| writer.put(key, value));
             if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         written?;
@@ -186,17 +227,12 @@ fn copy_from(store: &RocksDbStore, db: &DB, states: &[u16], groups: KeyGroupRang
     Ok(())
 }
 
-/// The numbers of the states that the handle keeps in files.
-fn states_of(handle: &KeyedStateHandle) -> Vec<u16> {
-    handle.states.iter().filter_map(|state| state.cold_state).collect()
-}
-
 fn writer_of<'w, 's>(
-    store: &'s RocksDbStore,
+    database: &'s Database,
     writer: &'w mut Option<Writer<'s>>,
 ) -> Result<&'w mut Writer<'s>, StateError> {
     if writer.is_none() {
-        *writer = Some(Writer::new(store, store.db()?));
+        *writer = Some(Writer::new(database, database.db()?));
     }
     Ok(writer.as_mut().expect("just made"))
 }
@@ -205,101 +241,4 @@ fn writer_of<'w, 's>(
 fn behind(state: u16, groups: KeyGroupRange) -> Vec<u8> {
     let first = u32::from_be_bytes(cold_prefix(state, KeyGroup(groups.first)));
     (first + groups.len() as u32).to_be_bytes().to_vec()
-}
-
-fn copying() -> ReadOptions {
-    let mut options = ReadOptions::default();
-    options.set_readahead_size(READAHEAD_BYTES);
-    options.fill_cache(false);
-    options
-}
-
-/// Files of one subtask of a checkpoint, opened to read some key groups. What came after
-/// them is written into them.
-struct Donor {
-    db: DB,
-    groups: KeyGroupRange,
-    /// After the database.
-    _folder: Folder,
-}
-
-impl Donor {
-    fn open(
-        scratch: &Arc<Scratch>,
-        cache: Option<&Cache>,
-        handle: &ColdHandle,
-        files: &[&ColdFile],
-        groups: KeyGroupRange,
-        source: &dyn SegmentSource,
-    ) -> Result<Self, StateError> {
-        let folder = scratch.folder("donor")?;
-        let path = folder.path().join("db");
-        let mut options = options::of_donor(cache);
-        if files.iter().any(|file| is_table(&file.name)) {
-            download(files, &path, source)?;
-        } else {
-            // All there is came after the files: a small state needs no disk to be read.
-            options.set_env(&Env::mem_env().map_err(failed("make a database in memory"))?);
-            options.create_if_missing(true);
-        }
-        let db = open(&options, &path).map_err(failed("open the files of a checkpoint"))?;
-        replay(&db, handle, source)?;
-        Ok(Donor { db, groups, _folder: folder })
-    }
-}
-
-/// Several as one store. A key group is in one of them.
-struct Donors(Vec<Donor>);
-
-impl Donors {
-    /// The donor whose key group begins the key.
-    fn of_key(&self, key: &[u8]) -> Option<&Donor> {
-        let group = u16::from_be_bytes(*key.get(2..)?.first_chunk::<2>()?);
-        self.0.iter().find(|donor| donor.groups.contains(KeyGroup(group)))
-    }
-}
-
-impl ColdStore for Donors {
-    fn get_many(
-        &self,
-        keys: &EncodedRows,
-        found: &mut dyn FnMut(usize, &[u8]) -> Result<(), StateError>,
-    ) -> Result<(), StateError> {
-        for donor in &self.0 {
-            let of_donor = |at: &usize| self.of_key(keys.row(*at)).is_some_and(|other| std::ptr::eq(other, donor));
-            let positions: Vec<usize> = (0..keys.len()).filter(of_donor).collect();
-            let mut asked = EncodedRows::default();
-            positions.iter().for_each(|at| asked.push(keys.row(*at)));
-            for (at, value) in positions.iter().zip(get(&donor.db, &copying(), &asked, 0..asked.len())) {
-                if let Some(value) = value.map_err(failed("look up keys"))? {
-                    found(*at, &value)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn writer(&self) -> Result<Box<dyn ColdWriter + '_>, StateError> {
-        Err(only_read())
-    }
-
-    /// Within one key group only.
-    fn scan(
-        &self,
-        from: &[u8],
-        to: Option<&[u8]>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StateError> {
-        self.of_key(from).map_or(Ok(()), |donor| scan(&donor.db, copying(), from, to, visit))
-    }
-
-    fn freeze(&self) -> Result<Box<dyn ColdSnapshot>, StateError> {
-        Err(only_read())
-    }
-
-    fn confirm(&self, _handle: &ColdHandle) {}
-}
-
-fn only_read() -> StateError {
-    StateError::ColdStore { action: "change", reason: "the files of a checkpoint are opened to be read".into() }
 }

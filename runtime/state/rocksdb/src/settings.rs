@@ -31,6 +31,8 @@ pub struct Settings {
     pub buffered_cut_bytes: usize,
     /// A cut that is larger than this is in several files.
     pub max_cut_file_bytes: usize,
+    /// A store is made of so many databases at most. Where more come together, the smallest are copied into the others.
+    pub max_databases: usize,
 }
 
 /// How blocks are compressed in the local files.
@@ -62,6 +64,9 @@ impl Settings {
             buffered_cut_bytes: MIB,
             // Few: each file of a cut may be a run to look through.
             max_cut_file_bytes: 64 * MIB,
+            // Each has a write buffer, a manifest file and changes since the last flush of its own, which every
+            // checkpoint names. More than this come together where a job is rescaled to less than an eighth.
+            max_databases: 8,
         }
     }
 

@@ -1,23 +1,21 @@
-//! A checkpoint of a store: its files as hard links, so that compaction takes none away while they are uploaded.
+//! A checkpoint of a database: its files as hard links, so that compaction takes none away while they are uploaded.
 
-use crate::STORE_NAME;
 use crate::changes::Changes;
+use crate::database::Database;
 use crate::failure::{failed, file_error};
 use crate::files::{Uploaded, is_table, upload};
 use crate::settings::Compression;
-use crate::store::RocksDbStore;
-use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, LiveFile, properties};
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use weir_state::{ColdFile, ColdHandle, ColdKeys, ColdSnapshot, SegmentSink, StateError};
+use weir_state::{ColdFile, ColdHandle, ColdKeys, SegmentSink, StateError};
 
 /// Files that a confirmed checkpoint holds, by name and length.
 ///
 /// RocksDB gives out the numbers in file names again after a restore, but within one database never: it goes on behind
-/// the highest in its manifest file. So a name stands for one content as long as this list is that of one store, made
-/// when the store is and filled with what it was restored from. The manifest file grows, at its end only: name and
+/// the highest in its manifest file. So a name stands for one content as long as this list is that of one database, made
+/// when that is and filled with what it was restored from. The manifest file grows, at its end only: name and
 /// length together are one content for it, too.
 #[derive(Debug, Default)]
 pub(crate) struct Held(HashMap<String, Uploaded>);
@@ -33,9 +31,9 @@ impl Held {
     }
 }
 
-/// Files and later changes that are one state of the store.
+/// Files and later changes that are one state of the database.
 pub(crate) struct Frozen {
-    /// None: the store holds nothing.
+    /// None: it holds nothing.
     files: Option<Files>,
     changes: Changes,
     /// Whether files are uploaded compressed: those of RocksDB's that are not.
@@ -61,19 +59,19 @@ struct Table {
 struct Links(PathBuf);
 
 impl Frozen {
-    pub(crate) fn of(store: &RocksDbStore) -> Result<Self, StateError> {
-        let compress = store.shared.settings.compression == Compression::None;
-        let Some(db) = store.opened() else {
+    pub(crate) fn of(database: &Database) -> Result<Self, StateError> {
+        let compress = database.shared.settings.compression == Compression::None;
+        let Some(db) = database.opened() else {
             return Ok(Frozen { files: None, changes: Changes::default(), compress });
         };
         db.disable_file_deletions().map_err(failed("keep its files"))?;
-        let files = Files::quiet(store, db);
+        let files = Files::quiet(database, db);
         db.enable_file_deletions().map_err(failed("let go of its files"))?;
         let files = match files? {
             Some(files) => files,
-            None => Files::busy(store, db)?,
+            None => Files::busy(database, db)?,
         };
-        Ok(Frozen { files: Some(files), changes: store.changes().clone(), compress })
+        Ok(Frozen { files: Some(files), changes: database.changes().clone(), compress })
     }
 }
 
@@ -82,33 +80,33 @@ impl Files {
     ///
     /// RocksDB's own checkpoint makes a file of what is in the write buffer, and syncs a copy of each small file and the
     /// folder. That costs more than all else where checkpoints are frequent and small.
-    fn quiet(store: &RocksDbStore, db: &DB) -> Result<Option<Self>, StateError> {
-        let database = store.path("db");
+    fn quiet(database: &Database, db: &DB) -> Result<Option<Self>, StateError> {
+        let folder = database.path("db");
         let before = tables(db)?;
         if !is_quiet(db)? {
             return Ok(None);
         }
-        let (manifest_name, manifest) = read_manifest(&database)?;
+        let (manifest_name, manifest) = read_manifest(&folder)?;
         // Whatever began since the first look is still going on, or has changed the list. So the manifest file is that
         // of this list, and there is nothing in it that the database doesn't go by yet.
         if !is_quiet(db)? || tables(db)? != before {
             return Ok(None);
         }
-        let links = Links(store.new_path("checkpoint"));
+        let links = Links(database.new_path("checkpoint"));
         fs::create_dir(&links.0).map_err(file_error("creating", &links.0))?;
         for (name, _) in &before {
-            let path = database.join(name);
+            let path = folder.join(name);
             fs::hard_link(&path, links.0.join(name)).map_err(file_error("linking", &path))?;
         }
-        Files::new(store, links, before, manifest_name, manifest).map(Some)
+        Files::new(database, links, before, manifest_name, manifest).map(Some)
     }
 
     /// As RocksDB's own checkpoint has them, and all changes are in files then.
-    fn busy(store: &RocksDbStore, db: &DB) -> Result<Self, StateError> {
-        let links = Links(store.new_path("checkpoint"));
+    fn busy(database: &Database, db: &DB) -> Result<Self, StateError> {
+        let links = Links(database.new_path("checkpoint"));
         let folder = &links.0;
-        Checkpoint::new(db).and_then(|links| links.create_checkpoint(folder)).map_err(failed("checkpoint"))?;
-        store.changes().clear();
+        database.link(db, folder).map_err(failed("checkpoint"))?;
+        database.changes().clear();
         let (manifest_name, manifest) = read_manifest(folder)?;
         // Compaction may have replaced a file since: of that no keys are known, and a restore reads it in any case.
         let keys: HashMap<String, Option<ColdKeys>> = tables(db)?.into_iter().collect();
@@ -121,17 +119,17 @@ impl Files {
             }
         }
         tables.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-        Files::new(store, links, tables, manifest_name, manifest)
+        Files::new(database, links, tables, manifest_name, manifest)
     }
 
     fn new(
-        store: &RocksDbStore,
+        database: &Database,
         links: Links,
         tables: Vec<(String, Option<ColdKeys>)>,
         manifest_name: String,
         manifest: Vec<u8>,
     ) -> Result<Self, StateError> {
-        let held = store.held();
+        let held = database.held();
         let manifest_held = held.get(&manifest_name, manifest.len() as u64);
         let table = |(name, keys): (String, Option<ColdKeys>)| {
             let path = links.0.join(&name);
@@ -176,8 +174,9 @@ fn read_manifest(database: &Path) -> Result<(String, Vec<u8>), StateError> {
     Ok((name, fs::read(&path).map_err(file_error("reading", &path))?))
 }
 
-impl ColdSnapshot for Frozen {
-    fn write(self: Box<Self>, sink: &mut dyn SegmentSink) -> Result<ColdHandle, StateError> {
+impl Frozen {
+    /// Files that no confirmed checkpoint holds are appended to the sink; all of them are named.
+    pub(crate) fn write(self, sink: &mut dyn SegmentSink) -> Result<Vec<ColdFile>, StateError> {
         let mut files = vec![];
         if let Some(Files { tables, links, manifest_name, manifest, manifest_held }) = self.files {
             for Table { name, keys, held } in tables {
@@ -194,7 +193,7 @@ impl ColdSnapshot for Frozen {
             files.push(ColdFile { name: manifest_name, segments, length, keys: None });
         }
         files.extend(self.changes.write(sink)?);
-        Ok(ColdHandle { store: STORE_NAME.into(), files })
+        Ok(files)
     }
 }
 

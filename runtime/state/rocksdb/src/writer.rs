@@ -1,9 +1,9 @@
 //! A cut's way into the database: past the write buffers, if it is large.
 
 use crate::changes::write;
+use crate::database::Database;
 use crate::failure::{failed, file_error};
 use crate::options::{RUNS_SLOW, RUNS_STOP};
-use crate::store::RocksDbStore;
 use rocksdb::{DB, IngestExternalFileOptions, SstFileWriter, WaitForCompactOptions, WriteBatch, properties};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// large one, sorted as it is, becomes a file at once: to sort its rows once more into a write buffer would cost more
 /// than all the rest.
 pub(crate) struct Writer<'s> {
-    store: &'s RocksDbStore,
+    database: &'s Database,
     db: &'s DB,
     first: Option<ColdBatch>,
     file: Option<OpenFile<'s>>,
@@ -30,8 +30,8 @@ struct OpenFile<'s> {
 }
 
 impl<'s> Writer<'s> {
-    pub(crate) fn new(store: &'s RocksDbStore, db: &'s DB) -> Self {
-        Writer { store, db, first: None, file: None, finished: vec![] }
+    pub(crate) fn new(database: &'s Database, db: &'s DB) -> Self {
+        Writer { database, db, first: None, file: None, finished: vec![] }
     }
 
     /// Adds one entry of an ascending sequence to the file.
@@ -56,8 +56,8 @@ impl<'s> Writer<'s> {
 
     fn file(&mut self) -> Result<&mut OpenFile<'s>, StateError> {
         if self.file.is_none() {
-            let path = self.store.new_path("cut.sst");
-            let writer = SstFileWriter::create(&self.store.shared.options);
+            let path = self.database.new_path("cut.sst");
+            let writer = SstFileWriter::create(&self.database.shared.options);
             writer.open(&path).map_err(failed("create a file"))?;
             self.file = Some(OpenFile { writer, path });
         }
@@ -65,7 +65,7 @@ impl<'s> Writer<'s> {
     }
 
     fn close_if_large(&mut self) -> Result<(), StateError> {
-        let max_bytes = self.store.shared.settings.max_cut_file_bytes as u64;
+        let max_bytes = self.database.shared.settings.max_cut_file_bytes as u64;
         let is_large = self.file.as_ref().is_some_and(|file| file.writer.file_size() >= max_bytes);
         if is_large { self.close() } else { Ok(()) }
     }
@@ -81,7 +81,7 @@ impl<'s> Writer<'s> {
     /// Adds all that was written to the database.
     pub(crate) fn commit(mut self) -> Result<(), StateError> {
         if let Some(batch) = self.first.take() {
-            if batch.bytes() <= self.store.shared.settings.buffered_cut_bytes {
+            if batch.bytes() <= self.database.shared.settings.buffered_cut_bytes {
                 return self.write_buffered(&batch);
             }
             self.append(&batch)?;
@@ -91,7 +91,7 @@ impl<'s> Writer<'s> {
             return Ok(());
         }
         // What is in the write buffer is older, and would not be if a restore wrote it again.
-        self.store.flush(self.db)?;
+        self.database.flush(self.db)?;
         self.wait_for_compaction()?;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
@@ -112,11 +112,11 @@ impl<'s> Writer<'s> {
                 ColdChange::DeleteRange { from, to } => batch.delete_range(from, to),
             }
         }
-        if self.store.changes().is_full() {
-            self.store.flush(self.db)?;
+        if self.database.changes().is_full() {
+            self.database.flush(self.db)?;
         }
         // Before the write, which puts its place in RocksDB's order of things into the batch.
-        self.store.changes().push(&batch);
+        self.database.changes().push(&batch);
         write(self.db, batch)
     }
 

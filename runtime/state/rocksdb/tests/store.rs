@@ -91,7 +91,9 @@ impl Subtask {
     }
 }
 
-fn expected(keys: std::ops::Range<i64>, value: i64) -> BTreeSet<(i64, i64)> {
+type Values = BTreeSet<(i64, i64)>;
+
+fn expected(keys: std::ops::Range<i64>, value: i64) -> Values {
     keys.map(|key| (key, value)).collect()
 }
 
@@ -260,6 +262,153 @@ fn what_is_open_is_linked_and_not_uploaded_again() {
             }
         }
     }
+}
+
+fn databases(handle: &KeyedStateHandle) -> usize {
+    handle.cold.as_ref().unwrap().databases.len().max(1)
+}
+
+/// Restores the checkpoint with other parallelisms, and looks at all there is.
+fn check_restored(settings: &Settings, handles: &[KeyedStateHandle], segments: &MemorySegments, values: &Values) {
+    for parallelism in [1, 2, 3, 5] {
+        let open = |index| {
+            let config = config(index, parallelism);
+            let is_owned = |handle: &&KeyedStateHandle| handle.key_groups.intersect(&config.key_groups).is_some();
+            let handles: Vec<KeyedStateHandle> = handles.iter().filter(is_owned).cloned().collect();
+            Subtask::open(settings, config, &handles, segments)
+        };
+        let mut restored: Vec<Subtask> = (0..parallelism).map(open).collect();
+        for id in 0..2 {
+            assert_eq!(&all_values(&mut restored, id), values, "restored at parallelism {parallelism}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_together_is_neither_read_nor_uploaded_again() {
+    let mut one = Subtask::open(&settings(), config(0, 1), &[], &MemorySegments::default());
+    one.put(0..100_000, 1);
+    let (_, all) = one.checkpoint("first");
+    let (mut four, _) = rescaled(vec![one], 4, "up");
+    four.iter_mut().for_each(|subtask| subtask.put(0..50_000, 2));
+    four.iter_mut().enumerate().for_each(|(at, subtask)| drop(subtask.checkpoint(&format!("of four {at}"))));
+    four.iter_mut().for_each(|subtask| subtask.put(0..100, 3));
+    let mut now = expected(0..100, 3);
+    now.extend(expected(100..50_000, 2));
+    now.extend(expected(50_000..100_000, 1));
+
+    let (mut former, mut parallelism) = (four, 2);
+    for expected_databases in [2, 4] {
+        let (mut fewer, handles) = rescaled(former, parallelism, &format!("down to {parallelism}"));
+        check_restored(&settings(), &handles, &fewer[0].segments, &now);
+        let mut confirmed = vec![];
+        for (at, subtask) in fewer.iter_mut().enumerate() {
+            let (handle, written) = subtask.checkpoint(&format!("of {parallelism}, {at}"));
+            assert!(written < all / 20, "{written} bytes written of {all}, and nothing had changed");
+            assert_eq!(databases(&handle), expected_databases);
+            assert_eq!(handle.format_version, 2);
+            confirmed.push(handle);
+        }
+        check_restored(&settings(), &confirmed, &fewer[0].segments, &now);
+        (former, parallelism) = (fewer, parallelism / 2);
+    }
+    for id in 0..2 {
+        assert_eq!(all_values(&mut former, id), now);
+    }
+
+    // Written to, deleted from and divided again, with databases that are divided and such that stay whole.
+    let mut one = former.remove(0);
+    one.put(40_000..60_000, 4);
+    one.put(0..10, 5);
+    now.retain(|(key, _)| !(40_000..60_000).contains(key) && !(0..10).contains(key));
+    now.extend(expected(40_000..60_000, 4));
+    now.extend(expected(0..10, 5));
+    let (handle, _) = one.checkpoint("of one");
+    let (segments, shared) = (one.segments.clone(), one.shared.clone());
+    check_restored(&settings(), std::slice::from_ref(&handle), &segments, &now);
+    assert_eq!(shared.figures().stores, 1);
+    let (mut three, handles) = rescaled(vec![one], 3, "up again");
+    check_restored(&settings(), &handles, &segments, &now);
+    let handles: Vec<KeyedStateHandle> =
+        three.iter_mut().enumerate().map(|(at, subtask)| subtask.checkpoint(&format!("of three {at}")).0).collect();
+    assert_eq!(handles.iter().map(databases).collect::<Vec<_>>(), [2, 2, 2]);
+    for id in 0..2 {
+        assert_eq!(all_values(&mut three, id), now);
+    }
+    check_restored(&settings(), &handles, &segments, &now);
+}
+
+/// Of a checkpoint, whole databases are restored as they are, also where several subtasks become one.
+#[test]
+fn whole_databases_of_a_checkpoint_are_not_uploaded_again() {
+    let segments = MemorySegments::default();
+    let mut handles = vec![];
+    for part in 0..3 {
+        let mut subtask = Subtask::open(&settings(), config(part, 3), &[], &segments);
+        subtask.put(0..60_000, 1);
+        handles.push(subtask.checkpoint(&format!("part {part}")).0);
+    }
+    let all: u64 = handles.iter().map(KeyedStateHandle::bytes).sum();
+    let mut one = Subtask::open(&settings(), config(0, 1), &handles, &segments);
+    one.put(0..10, 2);
+    let (handle, written) = one.checkpoint("one");
+    assert_eq!(databases(&handle), 3);
+    assert!(written < all as usize / 20, "{written} bytes written of {all} for 20 changed rows");
+    let mut now = expected(0..10, 2);
+    now.extend(expected(10..60_000, 1));
+    check_restored(&settings(), &[handle], &segments, &now);
+}
+
+#[test]
+fn databases_stay_few() {
+    let settings = Settings { max_databases: 2, ..settings() };
+    let mut one = Subtask::open(&settings, config(0, 1), &[], &MemorySegments::default());
+    one.put(0..20_000, 1);
+    let (mut former, mut now) = (vec![one], expected(0..20_000, 1));
+    for (round, parallelism) in [5, 3, 1, 4, 1, 2, 1].into_iter().enumerate() {
+        let (value, upto) = (round as i64 + 2, 3_000 * (round as i64 % 3 + 1));
+        former.iter_mut().for_each(|subtask| subtask.put(0..upto, value));
+        now.retain(|(key, _)| *key >= upto);
+        now.extend(expected(0..upto, value));
+        let (mut next, handles) = rescaled(former, parallelism, &format!("round {round}"));
+        check_restored(&settings, &handles, &next[0].segments, &now);
+        for (at, subtask) in next.iter_mut().enumerate() {
+            let (handle, _) = subtask.checkpoint(&format!("round {round}, then {at}"));
+            assert!(databases(&handle) <= 2, "{} databases at parallelism {parallelism}", databases(&handle));
+        }
+        for id in 0..2 {
+            assert_eq!(all_values(&mut next, id), now);
+        }
+        former = next;
+    }
+}
+
+/// What a former subtask's writer may still do changes nothing of a database that another store goes on with.
+#[test]
+fn a_store_that_was_given_away_takes_nothing() {
+    let mut one = Subtask::open(&settings(), config(0, 1), &[], &MemorySegments::default());
+    one.put(0..3_000, 1);
+    let (shared, mut segments) = (one.shared.clone(), one.segments.clone());
+    segments.begin("first");
+    let handle = one.state.cut(CheckpointId(1)).unwrap().write(&mut segments).unwrap();
+    let mut kept = one.state.keep(CheckpointId(1)).unwrap();
+    let former = kept.store().unwrap().clone();
+    let open = |kept: &mut KeptState, source: &dyn SegmentSource| {
+        let mut state = shared.open("test", config(0, 1), &mut [kept], std::slice::from_ref(&handle), source).unwrap();
+        let ids = ["one", "two"].map(|name| state.register_rows(schema(name)).unwrap()).to_vec();
+        Subtask { shared: shared.clone(), state, ids, segments: segments.clone(), checkpoints: 0 }
+    };
+    let mut first = open(&mut kept, &Nothing);
+    assert!(former.writer().is_err() && former.freeze().is_err());
+    former.confirm(handle.cold.as_ref().unwrap());
+    first.put(0..1_000, 2);
+    let (later, _) = first.checkpoint("of the first heir");
+    let mut now = expected(0..1_000, 2);
+    now.extend(expected(1_000..3_000, 1));
+    check_restored(&settings(), &[later], &segments, &now);
+    // Whoever asks for it once more gets what the checkpoint holds.
+    let mut second = open(&mut kept, &segments);
+    assert_eq!(second.values(0), expected(0..3_000, 1));
 }
 
 #[test]

@@ -65,6 +65,15 @@ impl ColdBatch {
         })
     }
 
+    /// Adds a change at the end.
+    pub fn push(&mut self, change: ColdChange<'_>) {
+        match change {
+            ColdChange::Put { key, value } => self.put(&[key], |bytes| bytes.extend_from_slice(value)),
+            ColdChange::Delete { key } => self.delete(&[key]),
+            ColdChange::DeleteRange { from, to } => self.delete_range(from, to),
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.changes.clear();

@@ -9,15 +9,16 @@
 
 mod batch;
 mod budget;
+mod handle;
 mod queue;
 
 pub use batch::{ColdBatch, ColdChange};
 pub use budget::CacheBudget;
 pub(crate) use budget::CacheShare;
+pub use handle::{ColdDatabase, ColdFile, ColdHandle, ColdKeys};
 pub(crate) use queue::{ColdShared, QueuedPart, write_all, write_if_large};
 
-use crate::{SegmentRef, SegmentSink, StateError};
-use serde::{Deserialize, Serialize};
+use crate::{SegmentSink, StateError};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use weir_model::KeyGroup;
@@ -38,7 +39,8 @@ pub trait ColdStore: Send + Sync {
     /// Begins to bring in changes that together are one ascending sequence.
     fn writer(&self) -> Result<Box<dyn ColdWriter + '_>, StateError>;
 
-    /// Visits the entries with `from <= key` (and `key < to`, if given) in ascending order until told to stop.
+    /// Visits the entries with `from <= key` (and `key < to`, if given) in ascending order until told to stop. All of
+    /// them are of one state and key group.
     fn scan(
         &self,
         from: &[u8],
@@ -57,7 +59,8 @@ pub trait ColdStore: Send + Sync {
 /// One cut, or a part of one, on its way into a store.
 pub trait ColdWriter {
     /// Adds changes. Over all batches of a writer, puts and deletes ascend by key and no key is in there twice. Range
-    /// deletes take out what was in the store before, and leave alone what this writer puts.
+    /// deletes take out what was in the store before, and leave alone what this writer puts; each is within one key
+    /// group.
     fn write(&mut self, batch: &ColdBatch) -> Result<(), StateError>;
 
     /// Reads see all of it once this returns. Without it, they see none of it or a part.
@@ -68,40 +71,6 @@ pub trait ColdWriter {
 pub trait ColdSnapshot: Send {
     /// Files of it that no confirmed checkpoint holds are appended to the sink; the handle names all of them.
     fn write(self: Box<Self>, sink: &mut dyn SegmentSink) -> Result<ColdHandle, StateError>;
-}
-
-/// The files of a store at a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ColdHandle {
-    /// Which store reads it (`rocksdb`).
-    pub store: String,
-    pub files: Vec<ColdFile>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ColdFile {
-    /// As the store calls it.
-    pub name: String,
-    /// A file that is larger than a segment may be is in several, one after the other.
-    pub segments: Vec<SegmentRef>,
-    /// The file's length in bytes if the segments are compressed, each by itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub length: Option<u64>,
-    /// Which keys are in it, if a restore may do without it where none of them is wanted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keys: Option<ColdKeys>,
-}
-
-/// The keys in a file, by their first four bytes: state and key group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ColdKeys {
-    /// Files of one level hold ranges of keys that don't overlap.
-    pub level: u8,
-    pub first: u32,
-    pub last: u32,
 }
 
 /// A store, and how much of it is kept in memory.

@@ -135,6 +135,7 @@ impl ColdSnapshot for Frozen {
         Ok(ColdHandle {
             store: "memory".into(),
             files: vec![ColdFile { name: "all".into(), segments, length: None, keys: None }],
+            databases: vec![],
         })
     }
 }

@@ -132,7 +132,7 @@ pub enum Step {
     /// Restart from the last confirmed checkpoint at this parallelism.
     Restart(u32, Backend),
     /// Cut, and go on at this parallelism; of the subtasks whose bit is set what they held is kept.
-    Rescale(u32, u8, Backend),
+    Rescale(u32, u16, Backend),
 }
 
 pub fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -148,7 +148,7 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::AbortedCut),
         4 => Just(Step::BetweenBatches),
         1 => (1u32..5, backends()).prop_map(|(p, b)| Step::Restart(p, b)),
-        2 => (1u32..5, any::<u8>(), backends()).prop_map(|(p, kept, b)| Step::Rescale(p, kept, b)),
+        2 => (1u32..5, any::<u16>(), backends()).prop_map(|(p, kept, b)| Step::Rescale(p, kept, b)),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -268,7 +268,7 @@ impl World {
         }
     }
 
-    fn rescale(&mut self, parallelism: u32, kept: u8, backend: Backend) {
+    fn rescale(&mut self, parallelism: u32, kept: u16, backend: Backend) {
         self.cut();
         let (checkpoint, handles, model) = self.written.pop().unwrap();
         self.written.clear();
