@@ -4,18 +4,15 @@
 //! was last written is no part of it: a time to live begins anew.
 
 use crate::any_state::AnyState;
-use crate::codec::{EncodedRows, ValueCodec, check_columns};
+use crate::codec::{EncodedRows, ValueCodec};
 use crate::handle::KeyedStateHandle;
-use crate::key_batch::{KeyBatch, KeyEncoder};
-use crate::keyed_state::KeyedState;
 use crate::migrate::PlaceCodec;
 use crate::ordered::OrderedState;
-use crate::restore::{RestoredState, restore_each};
+use crate::restore::restore_each;
 use crate::rows::RowState;
 use crate::{SegmentSource, StateError};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, UInt16Array};
+use arrow::array::{Array, ArrayRef, Int64Array, UInt16Array};
 use arrow::compute::{CastOptions, cast_with_options, concat};
-use arrow::datatypes::{DataType, Int64Type, UInt16Type};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use weir_model::{KeyGroup, KeyGroupRange, StateKind, StateSchema};
@@ -129,7 +126,7 @@ fn namespace_column(schema: &StateSchema, namespaces: Int64Array) -> Result<Opti
     }
 }
 
-fn strict() -> CastOptions<'static> {
+pub(crate) fn strict() -> CastOptions<'static> {
     CastOptions { safe: false, ..CastOptions::default() }
 }
 
@@ -165,106 +162,12 @@ pub(crate) fn export_ordered<E: From<StateError>>(
     Ok(())
 }
 
-impl KeyedState {
-    /// Adds rows, by column as `export` gives them, to a state that nothing has registered yet; registered, it
-    /// becomes what the new schema wants, as a state of a checkpoint does. Without rows: an empty state.
-    ///
-    /// # Errors
-    /// Columns that aren't the schema's; a row of a key group that isn't owned, or that isn't its key's.
-    ///
-    /// # Panics
-    /// If the state is registered already.
-    pub fn import(&mut self, schema: &StateSchema, columns: &[ArrayRef]) -> Result<(), StateError> {
-        let (owned, max_parallelism) = (self.key_groups(), self.max_parallelism());
-        let at = match self.restored.iter().position(|state| state.schema.name == schema.name) {
-            Some(at) => at,
-            None => {
-                // Without runs behind it, the next cut writes all of it.
-                let state = RestoredState::empty(schema, false, owned, max_parallelism)?;
-                let state = self.placed(state)?;
-                self.restored.push(state);
-                self.restored.len() - 1
-            }
-        };
-        let fields = schema.key.len() + schema.namespace.len() + schema.value.len();
-        let Some((groups, columns)) = columns.split_first() else { return Ok(()) };
-        if columns.len() != fields {
-            return Err(StateError::ColumnCount { what: "imported state", columns: columns.len(), fields });
-        }
-        let groups = groups_of(schema, groups, owned)?;
-        let (keys, rest) = columns.split_at(schema.key.len());
-        let (namespaces, values) = rest.split_at(schema.namespace.len());
-        check_columns("key", &schema.key, keys, groups.len())?;
-        check_columns("namespace", &schema.namespace, namespaces, groups.len())?;
-        check_columns("value", &schema.value, values, groups.len())?;
-        match &mut self.restored[at].content {
-            AnyState::Rows(rows) => import_rows(rows, &groups, keys, namespaces, values)?,
-            AnyState::Ordered(entries) => import_ordered(entries, &groups, keys, namespaces, values)?,
-        }
-        self.bound_restored(at)
-    }
-}
-
-fn groups_of(schema: &StateSchema, column: &ArrayRef, owned: KeyGroupRange) -> Result<Vec<KeyGroup>, StateError> {
-    if *column.data_type() != DataType::UInt16 || column.null_count() > 0 {
-        let reason = format!("its key groups are {}, and should be UInt16 without nulls", column.data_type());
-        return Err(StateError::decode(format!("state `{}`", schema.name), reason));
-    }
-    let groups = column.as_primitive::<UInt16Type>().values().iter().map(|group| KeyGroup(*group));
-    let groups: Vec<KeyGroup> = groups.collect();
-    match groups.iter().find(|group| !owned.contains(**group)) {
-        Some(group) => Err(StateError::NotOwned { group: group.0, owned }),
-        None => Ok(groups),
-    }
-}
-
-fn import_rows(
-    rows: &mut RowState,
-    groups: &[KeyGroup],
-    key_columns: &[ArrayRef],
-    namespaces: &[ArrayRef],
-    values: &[ArrayRef],
-) -> Result<(), StateError> {
-    let mut keys = KeyBatch::new();
-    KeyEncoder::new(&rows.schema().key).encode(key_columns, groups.len(), rows.max_parallelism(), &mut keys)?;
-    if let Some(row) = (0..groups.len()).find(|row| keys.key_group(*row) != groups[*row]) {
-        let (said, is) = (groups[row].0, keys.key_group(row).0);
-        let reason = format!("a row stands in key group {said}, and its key belongs to {is}");
-        return Err(StateError::decode(format!("state `{}`", rows.schema().name), reason));
-    }
-    let namespaces = match namespaces {
-        [] => vec![0; groups.len()],
-        [column, ..] => {
-            let numbers = cast_with_options(column, &DataType::Int64, &strict())?;
-            numbers.as_primitive::<Int64Type>().values().to_vec()
-        }
-    };
-    rows.put_columns(&namespaces, &keys, values)
-}
-
-fn import_ordered(
-    entries: &mut OrderedState,
-    groups: &[KeyGroup],
-    keys: &[ArrayRef],
-    namespaces: &[ArrayRef],
-    values: &[ArrayRef],
-) -> Result<(), StateError> {
-    let place_columns = match entries.schema().kind {
-        StateKind::Timer => [namespaces, keys].concat(),
-        _ => [keys, namespaces].concat(),
-    };
-    let (mut places, mut encoded) = (EncodedRows::default(), EncodedRows::default());
-    PlaceCodec::new(entries.schema())?.codec.encode(&place_columns, groups.len(), &mut places)?;
-    ValueCodec::new(&entries.schema().value)?.encode(values, groups.len(), &mut encoded)?;
-    let mut rows = groups.iter().enumerate();
-    rows.try_for_each(|(row, group)| entries.put_place(*group, places.row(row), encoded.row(row)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MemorySegments, StateConfig, timer_time};
-    use arrow::array::{StringArray, TimestampMicrosecondArray};
+    use crate::{KeyBatch, KeyEncoder, KeyedState, MemorySegments, StateConfig, timer_time};
+    use arrow::array::{AsArray, StringArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{DataType, UInt16Type};
     use std::collections::BTreeSet;
     use weir_model::types::TIMESTAMP;
     use weir_model::{CheckpointId, StateField};

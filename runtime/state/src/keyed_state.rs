@@ -349,7 +349,10 @@ impl KeyedState {
         };
         match compatibility(&self.restored[at].schema, schema) {
             Verdict::Incompatible { why } => Err(StateError::Incompatible { state: schema.name.clone(), reason: why }),
-            verdict => Ok(Some((self.restored.swap_remove(at), verdict))),
+            verdict => {
+                self.finish_import(at)?;
+                Ok(Some((self.restored.swap_remove(at), verdict)))
+            }
         }
     }
 

@@ -19,6 +19,7 @@ mod cut;
 mod error;
 mod export;
 mod handle;
+mod import;
 mod kept;
 mod key_batch;
 mod keyed_cold;

@@ -1,6 +1,7 @@
 //! Reads the states of a checkpoint, on several threads, the owned key groups only.
 
 use crate::any_state::AnyState;
+use crate::cold::ColdBatch;
 use crate::handle::{KeyedStateHandle, Run, StateHandle};
 use crate::rows::read::BlockError;
 use crate::segment::index::RunIndex;
@@ -20,6 +21,8 @@ pub(crate) struct RestoredState {
     pub(crate) runs: Vec<Run>,
     /// Sequence of the newest full copy of each owned key group; 0: none.
     pub(crate) base_sequences: Vec<u64>,
+    /// Rows that are being imported, on their way into the store, if they go there by themselves.
+    pub(crate) imported: Option<ColdBatch>,
 }
 
 impl RestoredState {
@@ -37,6 +40,7 @@ impl RestoredState {
             content: AnyState::new(schema, has_ttl, owned, max_parallelism)?,
             runs: vec![],
             base_sequences: vec![0; owned.len()],
+            imported: None,
         })
     }
 }
@@ -420,6 +424,7 @@ impl Plan {
             content,
             runs: self.runs,
             base_sequences: self.base_sequences,
+            imported: None,
         })
     }
 }

@@ -1,9 +1,10 @@
 //! What only a state in front of a cold store does: timers over a store, a bounded cache, imports and exports.
 
-use arrow::array::{Array, ArrayRef, Int64Array};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, UInt16Array, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Int64Type};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use weir_model::{CheckpointId, KeyGroup, KeyGroupRange, StateField, StateKind, StateSchema};
 use weir_state::*;
@@ -226,4 +227,59 @@ fn golden() {
     let group = batch.key_group(0).0;
     let row = format!("0000{group:04x}7fffffffffffffff0000000000000102 0000000002010000000000000300000000000000616263");
     assert_eq!(found, [row, "000100036b6e 76".to_string()]);
+}
+
+/// More than is brought into the store at once, in the order of key groups and then in none; the last that is said of a key
+/// counts.
+#[test]
+fn what_is_imported_by_itself_is_the_state() {
+    const KEYS: i64 = 100_000;
+    let schema = StateSchema {
+        value: vec![StateField::new("v", DataType::Int64, true), StateField::new("t", DataType::Utf8, true)],
+        ..schema(StateKind::Value)
+    };
+    let mut state = open(1 << 16);
+    let mut model = BTreeMap::new();
+    for round in 0..2i64 {
+        let rows = if round == 0 { 0..KEYS } else { KEYS - 10_000..KEYS + 30_000 };
+        let count = rows.clone().count();
+        let column = |value: &dyn Fn(i64) -> Option<i64>| -> ArrayRef {
+            Arc::new(rows.clone().map(value).collect::<Int64Array>())
+        };
+        let text = |key: i64| (key % 5 > 0).then(|| format!("{key} ").repeat(key as usize % 40));
+        let value = |key: i64| (key % 7 > 0).then_some(key + round);
+        let (keys, namespaces, values) = (column(&Some), column(&|key| Some(key % 3 - 1)), column(&value));
+        let texts: ArrayRef = Arc::new(rows.clone().map(text).collect::<StringArray>());
+        let mut encoded = KeyBatch::new();
+        KeyEncoder::new(&schema.key).encode(std::slice::from_ref(&keys), count, 128, &mut encoded).unwrap();
+        let groups: ArrayRef = Arc::new(UInt16Array::from_iter_values((0..count).map(|row| encoded.key_group(row).0)));
+        let mut order: Vec<u32> = (0..count as u32).collect();
+        if round == 0 {
+            order.sort_by_key(|row| (encoded.key_group(*row as usize), row % 11));
+        }
+        for part in order.chunks(8192) {
+            let part = UInt32Array::from(part.to_vec());
+            let columns =
+                [&groups, &keys, &namespaces, &values, &texts].map(|column| take(column, &part, None).unwrap());
+            state.import(&schema, &columns).unwrap();
+        }
+        model.extend(rows.map(|key| ((key % 3 - 1, key), (value(key), text(key)))));
+    }
+    let id = state.register_rows(schema).unwrap();
+    let rows = state.rows(id);
+    let mut found = BTreeMap::new();
+    for namespace in rows.namespaces().collect::<Vec<_>>() {
+        rows.scan(namespace, 1000, |rows, keys, slots| -> Result<(), StateError> {
+            let values = rows.columns(slots)?;
+            let (numbers, texts) = (values[0].as_primitive::<Int64Type>(), values[1].as_string::<i32>());
+            for (row, key) in keys[0].as_primitive::<Int64Type>().values().iter().enumerate() {
+                let number = numbers.is_valid(row).then(|| numbers.value(row));
+                let text = texts.is_valid(row).then(|| texts.value(row).to_owned());
+                assert!(found.insert((namespace, *key), (number, text)).is_none(), "a row twice");
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+    assert!(found == model, "{} rows, and {} expected", found.len(), model.len());
 }

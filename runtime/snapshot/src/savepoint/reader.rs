@@ -38,7 +38,7 @@ impl SavepointReader {
         Durable::attest(self.manifest.checkpoint)
     }
 
-    /// The state's rows in these key groups, file by file. An empty range gives none.
+    /// The state's rows in these key groups, file by file, those first that begin with lower ones. An empty range gives none.
     pub fn read_state(
         &self,
         operator: &OperatorUid,
@@ -54,6 +54,8 @@ impl SavepointReader {
             let wanted = (0..file.row_groups.len()).filter(|index| overlaps(&file.row_groups[*index]));
             files.push_back((file.clone(), wanted.collect()));
         }
+        // Whoever wrote which file first: what is read in the order of key groups is stored in it.
+        files.make_contiguous().sort_by_key(|(file, _)| file.key_groups.first);
         let columns = state_columns(&found.schema);
         Ok(StateRows { savepoint: self.clone(), columns, key_groups, files, file: None, row_group: None })
     }

@@ -74,6 +74,18 @@ impl ColdBatch {
         }
     }
 
+    pub(crate) fn first_key(&self) -> Option<&[u8]> {
+        self.changes.first().map(|change| self.key(change))
+    }
+
+    pub(crate) fn last_key(&self) -> Option<&[u8]> {
+        self.changes.last().map(|change| self.key(change))
+    }
+
+    fn key(&self, change: &Change) -> &[u8] {
+        &self.bytes[change.begin..change.begin + change.key_length as usize]
+    }
+
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.changes.clear();
@@ -98,6 +110,26 @@ impl ColdBatch {
         value(&mut self.bytes);
         let value_length = (self.bytes.len() - begin) as u32 - key_length;
         self.changes.push(Change { kind, begin, key_length, value_length });
+    }
+
+    /// Puts all changes, which are puts, into the order of their keys; of those of one key the last stays.
+    pub(crate) fn settle(&mut self) {
+        let bytes = &self.bytes;
+        let key = |change: &Change| &bytes[change.begin..change.begin + change.key_length as usize];
+        self.changes.sort_unstable_by(|a, b| key(a).cmp(key(b)).then(b.begin.cmp(&a.begin)));
+        self.changes.dedup_by(|earlier, last| key(earlier) == key(last));
+    }
+
+    /// Takes the changes of keys from this one on, which are puts, out of a batch in order.
+    pub(crate) fn split_off(&mut self, from: &[u8]) -> ColdBatch {
+        let first = self.changes.partition_point(|change| self.key(change) < from);
+        let mut rest = ColdBatch::default();
+        for change in &self.changes[first..] {
+            let value = &self.bytes[change.begin + change.key_length as usize..][..change.value_length as usize];
+            rest.put(&[self.key(change)], |out| out.extend_from_slice(value));
+        }
+        self.changes.truncate(first);
+        rest
     }
 
     /// Puts the changes from `first` on into the order of their keys.

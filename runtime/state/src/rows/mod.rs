@@ -4,6 +4,7 @@ mod access;
 pub(crate) mod cold;
 mod columns;
 pub(crate) mod cut;
+mod import;
 mod index;
 mod lookup;
 pub(crate) mod read;
