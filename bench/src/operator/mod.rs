@@ -67,7 +67,6 @@ struct Figures {
 pub fn run(settings: &Settings, scratch: &Path) -> Result<()> {
     // The only provider of this process: a second call would find it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
     let mut table = Table::new(&[
         "Jobs",
         "Memory",
@@ -82,6 +81,8 @@ pub fn run(settings: &Settings, scratch: &Path) -> Result<()> {
     ]);
     let mut notes = vec![];
     for jobs in &settings.jobs {
+        // One for each: with it end those who play a part, and let go of their addresses.
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
         let figures = runtime.block_on(measure(*jobs, &scratch.join(format!("{jobs}-jobs"))))?;
         table.rows.push(figures.row());
         notes.push(figures.note());
