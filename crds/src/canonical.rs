@@ -4,9 +4,9 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use crate::StreamJobSpec;
 use crate::schema::structural;
 use crate::streamjob::CheckpointPolicy;
-use crate::{StreamJobSpec, defaults};
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(structural::<StreamJobSpec>);
 
@@ -22,37 +22,9 @@ impl StreamJobSpec {
 
     /// What its processes run with: without what is looked at only while it runs.
     pub fn started_with(&self) -> StreamJobSpec {
-        // Every field by its name, so that a new one cannot be forgotten here.
-        let StreamJobSpec {
-            parallelism,
-            max_parallelism,
-            state,
-            image,
-            pipeline,
-            checkpoint,
-            state_backend,
-            restart,
-            upgrade: _,
-            savepoints: _,
-            restore: _,
-            pods,
-        } = self.clone();
-        let checkpoint = checkpoint.map(|policy| CheckpointPolicy { on_delete: None, ..policy });
-        let parallelism = Some(parallelism.unwrap_or(defaults::PARALLELISM));
-        StreamJobSpec {
-            parallelism,
-            max_parallelism,
-            state,
-            image,
-            pipeline,
-            checkpoint,
-            state_backend,
-            restart,
-            upgrade: None,
-            savepoints: None,
-            restore: None,
-            pods,
-        }
+        // A field that is not named here takes a start.
+        let checkpoint = self.checkpoint.clone().map(|policy| CheckpointPolicy { on_delete: None, ..policy });
+        StreamJobSpec { checkpoint, upgrade: None, savepoints: None, restore: None, ..self.clone() }
     }
 }
 
