@@ -50,16 +50,15 @@ impl KeyedState {
         check_columns("value", &schema.value, values, groups.len())?;
         let stored = self.import_stored(at)?;
         let RestoredState { content, number, imported, .. } = &mut self.restored[at];
-        match (content, imported) {
-            (AnyState::Rows(rows), None) => {
+        match content {
+            AnyState::Rows(rows) => {
                 let (namespaces, keys) = places_of(rows, &groups, keys, namespaces)?;
-                rows.put_columns(&namespaces, &keys, values)?;
+                match imported {
+                    None => rows.put_columns(&namespaces, &keys, values)?,
+                    Some(batch) => rows.put_stored(number.expect(NUMBERED), &namespaces, &keys, values, batch)?,
+                }
             }
-            (AnyState::Rows(rows), Some(batch)) => {
-                let (namespaces, keys) = places_of(rows, &groups, keys, namespaces)?;
-                rows.put_stored(number.expect(NUMBERED), &namespaces, &keys, values, batch)?;
-            }
-            (AnyState::Ordered(entries), _) => import_ordered(entries, &groups, keys, namespaces, values)?,
+            AnyState::Ordered(entries) => import_ordered(entries, &groups, keys, namespaces, values)?,
         }
         if stored { self.store_imported(at, COLD_BYTES) } else { self.bound_restored(at) }
     }
