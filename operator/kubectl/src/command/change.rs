@@ -122,7 +122,8 @@ pub async fn rollback(cluster: &Cluster, name: &str) -> Result<()> {
     ]);
     let patch = Patch::<StreamJob>::Json(serde_json::from_value(replaced)?);
     let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    cluster.api::<StreamJob>().patch(name, &parameters, &patch).await.context("the StreamJob")?;
+    let answer = cluster.api::<StreamJob>().patch(name, &parameters, &patch).await;
+    answer.context("the StreamJob (if its spec was changed meanwhile, look at it and try again)")?;
     println!("streamjob/{name} is to go back to generation {}", before.generation);
     Ok(())
 }
