@@ -40,9 +40,9 @@ impl Part {
         Part { key_groups, database, is_given_away: RwLock::new(false) }
     }
 
-    /// Whether there is something in it.
+    /// Whether there is something in it, and still its own. Of what was given away there is the checkpoint.
     pub(crate) fn is_open(&self) -> bool {
-        self.database.opened().is_some()
+        self.database.opened().is_some() && self.in_use().is_ok()
     }
 
     /// The database, unless it was given away.
