@@ -31,7 +31,7 @@ impl LocalStorage {
         let failed = |error: io::Error| {
             StorageError::new(Operation::Open, format!("file://{}", root.display()), kind_of(&error), error)
         };
-        let root = resolve(root).map_err(failed)?;
+        let root = std::path::absolute(root).and_then(|root| resolve(&root)).map_err(failed)?;
         let uri = format!("file://{}", root.display());
         Ok(LocalStorage { root: root.into(), uri: uri.into() })
     }
