@@ -26,7 +26,7 @@ use crate::job_metrics::JobMetrics;
 use crate::kept::Kept;
 use crate::looks;
 use crate::names::JOB_LABEL;
-use crate::packed::Packed;
+use crate::packed::{Packed, Packer};
 use crate::queue::{Turn, Urgency};
 use crate::reconcile::{Context, reconcile};
 use crate::remembered::{Failures, Pins, Views};
@@ -158,7 +158,8 @@ fn watch_packed<K: Watched>(
 ) -> (Store<Packed<K>>, impl Events<Packed<K>> + use<K>) {
     let (store, writer) = reflector::store();
     let events = watcher(api_of::<K>(client, namespace), config).default_backoff().modify(Kept::keep_what_is_read);
-    (store, reflect(writer, events.map_ok(Packed::event)))
+    let mut packer = Packer::default();
+    (store, reflect(writer, events.map_ok(move |event| packer.event(event))))
 }
 
 fn api_of<K>(client: &Client, namespace: Option<&str>) -> Api<K>

@@ -87,7 +87,6 @@ mod tests {
 
     use super::*;
     use crate::observe::pod_state;
-    use crate::packed::Packed;
     use crate::world::PodState;
 
     #[test]
@@ -111,8 +110,6 @@ mod tests {
         .unwrap();
         let before = pod_state(&pod);
         pod.keep_what_is_read();
-        let packed = Packed::of(&pod);
-        assert_eq!((packed.job(), packed.unpacked()), (Some(("", "orders")), pod.clone()));
         assert!(matches!(&before, PodState::Waiting { reason, .. } if reason == "Unschedulable"), "{before:?}");
         assert_eq!(pod_state(&pod), before);
         assert_eq!(pod.annotations().keys().collect::<Vec<_>>(), ["weir.dev/run"]);
