@@ -1,5 +1,6 @@
 //! The commands that build and run the workspace.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -112,7 +113,7 @@ fn run_tests(env: &BuildEnv, layout: &Layout, arguments: &[String]) -> Result<()
     let names_iceberg = arguments.iter().any(|argument| argument.contains("iceberg"));
     let iceberg = match arguments {
         _ if names_iceberg => servers::iceberg_for_tests(layout)?,
-        [] => unless_missing(servers::iceberg_for_tests(layout), "The tests of the Iceberg sink"),
+        [] => iceberg_if_it_is_here(layout),
         _ => vec![],
     };
     let names_kinesis = arguments.iter().any(|argument| argument.contains("kinesis"));
@@ -140,6 +141,10 @@ fn unless_missing<T: Default>(found: Result<T>, tests: &str) -> T {
         say(&format!("{reason}. {tests} are skipped"));
         T::default()
     })
+}
+
+fn iceberg_if_it_is_here(layout: &Layout) -> Vec<(&'static str, PathBuf)> {
+    unless_missing(servers::iceberg_for_tests(layout), "The tests of the Iceberg sink")
 }
 
 fn kinesis_if_it_is_here(layout: &Layout) -> Option<servers::ForTests> {
@@ -215,9 +220,13 @@ fn random_runs(
     };
     let mut cargo = env.cargo(&["test", "--release", "--workspace", "--test", test, "--", "--nocapture"]);
     cargo.envs(variables.into_iter().zip(arguments));
-    if test == "iceberg" {
-        servers::ensure_postgres_for_tests();
-        cargo.envs(servers::iceberg_for_tests(layout)?);
+    match test {
+        "iceberg" => {
+            servers::ensure_postgres_for_tests();
+            cargo.envs(servers::iceberg_for_tests(layout)?);
+        }
+        "postgres" => drop(cargo.envs(iceberg_if_it_is_here(layout))),
+        _ => {}
     }
     for server in [&s3, &kafka, &kinesis].into_iter().flatten() {
         server.announce(&mut cargo);

@@ -7,17 +7,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod catalog;
 mod sql;
 mod tables;
 mod ways;
 
-use catalog::{Catalog, Kind};
 use rand::Rng;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use support::iceberg::{Catalog, Kind};
 use support::inputs::generator_or_server;
 use support::traffic::{self, Checkpoints, Guarantee};
 use support::{Finished, Scratch, Weir, await_condition, random_runs};
@@ -61,14 +60,10 @@ impl Session {
             for sink in spec["pipeline"]["sinks"].as_array_mut().expect("sinks") {
                 let table = sink["from"].as_str().expect("a step").to_owned();
                 sink.as_object_mut().expect("a sink").retain(|field, _| field != "files" && field != "format");
-                sink["iceberg"] = session.iceberg(&table);
+                sink["iceberg"] = session.catalog.sink(&format!("shop.{table}"));
             }
         });
         Some(session)
-    }
-
-    fn iceberg(&self, table: &str) -> Value {
-        iceberg(&self.catalog, table)
     }
 
     fn change(&self, change: impl FnOnce(&mut Value)) {
@@ -140,18 +135,6 @@ impl Session {
         traffic::verify(&self.scratch, Guarantee::ExactlyOnce).map_err(|problem| format!("{problem}\n{finished}"))?;
         Ok(summaries)
     }
-}
-
-fn iceberg(catalog: &Catalog, table: &str) -> Value {
-    let mut settings = json!({
-        "catalog": catalog.settings(),
-        "table": format!("shop.{table}"),
-        "createTable": {},
-    });
-    if let Some(storage) = catalog.storage() {
-        settings["storage"] = storage;
-    }
-    settings
 }
 
 fn weir(scratch: &Scratch, command: &str, job: &Path, options: &[&str]) -> Weir {

@@ -1,10 +1,9 @@
 //! A catalog in PostgreSQL: commits that end between the file and the row, or after the row and before the answer, and what is
 //! said of databases that are none.
 
-use super::catalog::Kind;
 use super::support::finished_lines;
 use super::ways::{Fate, SwapWay};
-use super::{Death, Session, TABLES};
+use super::{Death, Kind, Session, TABLES};
 use serde_json::json;
 
 /// Of the commits of four sinks, one of the second checkpoint's at the latest.

@@ -1,6 +1,6 @@
 //! Types, partitions, the creation of tables, and tables that others write to, too.
 
-use super::{Catalog, Kind, iceberg, weir};
+use super::{Catalog, Kind, weir};
 use crate::support::{Check, Mode, Oracle, Rows, Run, Scratch};
 use serde_json::{Value, json};
 
@@ -24,7 +24,9 @@ fn spec(catalog: &Catalog, scratch: &Scratch, table: &str, columns: &str) -> Val
                 ],
             }],
             "transforms": [{"name": "typed", "sql": format!("SELECT {columns} FROM rows")}],
-            "sinks": [{"name": "out", "from": "typed", "delivery": "ExactlyOnce", "iceberg": iceberg(catalog, table)}],
+            "sinks": [{
+                "name": "out", "from": "typed", "delivery": "ExactlyOnce", "iceberg": catalog.sink(&format!("shop.{table}")),
+            }],
         },
         "checkpoint": {"interval": "400ms", "storage": {"uri": scratch.storage_uri("checkpoints")}},
     })

@@ -11,13 +11,12 @@ mod support;
 use rand::Rng;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 use support::inputs::generator_or_server;
+use support::s3::Objects;
 use support::traffic::{self, Checkpoints, Guarantee};
 use support::{Check, Mode, Oracle, Rows, Run, Scratch, Weir, random_runs, s3_server};
 
-const BUCKET: &str = "weir-test";
 const DEFAULT_RUNS: u64 = 4;
 /// The uploads of four sinks are a hundred requests.
 const INTERVAL: &str = "300ms";
@@ -31,9 +30,7 @@ const SLOW_ROWS_PER_SECOND: u32 = 3_000;
 struct Session {
     scratch: Scratch,
     job: PathBuf,
-    server: String,
-    /// In the bucket; nobody else uses it.
-    prefix: String,
+    objects: Objects,
 }
 
 enum Death {
@@ -51,22 +48,14 @@ impl Session {
             spec["checkpoint"]["interval"] = json!(INTERVAL);
             for sink in spec["pipeline"]["sinks"].as_array_mut().expect("sinks") {
                 let folder = sink["files"]["path"].as_str().expect("a path").rsplit('/').next().expect("a name");
-                sink["files"] = session.files(folder);
+                sink["files"] = session.objects.sink(folder);
             }
         });
         session
     }
 
     fn of(scratch: Scratch, job: PathBuf, name: &str, server: &str) -> Self {
-        let prefix = format!("files/{name}-{}", std::process::id());
-        Session { scratch, job, server: server.to_owned(), prefix }
-    }
-
-    fn files(&self, folder: &str) -> Value {
-        json!({
-            "path": format!("s3://{BUCKET}/{}/{folder}", self.prefix),
-            "storage": {"endpoint": self.server, "region": "us-east-1", "credentials": {"env": "WEIR_TEST"}},
-        })
+        Session { scratch, job, objects: Objects::new(server, name) }
     }
 
     fn change(&self, change: impl FnOnce(&mut Value)) {
@@ -96,15 +85,7 @@ impl Session {
 
     /// Brings the objects into the scratch folder; the uploads that are under way.
     fn fetch(&self) -> Result<Vec<String>, String> {
-        let python = std::env::var("WEIR_ORACLE_PYTHON").expect("WEIR_ORACLE_PYTHON is set where the server is");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/s3.py");
-        let mut command = Command::new(python);
-        command.arg("-B").arg(script).args([&self.server, BUCKET, &self.prefix]).arg(self.scratch.join("out"));
-        let output = command.output().expect("start Python");
-        if !output.status.success() {
-            return Err(format!("boto3: {}", String::from_utf8_lossy(&output.stderr)));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+        self.objects.fetch(&self.scratch.join("out"))
     }
 
     /// Lets the job run to its end, and compares.
@@ -172,7 +153,7 @@ fn large_partitioned_files_of_every_format() {
         let scratch = Scratch::new(&name);
         let job = scratch.write_job("copy", &json!({}));
         let session = Session::of(scratch, job, &name, &server);
-        let mut files = session.files("out");
+        let mut files = session.objects.sink("out");
         files["partitionBy"] = json!(["part"]);
         if let Some(compression) = compression {
             files["compression"] = json!(compression);

@@ -165,11 +165,12 @@ fn changes_under_random_kills() {
 
 /// What happened in it.
 fn random_run(postgres: &mut Postgres, seed: u64, rng: &mut ChaCha8Rng) -> Result<String, String> {
-    let scratch = Scratch::new(&format!("postgres-changes-{seed}"));
+    let name = format!("postgres-changes-{seed}");
+    let scratch = Scratch::new(&name);
     let rows = rng.random_range(1_000..30_000);
     create_tables(postgres, rows);
     let job = write_job(&scratch, postgres);
-    let copy = Copy::random(rng, &scratch);
+    let copy = Copy::random(rng, &scratch, &name);
     copy.add_to(&job);
     let mut story = vec![format!("{rows} rows, {}", copy.name())];
     let (client, is_over) = (postgres.client(), AtomicBool::new(false));

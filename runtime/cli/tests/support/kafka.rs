@@ -3,6 +3,7 @@
 use super::Scratch;
 use super::inputs::{Prefilled, read_from, rows_of};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -42,12 +43,25 @@ pub fn new_topic(name: &str) -> Option<(String, String)> {
 
 /// The committed messages' values.
 pub fn values_of(broker: &str, topic: &str) -> Vec<String> {
+    messages_of(broker, topic).into_iter().map(|(_, value)| value.expect("a value")).collect()
+}
+
+/// The value of each key's last committed message, where it has one.
+pub fn latest_of(broker: &str, topic: &str) -> Vec<String> {
+    // A key's messages are in one partition, and a partition's in their order.
+    let latest: BTreeMap<Option<String>, Option<String>> = messages_of(broker, topic).into_iter().collect();
+    latest.into_values().flatten().collect()
+}
+
+/// The keys and values of the committed messages.
+fn messages_of(broker: &str, topic: &str) -> Vec<(Option<String>, Option<String>)> {
     let lines = client(broker, &["read", topic]);
-    let value = |line: &str| {
-        let (_, _, _, value): (i32, i64, Value, String) = serde_json::from_str(line).expect("a line of the client");
-        value
+    let message = |line: &str| {
+        let (_, _, key, value): (i32, i64, Option<String>, Option<String>) =
+            serde_json::from_str(line).expect("a line of the client");
+        (key, value)
     };
-    lines.lines().map(value).collect()
+    lines.lines().map(message).collect()
 }
 
 fn fill(broker: &str, topic: &str, source: &Value) {

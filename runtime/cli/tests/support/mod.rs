@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod history;
+pub mod iceberg;
 pub mod inputs;
 pub mod kafka;
 mod kinesis;
@@ -12,7 +13,7 @@ mod oracle;
 pub mod postgres;
 mod process;
 mod random;
-mod s3;
+pub mod s3;
 mod scratch;
 pub mod session;
 pub mod traffic;

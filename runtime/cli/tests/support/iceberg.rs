@@ -1,7 +1,8 @@
 //! A catalog of a test's own, which it may kill.
 
-use crate::support::postgres::Postgres;
-use crate::support::{await_condition, signal};
+use super::postgres::Postgres;
+use super::s3::{BUCKET, VARIABLE as STORE, storage};
+use super::{await_condition, signal};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -10,12 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const LIBRARIES: &str = "WEIR_TEST_ICEBERG_LIBRARIES";
-const STORE: &str = "WEIR_TEST_S3";
-const BUCKET: &str = "weir-test";
 
 /// Ends when it goes out of scope.
 pub struct Catalog {
-    pub store: String,
+    store: String,
     warehouse: String,
     server: Server,
 }
@@ -80,20 +79,19 @@ impl Catalog {
         }
     }
 
-    /// As a job names it.
-    pub fn settings(&self) -> Value {
-        match &self.server {
+    /// What a sink says that creates a table and writes to it.
+    pub fn sink(&self, table: &str) -> Value {
+        let catalog = match &self.server {
             Server::Rest(rest) => json!({"rest": {"uri": rest.uri()}}),
             Server::Sql(postgres) => {
                 json!({"sql": {"url": {"value": postgres.url()}, "name": "test", "warehouse": self.warehouse}})
             }
+        };
+        let mut settings = json!({"catalog": catalog, "table": table, "createTable": {}});
+        if !self.warehouse.starts_with("file:") {
+            settings["storage"] = storage(&self.store);
         }
-    }
-
-    /// The storage of the tables, as a job names it, where that needs settings.
-    pub fn storage(&self) -> Option<Value> {
-        let is_store = !self.warehouse.starts_with("file:");
-        is_store.then(|| json!({"endpoint": self.store, "region": "us-east-1", "credentials": {"env": "WEIR_TEST"}}))
+        settings
     }
 
     pub fn rest_port(&self) -> u16 {
