@@ -16,6 +16,16 @@ pub enum ChangeKind {
     Delete = 3,
 }
 
+/// What a reader does with update-before rows. Where nobody does anything with them, they aren't made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpdateBeforeUse {
+    None,
+    /// These columns tell rows apart, and the later one takes the earlier one's place. So it needs to know what a row was
+    /// whose update changes one of them, or that is not among the results any more.
+    ByKey(Vec<String>),
+    All,
+}
+
 impl ChangeKind {
     pub fn from_byte(byte: i8) -> Option<Self> {
         Some(match byte {

@@ -16,7 +16,7 @@ pub mod key_group;
 pub mod state_schema;
 pub mod types;
 
-pub use change::{CHANGE_KIND_COLUMN, ChangeKind};
+pub use change::{CHANGE_KIND_COLUMN, ChangeKind, UpdateBeforeUse};
 pub use commit::{CommitPermit, Durable};
 pub use element::{Barrier, CheckpointKind, StreamElement, Watermark};
 pub use error_chain::error_chain;

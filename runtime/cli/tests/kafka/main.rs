@@ -10,6 +10,7 @@ mod support;
 mod avro;
 mod breadth;
 mod broker;
+mod by_key;
 mod debezium;
 mod pairs;
 mod secured;

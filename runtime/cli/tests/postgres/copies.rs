@@ -28,7 +28,8 @@ enum Place {
         broker: String,
         topic: String,
     },
-    /// By key.
+    /// By key, in transactions: without, what a lost attempt has read of the table may stay although it was deleted before the
+    /// next one read it.
     Latest {
         broker: String,
         topic: String,
@@ -75,7 +76,7 @@ impl Copy {
             Place::Topic { broker, topic } => sink["kafka"] = json!({"bootstrapServers": broker, "topic": topic}),
             Place::Latest { broker, topic } => {
                 sink = json!({
-                    "name": "latest", "from": "orders", "delivery": "Upsert",
+                    "name": "latest", "from": "orders", "delivery": "ExactlyOnce",
                     "kafka": {"bootstrapServers": broker, "topic": topic, "key": ["region", "id"]},
                 });
             }

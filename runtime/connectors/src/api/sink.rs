@@ -4,7 +4,7 @@ use super::{ConnectorError, Probe, ProbeContext};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
-use weir_model::{AttemptNumber, CheckpointId, CommitPermit, Epoch};
+use weir_model::{AttemptNumber, CheckpointId, CommitPermit, Epoch, UpdateBeforeUse};
 
 /// A configured sink, shared by its subtasks.
 pub trait Sink: Send + Sync {
@@ -13,9 +13,9 @@ pub trait Sink: Send + Sync {
 
     fn guarantee(&self) -> Guarantee;
 
-    /// Whether the sink does anything with update-before rows (`-U`). Where no reader does, they aren't made.
-    fn reads_update_before(&self) -> bool {
-        true
+    /// What the sink does with update-before rows (`-U`).
+    fn update_before_use(&self) -> UpdateBeforeUse {
+        UpdateBeforeUse::All
     }
 
     /// The writer of one subtask. `restored` is what this sink's writers (all of them, at the old parallelism)

@@ -4,7 +4,7 @@ use crate::api::*;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use std::time::{Duration, Instant};
-use weir_model::CheckpointId;
+use weir_model::{CheckpointId, UpdateBeforeUse};
 
 #[derive(Clone, Debug, Default)]
 pub struct BlackholeSink {
@@ -23,8 +23,8 @@ impl Sink for BlackholeSink {
     }
 
     /// As Flink's blackhole: it stands for a sink that goes by the latest row of a key.
-    fn reads_update_before(&self) -> bool {
-        false
+    fn update_before_use(&self) -> UpdateBeforeUse {
+        UpdateBeforeUse::None
     }
 
     fn writer(

@@ -14,6 +14,7 @@ use weir_connectors::api::{Sink, Source};
 use weir_crds::StreamJob;
 use weir_crds::streamjob::StreamJobSpec;
 use weir_crds::text::{Diagnostic, Parsed, Position, Severity, check_streamjob};
+use weir_model::UpdateBeforeUse;
 use weir_model::graph::{JobGraph, NodeKind};
 use weir_sql::PlanError;
 
@@ -117,8 +118,8 @@ fn plan(
     registry: &Registry,
 ) -> Result<JobGraph, Vec<PlanError>> {
     let mut graph = weir_sql::plan(&pipeline::definition(spec, sources), registry)?;
-    let reads = |sink: &str| sinks.get(sink).is_none_or(|sink| sink.reads_update_before());
-    weir_sql::leave_out_unread_retractions(&mut graph, reads);
+    let use_of = |sink: &str| sinks.get(sink).map_or(UpdateBeforeUse::All, |sink| sink.update_before_use());
+    weir_sql::leave_out_unread_retractions(&mut graph, use_of);
     Ok(graph)
 }
 

@@ -1,9 +1,10 @@
 //! From the sink's input to messages: the value's columns, the key, and which rows are deletions.
 
 use super::{Delivery, KafkaSinkConfig};
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int8Array};
 use arrow::datatypes::{DataType, Field, Int8Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use weir_connectors::api::ConnectorError;
@@ -125,14 +126,10 @@ impl Layout {
             Changes::ByKey(column) => Some(batch.column(column).as_primitive::<Int8Type>()),
             Changes::None | Changes::Column(_) => None,
         };
-        // What was there before an update is passed over: the key's next message takes its place.
-        let selected: Option<Vec<u32>> = kinds.map(|kinds| {
-            let rows = kinds.values().iter().enumerate();
-            let counts = |kind: i8| ChangeKind::from_byte(kind) != Some(ChangeKind::UpdateBefore);
-            rows.filter(|(_, kind)| counts(**kind)).map(|(row, _)| row as u32).collect()
-        });
+        let selected = kinds.map(|kinds| self.rows_of_messages(batch, kinds, into));
         if let (Some(kinds), Some(rows)) = (kinds, &selected) {
-            let is_deletion = |row: &u32| ChangeKind::from_byte(kinds.value(*row as usize)) == Some(ChangeKind::Delete);
+            let is_deletion =
+                |row: &u32| ChangeKind::from_byte(kinds.value(*row as usize)).is_some_and(ChangeKind::is_retraction);
             into.is_deletion.extend(rows.iter().map(is_deletion));
         }
         let rows = selected.as_deref().map_or(Rows::All, Rows::These);
@@ -149,6 +146,29 @@ impl Layout {
             return Err(refused("a row's key is NULL: it could not be told from others. Filter such rows out"));
         }
         Ok(())
+    }
+}
+
+impl Layout {
+    /// All but what a row was before an update, where a later row of the batch has its key: that one's message takes its
+    /// place. Where none has, the key is gone: the update has changed it, or a filter keeps what the row is now.
+    fn rows_of_messages(&mut self, batch: &RecordBatch, kinds: &Int8Array, into: &mut Messages) -> Vec<u32> {
+        let rows = kinds.len();
+        let is_before = |row: usize| ChangeKind::from_byte(kinds.value(row)) == Some(ChangeKind::UpdateBefore);
+        if !(0..rows).any(is_before) {
+            return (0..rows as u32).collect();
+        }
+        self.key.encode(batch, None, into);
+        let key = |row: usize| &into.keys[range(&into.key_ends, row)];
+        // Of each key, if it is asked for: the row after an update most often follows at once.
+        let mut last_rows: Option<HashMap<&[u8], usize>> = None;
+        let mut is_replaced = |row: usize| {
+            (row + 1 < rows && key(row + 1) == key(row))
+                || last_rows.get_or_insert_with(|| (0..rows).map(|row| (key(row), row)).collect())[key(row)] > row
+        };
+        let selected = (0..rows).filter(|row| !is_before(*row) || !is_replaced(*row)).map(|row| row as u32).collect();
+        into.clear();
+        selected
     }
 }
 
@@ -248,7 +268,7 @@ fn refused(reason: &str) -> ConnectorError {
 mod tests {
     use super::*;
     use crate::KafkaCluster;
-    use arrow::array::{Int8Array, Int64Array, StringArray};
+    use arrow::array::{Int64Array, StringArray};
     use std::time::Duration;
 
     fn config(key: &[&str], change_kind_column: Option<&str>) -> KafkaSinkConfig {
@@ -292,8 +312,20 @@ mod tests {
     fn updates_by_key_are_upserts_and_tombstones() {
         let expected = [r#"a = {"k":"a","n":1}"#, r#"a = {"k":"a","n":2}"#, "a = none"];
         assert_eq!(messages(&config(&["k"], None), &updates()), expected);
+    }
+
+    /// What an update takes out of the key's row, or a filter out of the results, is not there any more.
+    #[test]
+    fn what_an_update_was_goes_where_nothing_takes_its_place() {
         let several = messages(&config(&["k", "n"], None), &updates());
-        assert_eq!(several[1], r#"{"k":"a","n":2} = {"k":"a","n":2}"#);
+        let (first, second) = (r#"{"k":"a","n":1}"#, r#"{"k":"a","n":2}"#);
+        assert_eq!(
+            several[..3],
+            [format!("{first} = {first}"), format!("{first} = none"), format!("{second} = {second}")]
+        );
+        // Filtered: what it is after the update is not among the results.
+        let filtered = updates().slice(0, 2);
+        assert_eq!(messages(&config(&["k"], None), &filtered), [r#"a = {"k":"a","n":1}"#, "a = none"]);
     }
 
     #[test]

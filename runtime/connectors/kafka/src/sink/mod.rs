@@ -24,6 +24,7 @@ use weir_connectors::api::{
 };
 use weir_connectors::formats::EncoderConfig;
 use weir_kafka_client::ProducerOptions;
+use weir_model::UpdateBeforeUse;
 
 /// What to write where.
 #[derive(Clone, Debug)]
@@ -80,8 +81,11 @@ impl Sink for KafkaSink {
         }
     }
 
-    fn reads_update_before(&self) -> bool {
-        self.config.change_kind_column.is_some()
+    fn update_before_use(&self) -> UpdateBeforeUse {
+        match self.config.change_kind_column {
+            None => UpdateBeforeUse::ByKey(self.config.key.clone()),
+            Some(_) => UpdateBeforeUse::All,
+        }
     }
 
     fn writer(
