@@ -18,7 +18,7 @@ const INPUT: &str = "numbers";
 /// Each engine has as many, so that it may run in as many subtasks as the machine has cores.
 const PARTITIONS: u32 = 4;
 /// In the input topic: what the quickest engine reads in a quarter of a minute or more.
-const RECORDS: u64 = 40_000_000;
+const RECORDS: u64 = 80_000_000;
 /// For latency.
 const RECORDS_PER_SECOND: u64 = 5_000;
 
