@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use weir_kafka_client::{Cluster, Options, Transaction};
+use weir_kafka_client::{Cluster, Options, Producer, ProducerOptions, Transaction};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of a broker's start, on a machine that does other things too.
@@ -125,6 +125,12 @@ impl Broker {
             let transaction = Transaction { transactional_id: id.clone(), identity, version, ranges: vec![] };
             cluster.end_transaction(&transaction, true, PATIENCE).expect("the commit");
         }
+    }
+
+    /// Who writes with this id, as a writer that does not know yet that it was replaced.
+    pub fn writer(&self, topic: &str, id: &str) -> Producer {
+        let options = ProducerOptions::new(&BTreeMap::new()).expect("no settings");
+        Producer::transactional(self.cluster(), options, topic, id, PATIENCE).expect("the broker answers")
     }
 
     fn cluster(&self) -> Cluster {

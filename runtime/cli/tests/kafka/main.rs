@@ -137,6 +137,23 @@ fn a_broker_that_is_killed_costs_no_record_and_doubles_none() {
     run.verify().unwrap();
 }
 
+/// Between two transactions nothing of it is open, so nothing is found to be aborted; its next would hold readers up until it
+/// expires.
+#[test]
+fn who_was_replaced_can_begin_nothing() {
+    let Some(broker) = Broker::of_tests() else { return };
+    let run = Run::new(&broker, "kafka-replaced", &json!({}));
+    let dies = Start { death: Some(Death::Failpoint("after-manifest", 1)), ..Start::of(2) };
+    assert_eq!(run.through(&[dies]), Ok(1));
+    let topic = format!("{}-copies", run.name);
+    let mut replaced = broker.writer(&topic, &format!("weir.{}.copies-out.1.1.1.2", run.name));
+    run.start(&Start::of(2)).succeed();
+    replaced.push(0, 0, None, Some(b"late")).unwrap();
+    let refused = replaced.flush().unwrap_err();
+    assert!(refused.is_fenced(), "{refused}");
+    run.verify().unwrap();
+}
+
 /// Whoever aborts what no checkpoint names must see it: a transaction that is passed over holds readers up until it expires.
 #[test]
 fn open_transactions_are_found_by_the_first_question_to_a_broker_that_starts() {

@@ -61,11 +61,22 @@ pub enum Outcome {
     Removed,
 }
 
-/// A transactional id with a transaction that is open.
+/// A transactional id that a coordinator knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     pub transactional_id: String,
     pub producer_id: i64,
+    /// As brokers name it.
+    pub state: String,
+}
+
+/// The state of an id whose transaction is open.
+const OPEN: &str = "Ongoing";
+
+impl Listed {
+    pub fn is_open(&self) -> bool {
+        self.state == OPEN
+    }
 }
 
 /// What `Outcome` is read by: one batch is enough to tell.
@@ -175,7 +186,13 @@ impl Cluster {
     /// The open transactions whose ids begin so, on all coordinators; those of a broker that starts are waited for.
     pub fn open_transactions(&mut self, prefix: &str, patience: Duration) -> Result<Vec<Listed>> {
         self.await_coordinators(prefix, patience)?;
-        self.transactions(prefix, &["Ongoing"], patience)
+        self.transactions(prefix, &[OPEN], patience)
+    }
+
+    /// All ids that begin so and that coordinators know, whatever became of their last transactions.
+    pub fn known_transactions(&mut self, prefix: &str, patience: Duration) -> Result<Vec<Listed>> {
+        self.await_coordinators(prefix, patience)?;
+        self.transactions(prefix, &[], patience)
     }
 
     /// Those whose end is decided, and that readers don't see as ended yet.
@@ -183,6 +200,7 @@ impl Cluster {
         self.transactions(prefix, &["PrepareCommit", "PrepareAbort"], patience)
     }
 
+    /// In one of these states; in any if there is none.
     fn transactions(&mut self, prefix: &str, states: &[&'static str], patience: Duration) -> Result<Vec<Listed>> {
         let request = ListTransactionsRequest::default()
             .with_state_filters(states.iter().map(|state| StrBytes::from_static_str(state)).collect())
@@ -200,6 +218,7 @@ impl Cluster {
             found.extend(ours.map(|listed| Listed {
                 transactional_id: listed.transactional_id.0.as_str().to_owned(),
                 producer_id: listed.producer_id.0,
+                state: listed.transaction_state.as_str().to_owned(),
             }));
         }
         found.sort_by(|a, b| a.transactional_id.cmp(&b.transactional_id));

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use weir_connectors::api::{Committable, Committer, CommitterContext, ConnectorError};
-use weir_kafka_client::{Cluster, Confirmed, Outcome, ProducerIdentity, Transaction};
+use weir_kafka_client::{Cluster, Confirmed, Listed, Outcome, ProducerIdentity, Transaction};
 use weir_model::{CheckpointId, CommitPermit};
 
 /// Of one try; the caller makes several.
@@ -140,20 +140,38 @@ impl Committer for KafkaCommitter {
         for writer in writers {
             let state: WriterState = serde_json::from_value(writer.clone())
                 .map_err(|error| ConnectorError::Permanent(format!("the sink's state in the checkpoint: {error}")))?;
-            prefixes.insert(state.transactional_id_prefix);
+            // Of a job that this one was begun from, which may still run, it only commits what the checkpoint names.
+            if !ids::is_of_another_job(&state.transactional_id_prefix, job_uid) {
+                prefixes.insert(state.transactional_id_prefix);
+            }
         }
         for prefix in prefixes {
-            let open = self.cluster.open_transactions(&prefix, PATIENCE);
-            for listed in open.map_err(|error| connector_error("open transactions", &error))? {
-                let id = listed.transactional_id;
-                let is_of_later = ids::epoch_of(&prefix, &id).is_none_or(|of| of > *epoch);
-                if is_of_later || is_committed(&id) {
+            let known = self.cluster.known_transactions(&prefix, PATIENCE);
+            let known = known.map_err(|error| connector_error("known transactions", &error))?;
+            let earlier = |listed: &Listed| ids::epoch_of(&prefix, &listed.transactional_id).filter(|of| of <= epoch);
+            // Where nobody writes yet, these are the last who did. Who was before them is shut out since they began.
+            let last = known.iter().filter_map(earlier).max();
+            for listed in &known {
+                let id = &listed.transactional_id;
+                let is_of_last = earlier(listed).is_some_and(|of| Some(of) == last);
+                let is_to_end = listed.is_open() && earlier(listed).is_some();
+                if is_committed(id) || !(is_of_last || is_to_end) {
                     continue;
                 }
-                // By taking the id over rather than by ending the transaction: who wrote in it can't go on.
-                let done = self.cluster.init_producer(Some(&id), self.config.transaction_timeout, PATIENCE);
-                done.map_err(|error| connector_error("aborting what no checkpoint names", &error))?;
-                tracing::info!(sink = name, transaction = id, "aborted: no checkpoint names it");
+                // By taking the id over rather than by ending the transaction: who wrote in it can't go on. Nor can who is
+                // between two transactions, and does not know yet that it was replaced: its next would hold readers up until
+                // it expires.
+                let patience = if is_to_end { PATIENCE } else { TRY_PATIENCE };
+                match self.cluster.init_producer(Some(id), self.config.transaction_timeout, patience) {
+                    Ok(_) if is_to_end => {
+                        tracing::info!(sink = name, transaction = id, "aborted: no checkpoint names it");
+                    }
+                    Ok(_) => {}
+                    Err(error) if !is_to_end && error.is_retriable() => {
+                        tracing::warn!(sink = name, transaction = id, %error, "an earlier writer may still write");
+                    }
+                    Err(error) => return Err(connector_error("aborting what no checkpoint names", &error)),
+                }
             }
         }
         Ok(())

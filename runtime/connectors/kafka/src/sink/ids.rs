@@ -17,6 +17,13 @@ pub(super) fn prefix(configured: Option<&str>, job_uid: &str, step: &str) -> Str
     }
 }
 
+/// Whether a prefix that nobody has configured is that of a sink of another job.
+pub(super) fn is_of_another_job(prefix: &str, job_uid: &str) -> bool {
+    prefix
+        .strip_prefix("weir.")
+        .is_some_and(|rest| rest.strip_prefix(job_uid).is_none_or(|rest| !rest.starts_with('.')))
+}
+
 /// What the ids of one subtask and attempt begin with.
 pub(super) fn of_subtask(prefix: &str, epoch: Epoch, attempt: AttemptNumber, subtask: u32) -> String {
     format!("{prefix}{epoch}.{}.{subtask}.", u64::from(attempt.0) % ROUNDS)
@@ -33,6 +40,19 @@ pub(super) fn epoch_of(prefix: &str, id: &str) -> Option<Epoch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_of_another_job_are_known() {
+        for (prefix, is_of_another) in [
+            ("weir.job.out.", false),
+            ("weir.job.former.", false),
+            ("weir.job2.out.", true),
+            ("weir.jo.out.", true),
+            ("shop.", false),
+        ] {
+            assert_eq!(is_of_another_job(prefix, "job"), is_of_another, "{prefix}");
+        }
+    }
 
     #[test]
     fn the_epoch_is_read_back_and_others_ids_are_not_ours() {
