@@ -210,6 +210,11 @@ impl Cluster {
         Ok(self.connections.get_mut(&broker).expect("it is there or was opened"))
     }
 
+    /// The newest version of a call that this broker and we know, up to one.
+    pub(crate) fn version_up_to<R: Request>(&mut self, broker: i32, newest: i16) -> Result<i16> {
+        self.connection(broker)?.version_up_to::<R>(newest)
+    }
+
     /// A call of one broker. What breaks closes the connection.
     pub(crate) fn call<R: Request>(&mut self, broker: i32, newest: i16, request: &R) -> Result<R::Response> {
         let connection = self.connection(broker)?;

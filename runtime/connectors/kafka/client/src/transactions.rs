@@ -79,6 +79,8 @@ impl Listed {
     }
 }
 
+/// The version of ListTransactions that takes a pattern of ids.
+const PATTERNS_SINCE: i16 = 2;
 /// What `Outcome` is read by: one batch is enough to tell.
 const PROBE_BYTES: i32 = 1 << 10;
 
@@ -205,11 +207,16 @@ impl Cluster {
         let request = ListTransactionsRequest::default()
             .with_state_filters(states.iter().map(|state| StrBytes::from_static_str(state)).collect())
             .with_duration_filter(-1);
+        let pattern = StrBytes::from_string(pattern_of_prefix(prefix));
         let brokers = retry(patience, || self.brokers())?;
         let mut found = vec![];
         for broker in brokers {
             let answer = retry(patience, || {
-                let answer = self.call(broker, 1, &request)?;
+                // Before Kafka 4.1 a broker lists those of everybody.
+                let version = self.version_up_to::<ListTransactionsRequest>(broker, PATTERNS_SINCE)?;
+                let pattern = Some(pattern.clone()).filter(|_| version >= PATTERNS_SINCE);
+                let request = request.clone().with_transactional_id_pattern(pattern);
+                let answer = self.call(broker, version, &request)?;
                 check(answer.error_code, || format!("the transactions that broker {broker} coordinates"))?;
                 Ok(answer)
             })?;
@@ -292,4 +299,16 @@ impl Cluster {
 
 fn transactional(id: &str) -> TransactionalId {
     TransactionalId(StrBytes::from_string(id.to_owned()))
+}
+
+/// A regular expression, of those that brokers read, for all ids that begin so.
+fn pattern_of_prefix(prefix: &str) -> String {
+    let mut pattern = String::with_capacity(prefix.len() + 8);
+    for letter in prefix.chars() {
+        if r"\.+*?()|[]{}^$".contains(letter) {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern + ".*"
 }

@@ -97,6 +97,20 @@ fn another_process_commits_what_one_has_left() {
     }
 }
 
+#[test]
+fn ids_are_found_by_what_they_begin_with() {
+    let Some(mut other) = client() else { return };
+    let topic = topic(&mut other);
+    // All that means something in a regular expression.
+    let prefix = format!(r"{topic}.\+*?()|[a]{{1}}^$");
+    for id in [format!("{prefix}1"), format!("{prefix}2"), format!("{topic}x1"), format!("a{prefix}1")] {
+        drop(producer(&topic, &id, TIMEOUT));
+    }
+    let known = other.known_transactions(&prefix, PATIENCE).unwrap();
+    let known: Vec<_> = known.into_iter().map(|listed| listed.transactional_id).collect();
+    assert_eq!(known, [format!("{prefix}1"), format!("{prefix}2")]);
+}
+
 /// A commit that is repeated after its id was used again must commit nothing of what came later.
 #[test]
 fn a_repeated_commit_leaves_the_next_transaction_of_its_id_alone() {

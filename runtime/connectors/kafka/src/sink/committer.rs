@@ -7,6 +7,7 @@ use crate::settings::PATIENCE;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use weir_connectors::api::{Committable, Committer, CommitterContext, ConnectorError};
 use weir_kafka_client::{Cluster, Confirmed, Listed, Outcome, ProducerIdentity, Transaction};
@@ -14,6 +15,10 @@ use weir_model::{CheckpointId, CommitPermit};
 
 /// Of one try; the caller makes several.
 const TRY_PATIENCE: Duration = Duration::from_secs(5);
+/// To take an id over costs its coordinator a durable write, and it reads the requests of a connection one after the other.
+/// Few ids are not worth another connection.
+const IDS_OF_CONNECTION: usize = 8;
+const CONNECTIONS: usize = 8;
 
 pub(super) struct KafkaCommitter {
     config: Arc<KafkaSinkConfig>,
@@ -29,6 +34,13 @@ struct Held {
     transaction: Transaction,
     /// Who the producer is from the commit on.
     next: ProducerIdentity,
+}
+
+/// A transactional id that an earlier writer may still write by.
+struct Earlier<'a> {
+    id: &'a str,
+    /// It has a transaction open, which holds readers up.
+    is_open: bool,
 }
 
 /// What a sink keeps in each checkpoint beside its transactions: under which prefix to look for those of this job once the
@@ -84,6 +96,26 @@ impl KafkaCommitter {
         }
     }
 
+    /// On several connections if they are many: a restore waits for it.
+    fn take_all_over(&mut self, ids: &[Earlier<'_>]) -> Result<(), ConnectorError> {
+        let KafkaCommitter { config, context, cluster, .. } = self;
+        let next = AtomicUsize::new(0);
+        let take_some = |cluster: &mut Cluster| {
+            while let Some(earlier) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                take_over(cluster, earlier, &context.name, config.transaction_timeout)?;
+            }
+            Ok(())
+        };
+        let span = tracing::Span::current();
+        let connections = ids.len().div_ceil(IDS_OF_CONNECTION).min(CONNECTIONS);
+        std::thread::scope(|scope| {
+            let take_beside = || span.in_scope(|| take_some(&mut config.cluster.client()?));
+            let others: Vec<_> = (1..connections).map(|_| scope.spawn(take_beside)).collect();
+            let own = take_some(cluster);
+            others.into_iter().map(|other| other.join().expect("it does not panic")).fold(own, Result::and)
+        })
+    }
+
     /// All partitions have heard of the commits. A broker that died may have left one out of what its coordinator had decided.
     fn confirm_held(&mut self) -> Result<(), ConnectorError> {
         for held in &self.held {
@@ -111,6 +143,27 @@ impl KafkaCommitter {
     }
 }
 
+/// By taking the id over rather than by ending its transaction: who wrote in it can't go on. Nor can who is between two
+/// transactions, and does not know yet that it was replaced: its next would hold readers up until it expires.
+fn take_over(
+    cluster: &mut Cluster,
+    earlier: &Earlier<'_>,
+    sink: &str,
+    timeout: Duration,
+) -> Result<(), ConnectorError> {
+    let &Earlier { id, is_open } = earlier;
+    let patience = if is_open { PATIENCE } else { TRY_PATIENCE };
+    match cluster.init_producer(Some(id), timeout, patience) {
+        Ok(_) if is_open => tracing::info!(sink, transaction = id, "aborted: no checkpoint names it"),
+        Ok(_) => {}
+        Err(error) if !is_open && error.is_retriable() => {
+            tracing::warn!(sink, transaction = id, %error, "an earlier writer may still write");
+        }
+        Err(error) => return Err(connector_error("aborting what no checkpoint names", &error)),
+    }
+    Ok(())
+}
+
 impl Committer for KafkaCommitter {
     fn commit(&mut self, permit: CommitPermit, committables: &[Committable]) -> Result<(), ConnectorError> {
         let checkpoint = permit.checkpoint();
@@ -135,44 +188,29 @@ impl Committer for KafkaCommitter {
     fn abort_others(&mut self, committed: &[Committable], writers: &[serde_json::Value]) -> Result<(), ConnectorError> {
         let committed: Vec<Transaction> = committed.iter().map(committable::read).collect::<Result<_, _>>()?;
         let is_committed = |id: &str| committed.iter().any(|transaction| transaction.transactional_id == id);
-        let CommitterContext { name, job_uid, epoch } = &self.context;
-        let mut prefixes = BTreeSet::from([ids::prefix(self.config.transactional_id_prefix.as_deref(), job_uid, name)]);
+        let CommitterContext { name, job_uid, epoch } = self.context.clone();
+        let mut prefixes =
+            BTreeSet::from([ids::prefix(self.config.transactional_id_prefix.as_deref(), &job_uid, &name)]);
         for writer in writers {
             let state: WriterState = serde_json::from_value(writer.clone())
                 .map_err(|error| ConnectorError::Permanent(format!("the sink's state in the checkpoint: {error}")))?;
             // Of a job that this one was begun from, which may still run, it only commits what the checkpoint names.
-            if !ids::is_of_another_job(&state.transactional_id_prefix, job_uid) {
+            if !ids::is_of_another_job(&state.transactional_id_prefix, &job_uid) {
                 prefixes.insert(state.transactional_id_prefix);
             }
         }
         for prefix in prefixes {
             let known = self.cluster.known_transactions(&prefix, PATIENCE);
             let known = known.map_err(|error| connector_error("known transactions", &error))?;
-            let earlier = |listed: &Listed| ids::epoch_of(&prefix, &listed.transactional_id).filter(|of| of <= epoch);
+            let earlier = |listed: &Listed| ids::epoch_of(&prefix, &listed.transactional_id).filter(|of| *of <= epoch);
             // Where nobody writes yet, these are the last who did. Who was before them is shut out since they began.
             let last = known.iter().filter_map(earlier).max();
-            for listed in &known {
-                let id = &listed.transactional_id;
-                let is_of_last = earlier(listed).is_some_and(|of| Some(of) == last);
-                let is_to_end = listed.is_open() && earlier(listed).is_some();
-                if is_committed(id) || !(is_of_last || is_to_end) {
-                    continue;
-                }
-                // By taking the id over rather than by ending the transaction: who wrote in it can't go on. Nor can who is
-                // between two transactions, and does not know yet that it was replaced: its next would hold readers up until
-                // it expires.
-                let patience = if is_to_end { PATIENCE } else { TRY_PATIENCE };
-                match self.cluster.init_producer(Some(id), self.config.transaction_timeout, patience) {
-                    Ok(_) if is_to_end => {
-                        tracing::info!(sink = name, transaction = id, "aborted: no checkpoint names it");
-                    }
-                    Ok(_) => {}
-                    Err(error) if !is_to_end && error.is_retriable() => {
-                        tracing::warn!(sink = name, transaction = id, %error, "an earlier writer may still write");
-                    }
-                    Err(error) => return Err(connector_error("aborting what no checkpoint names", &error)),
-                }
-            }
+            let to_take = known.iter().filter_map(|listed| {
+                let of = earlier(listed).filter(|_| !is_committed(&listed.transactional_id))?;
+                let is_open = listed.is_open();
+                (is_open || Some(of) == last).then_some(Earlier { id: &listed.transactional_id, is_open })
+            });
+            self.take_all_over(&to_take.collect::<Vec<_>>())?;
         }
         Ok(())
     }
