@@ -64,10 +64,9 @@ pub fn test(layout: &Layout, arguments: &[String]) -> Result<()> {
     let started = Instant::now();
     data::fetch_all(layout)?;
     let env = BuildEnv::prepare_for_tests(layout)?;
-    run_tests(&env, layout, arguments)?;
     match arguments {
-        [] => run_on_cluster(layout, started),
-        _ => Ok(()),
+        [] => run_all_tests(&env, layout, started),
+        _ => run_tests(&env, layout, arguments),
     }
 }
 
@@ -91,8 +90,17 @@ pub fn check(layout: &Layout) -> Result<()> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     run(env.cargo(&clippy).current_dir(&layout.checkout))?;
     step("tests: cargo test");
-    run_tests(&env, layout, &[])?;
-    run_on_cluster(layout, started)
+    run_all_tests(&env, layout, started)
+}
+
+/// Those on a cluster even if one before them fails: what they find is worth knowing, too.
+fn run_all_tests(env: &BuildEnv, layout: &Layout, started: Instant) -> Result<()> {
+    let tests = run_tests(env, layout, &[]);
+    let on_cluster = run_on_cluster(layout, started);
+    if tests.is_err() {
+        say("tests that need no cluster have failed; what they say is above");
+    }
+    tests.and(on_cluster)
 }
 
 fn run_on_cluster(layout: &Layout, started: Instant) -> Result<()> {
