@@ -78,25 +78,25 @@ impl Session {
         weir(&self.scratch, command, &self.job, options)
     }
 
-    /// Starts the job and lets it die; whether it did, rather than finish.
+    /// Starts the job and lets it die, or its catalog; whether that came to pass before the job had finished.
     fn start(&mut self, parallelism: u32, death: &Death) -> Result<bool, String> {
         let weir = self.weir("run", &["-p", &parallelism.to_string()]);
+        let slowly = traffic::slowly(&self.job, SLOW_ROWS_PER_SECOND);
+        let mut met_catalog = false;
         let finished = match *death {
-            Death::Failpoint(name, nth) => {
-                let slowly = traffic::slowly(&self.job, SLOW_ROWS_PER_SECOND);
-                weir.with(slowly).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run()
-            }
-            Death::After(delay) => weir.kill_after(delay),
+            Death::Failpoint(name, nth) => weir.with(slowly).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run(),
+            Death::After(delay) => weir.with(slowly).kill_after(delay),
             Death::OfCatalog(delay) => {
                 let restarts = "spec.restart={fixedDelay: {attempts: 1000, delay: 200ms}}";
                 let mut running = weir.with(["--set", restarts]).spawn();
                 running.pass(delay);
+                met_catalog = !running.has_ended();
                 self.catalog.crash();
                 running.wait()
             }
             Death::AtSwap(fate, nth) => self.die_at_swap(weir, fate, nth)?,
         };
-        finished.was_killed()
+        Ok(finished.was_killed()? || met_catalog)
     }
 
     /// Lets a swap meet its fate, and then the process die that asked for it.
@@ -177,7 +177,7 @@ fn killed_at_random_the_tables_are_those_of_an_undisturbed_run() {
                     let fate = [Fate::Held, Fate::HeldAnswer][rng.random_range(0..2)];
                     Death::AtSwap(fate, rng.random_range(1..=12))
                 }
-                _ => Death::After(Duration::from_millis(rng.random_range(0..4_000))),
+                _ => Death::After(Duration::from_millis(rng.random_range(0..3_000))),
             };
             deaths += u32::from(session.start(rng.random_range(1..=3), &death)?);
         }

@@ -73,11 +73,9 @@ impl Session {
     /// Starts the job and lets it die; whether it did, rather than finish.
     fn start(&self, parallelism: u32, death: &Death) -> Result<bool, String> {
         let weir = self.weir("run", &["-p", &parallelism.to_string()]);
+        let weir = weir.with(traffic::slowly(&self.job, SLOW_ROWS_PER_SECOND));
         let finished = match *death {
-            Death::Failpoint(name, nth) => {
-                let slowly = traffic::slowly(&self.job, SLOW_ROWS_PER_SECOND);
-                weir.with(slowly).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run()
-            }
+            Death::Failpoint(name, nth) => weir.env("WEIR_FAILPOINT", format!("{name}:{nth}")).run(),
             Death::After(delay) => weir.kill_after(delay),
         };
         finished.was_killed()
