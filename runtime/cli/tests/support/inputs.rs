@@ -10,10 +10,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// One of them for a random run, as far as servers are there; which one.
+/// One of them for a random run, as far as servers are there; which one. `WEIR_TEST_SOURCE` (`kafka`, `kinesis` or
+/// `generator`) lets it be the same in all runs.
 pub fn generator_or_server(rng: &mut ChaCha8Rng, job: &Path) -> &'static str {
     // Drawn in any case: the seed means the same wherever it runs.
-    match rng.random_range(0..3) {
+    let drawn = rng.random_range(0..3);
+    let source = match std::env::var("WEIR_TEST_SOURCE").as_deref() {
+        Ok("kafka") => 0,
+        Ok("kinesis") => 1,
+        Ok("generator") => 2,
+        Ok(other) => panic!("WEIR_TEST_SOURCE is `{other}`; it may be kafka, kinesis or generator"),
+        Err(_) => drawn,
+    };
+    match source {
         0 if read_from_topic(job) => "from Kafka",
         1 if read_from_stream(job) => "from Kinesis",
         _ => "generated",

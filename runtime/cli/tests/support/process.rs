@@ -41,6 +41,11 @@ pub struct Finished {
     command: String,
 }
 
+/// The program under test: that of this build, or another one that `WEIR_TEST_BINARY` names.
+fn binary() -> OsString {
+    std::env::var_os("WEIR_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_weir").into())
+}
+
 impl Weir {
     /// `folder` is the current directory of the process and takes its logs.
     pub fn new<I: AsRef<OsStr>>(folder: &Path, arguments: impl IntoIterator<Item = I>) -> Self {
@@ -70,11 +75,11 @@ impl Weir {
         let logs = ["stdout", "stderr"].map(|stream| self.folder.join(format!("weir-{number:04}.{stream}")));
         let [stdout, stderr] = [&logs[0], &logs[1]].map(|path| File::create(path).expect("create a log file"));
         let mut command = match &self.network_namespace {
-            None => Command::new(env!("CARGO_BIN_EXE_weir")),
+            None => Command::new(binary()),
             // It becomes the program, so that its process id is the program's.
             Some(namespace) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_weir")]);
+                command.args(["netns", "exec", namespace]).arg(binary());
                 command
             }
         };
