@@ -154,6 +154,26 @@ fn who_was_replaced_can_begin_nothing() {
     run.verify().unwrap();
 }
 
+/// Nor in an id of the checkpoint: its transaction is committed, and another may have begun since.
+#[test]
+fn a_committed_id_that_is_open_again_is_taken_over() {
+    let Some(broker) = Broker::of_tests() else { return };
+    let run = Run::new(&broker, "kafka-open-again", &json!({}));
+    let dies = Start { death: Some(Death::Failpoint("after-manifest", 1)), ..Start::of(2) };
+    assert_eq!(run.through(&[dies]), Ok(1));
+    let prefix = format!("weir.{}.copies-out.", run.name);
+    let mut held = broker.open_transactions(&prefix);
+    held.retain(|id| id.ends_with(".0"));
+    broker.commit_open(&held);
+    broker.await_ends(&prefix);
+    let mut replaced = broker.writer(&format!("{}-copies", run.name), held.first().expect("a transaction"));
+    replaced.push(0, 0, None, Some(b"late")).unwrap();
+    replaced.flush().unwrap();
+    run.start(&Start::of(2)).succeed();
+    assert_eq!(broker.open_transactions(&prefix), Vec::<String>::new());
+    run.verify().unwrap();
+}
+
 /// Whoever aborts what no checkpoint names must see it: a transaction that is passed over holds readers up until it expires.
 #[test]
 fn open_transactions_are_found_by_the_first_question_to_a_broker_that_starts() {

@@ -125,6 +125,10 @@ pub trait Committer: Send {
     /// and what is already visible is a success. A `Permanent` error stops the job and names what can't be committed.
     fn commit(&mut self, permit: CommitPermit, committables: &[Committable]) -> Result<(), ConnectorError>;
 
+    /// What it committed for checkpoints before this one stands in no checkpoint that the job goes on from: nobody commits
+    /// it again.
+    fn settled_before(&mut self, _checkpoint: CheckpointId) {}
+
     /// After a restore, before any new record: removes what writers of this job prepared that does not belong to
     /// the restored checkpoint: neither in `committed` (already committed again by now) nor in `writers` (their restored state).
     /// Nor may it touch what is of a later epoch than the committer's (see `CommitterContext`).

@@ -16,10 +16,16 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 
 /// Hands commits to the committer's thread. Dropping it lets the thread end after what it has been given.
 pub(crate) struct CommitThread {
-    requests: Option<Sender<(CommitPermit, Vec<Committable>)>>,
+    requests: Option<Sender<Request>>,
     thread: Option<JoinHandle<()>>,
     /// The checkpoint up to which everything asked for is visible; 0: none.
     committed: Arc<AtomicU64>,
+}
+
+struct Request {
+    permit: CommitPermit,
+    committables: Vec<Committable>,
+    settled_before: CheckpointId,
 }
 
 impl CommitThread {
@@ -41,10 +47,11 @@ impl CommitThread {
         Ok(CommitThread { requests: Some(requests), thread: Some(thread), committed })
     }
 
-    pub(crate) fn commit(&self, permit: CommitPermit, committables: Vec<Committable>) {
+    /// `settled_before`: as a committer is told (`Committer::settled_before`).
+    pub(crate) fn commit(&self, permit: CommitPermit, committables: Vec<Committable>, settled_before: CheckpointId) {
         if let Some(requests) = &self.requests {
             // The thread only ends before us after it has reported a failure.
-            requests.send((permit, committables)).ok();
+            requests.send(Request { permit, committables, settled_before }).ok();
         }
     }
 }
@@ -69,11 +76,12 @@ impl Drop for CommitThread {
 fn run(
     uid: OperatorUid,
     mut committer: Box<dyn Committer>,
-    received: Receiver<(CommitPermit, Vec<Committable>)>,
+    received: Receiver<Request>,
     committed: &AtomicU64,
     reporter: Reporter,
 ) {
-    for (permit, committables) in received {
+    for Request { permit, committables, settled_before } in received {
+        committer.settled_before(settled_before);
         let result = if committables.is_empty() {
             Ok(())
         } else {

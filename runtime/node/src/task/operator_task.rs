@@ -170,8 +170,9 @@ impl TaskCore {
             }
         }
         let committables = self.pending.commit_up_to(permit.checkpoint());
+        let held_since = self.pending.held_since(permit.checkpoint());
         match &self.commits {
-            Some(commits) => commits.commit(permit, committables),
+            Some(commits) => commits.commit(permit, committables, held_since),
             None => {
                 self.pending.committed(permit.checkpoint());
                 self.reporter.report(TaskEventKind::Committed { checkpoint: permit.checkpoint() });

@@ -25,7 +25,7 @@ pub(super) struct KafkaCommitter {
     context: CommitterContext,
     cluster: Cluster,
     pool: Arc<Pool>,
-    /// Committed, with a checkpoint that may still be the one to restore from.
+    /// Committed, and in a checkpoint that may still be the one to restore from.
     held: Vec<Held>,
 }
 
@@ -167,10 +167,6 @@ fn take_over(
 impl Committer for KafkaCommitter {
     fn commit(&mut self, permit: CommitPermit, committables: &[Committable]) -> Result<(), ConnectorError> {
         let checkpoint = permit.checkpoint();
-        // A later checkpoint is complete: nobody will commit these again.
-        for held in self.held.extract_if(.., |held| held.checkpoint < checkpoint) {
-            self.pool.release(&held.transaction.transactional_id, held.next);
-        }
         for stored in committables {
             let transaction = committable::read(stored)?;
             let id = &transaction.transactional_id;
@@ -183,6 +179,14 @@ impl Committer for KafkaCommitter {
         // The coordinator's word is only that they will hear of it: a broker that dies now may leave partitions out, and after
         // the last commit of a job nobody asks again.
         self.confirm_held()
+    }
+
+    /// Their ids may be used again. Not as soon as a later checkpoint is complete: one that was cut while a commit was under
+    /// way holds it, too, and what it holds is not looked for after a restore.
+    fn settled_before(&mut self, checkpoint: CheckpointId) {
+        for held in self.held.extract_if(.., |held| held.checkpoint < checkpoint) {
+            self.pool.release(&held.transaction.transactional_id, held.next);
+        }
     }
 
     fn abort_others(&mut self, committed: &[Committable], writers: &[serde_json::Value]) -> Result<(), ConnectorError> {
@@ -206,9 +210,10 @@ impl Committer for KafkaCommitter {
             // Where nobody writes yet, these are the last who did. Who was before them is shut out since they began.
             let last = known.iter().filter_map(earlier).max();
             let to_take = known.iter().filter_map(|listed| {
-                let of = earlier(listed).filter(|_| !is_committed(&listed.transactional_id))?;
-                let is_open = listed.is_open();
-                (is_open || Some(of) == last).then_some(Earlier { id: &listed.transactional_id, is_open })
+                let (id, is_open) = (listed.transactional_id.as_str(), listed.is_open());
+                let is_of_last = earlier(listed).map(|of| Some(of) == last)?;
+                // What is committed has ended by now: where one is open it is the id's next.
+                (is_open || is_of_last && !is_committed(id)).then_some(Earlier { id, is_open })
             });
             self.take_all_over(&to_take.collect::<Vec<_>>())?;
         }
