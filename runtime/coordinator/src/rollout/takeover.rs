@@ -124,7 +124,11 @@ impl Rollout {
         // There is one such attempt; should workers disagree, then the later one is it.
         let matching = || self.running().filter(move |(_, running)| left_running.is(running));
         let (_, last) = matching().max_by_key(|(_, running)| (running.fence.epoch, running.fence.attempt))?;
-        let parts = matching().filter(|(_, running)| running.fence == last.fence && running.slots == last.slots);
+        let is_part = |running: &RunningAttempt| {
+            let RunningAttempt { fence, slots, parallelism, .. } = running;
+            (fence, slots, parallelism) == (&last.fence, &last.slots, &last.parallelism)
+        };
+        let parts = matching().filter(|(_, running)| is_part(running));
         let numbers: BTreeMap<WorkerId, WorkerId> = parts.map(|(worker, running)| (running.own, worker)).collect();
         if !self.fits(last) {
             return None;

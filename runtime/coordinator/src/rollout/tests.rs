@@ -225,6 +225,15 @@ fn one_that_was_rescaled_is_not() {
 }
 
 #[test]
+fn parts_that_disagree_are_not_one_attempt() {
+    let mut rollout = takes_over();
+    let mut other = returning(8, OPENING);
+    other.running.as_mut().expect("it runs").parallelism = PARALLELISM + 1;
+    assert_eq!(rollout.registered(A, other, 5), vec![]);
+    assert_eq!(rollout.registered(B, returning(7, OPENING), 10), vec![], "its other part may yet come");
+}
+
+#[test]
 fn where_the_opening_is_trimmed_the_fence_of_its_checkpoints_tells() {
     for (left_running, is_it) in [(OLD, true), (Fence { attempt: AttemptNumber(5), ..OLD }, false)] {
         let mut rollout = Rollout::new(3, 0);
