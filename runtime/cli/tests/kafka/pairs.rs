@@ -109,9 +109,12 @@ impl Session {
             .expect("write");
     }
 
+    /// It waits for a broker that comes back, however long that takes.
     fn weir(&self, parallelism: u32) -> Weir {
         let parallelism = parallelism.to_string();
-        Weir::new(self.scratch.path(), ["run".as_ref(), self.job.as_os_str()]).with(["-p", &parallelism])
+        let restarts = "spec.restart={fixedDelay: {attempts: 1000, delay: 200ms}}";
+        let weir = Weir::new(self.scratch.path(), ["run".as_ref(), self.job.as_os_str()]);
+        weir.with(["-p", &parallelism, "--set", restarts])
     }
 
     /// Starts the job and lets it die.
@@ -122,8 +125,7 @@ impl Session {
             Death::Failpoint(name, nth) => weir.with(slowly).env("WEIR_FAILPOINT", format!("{name}:{nth}")).run(),
             Death::After(delay) => weir.with(slowly).kill_after(delay),
             Death::OfBroker(delay) => {
-                let restarts = "spec.restart={fixedDelay: {attempts: 1000, delay: 200ms}}";
-                let mut running = weir.with(["--set", restarts]).spawn();
+                let mut running = weir.spawn();
                 running.pass(delay);
                 own.kill_and_restart();
                 running.wait()
