@@ -47,7 +47,7 @@ impl<C: Clone> PendingCommits<C> {
 
     /// What a committer was told of for checkpoints before this one stands neither in the durable `checkpoint` nor in any
     /// later one.
-    pub fn held_since(&self, checkpoint: CheckpointId) -> CheckpointId {
+    pub fn settled_before(&self, checkpoint: CheckpointId) -> CheckpointId {
         self.first_held.get(&checkpoint).copied().unwrap_or(CheckpointId(0))
     }
 
@@ -95,16 +95,16 @@ mod tests {
         let mut pending = PendingCommits::default();
         pending.prepared(CheckpointId(1), vec!["a"]);
         pending.commit_up_to(CheckpointId(1));
-        assert_eq!(pending.held_since(CheckpointId(1)), CheckpointId(1));
+        assert_eq!(pending.settled_before(CheckpointId(1)), CheckpointId(1));
         pending.prepared(CheckpointId(2), vec!["b"]);
         pending.committed(CheckpointId(1));
         pending.commit_up_to(CheckpointId(2));
-        assert_eq!(pending.held_since(CheckpointId(2)), CheckpointId(1), "2 holds `a`, which is visible by now");
+        assert_eq!(pending.settled_before(CheckpointId(2)), CheckpointId(1), "2 holds `a`, which is visible by now");
         // 3 is aborted.
         pending.prepared(CheckpointId(3), vec!["c"]);
         pending.committed(CheckpointId(2));
         pending.prepared(CheckpointId(4), vec!["d"]);
         pending.commit_up_to(CheckpointId(4));
-        assert_eq!(pending.held_since(CheckpointId(4)), CheckpointId(4));
+        assert_eq!(pending.settled_before(CheckpointId(4)), CheckpointId(4));
     }
 }

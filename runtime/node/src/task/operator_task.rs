@@ -170,9 +170,9 @@ impl TaskCore {
             }
         }
         let committables = self.pending.commit_up_to(permit.checkpoint());
-        let held_since = self.pending.held_since(permit.checkpoint());
+        let settled_before = self.pending.settled_before(permit.checkpoint());
         match &self.commits {
-            Some(commits) => commits.commit(permit, committables, held_since),
+            Some(commits) => commits.commit(permit, committables, settled_before),
             None => {
                 self.pending.committed(permit.checkpoint());
                 self.reporter.report(TaskEventKind::Committed { checkpoint: permit.checkpoint() });

@@ -207,7 +207,7 @@ impl Cluster {
         let request = ListTransactionsRequest::default()
             .with_state_filters(states.iter().map(|state| StrBytes::from_static_str(state)).collect())
             .with_duration_filter(-1);
-        let pattern = StrBytes::from_string(pattern_of_prefix(prefix));
+        let pattern = StrBytes::from_string(regex::escape(prefix) + ".*");
         let brokers = retry(patience, || self.brokers())?;
         let mut found = vec![];
         for broker in brokers {
@@ -299,16 +299,4 @@ impl Cluster {
 
 fn transactional(id: &str) -> TransactionalId {
     TransactionalId(StrBytes::from_string(id.to_owned()))
-}
-
-/// A regular expression, of those that brokers read, for all ids that begin so.
-fn pattern_of_prefix(prefix: &str) -> String {
-    let mut pattern = String::with_capacity(prefix.len() + 8);
-    for letter in prefix.chars() {
-        if r"\.+*?()|[]{}^$".contains(letter) {
-            pattern.push('\\');
-        }
-        pattern.push(letter);
-    }
-    pattern + ".*"
 }
