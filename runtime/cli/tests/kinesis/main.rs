@@ -18,10 +18,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use stream::{Feeder, Stream};
+use support::unaligned::make_unaligned;
 use support::{Running, Scratch, Weir, await_condition, finished_lines, random_runs};
 
 const DEFAULT_RUNS: u64 = 3;
 const RECORDS: i64 = 12_000;
+/// It takes them all in two seconds.
+const SLOW_SINK_ROWS_PER_SECOND: u64 = 6_000;
 const KEYS: i64 = 24;
 const SHARDS: u32 = 3;
 /// Splits and merges while records come.
@@ -59,9 +62,15 @@ fn exactly_once_and_in_order_through_random_kills_and_reshardings() {
         starts.push(Start { death: None, ..Start::random(rng) });
         let stream = Stream::create(&server, &format!("kinesis-{seed}"), SHARDS);
         let run = Run::new(&stream);
+        let is_unaligned = rng.random_bool(0.5);
+        if is_unaligned {
+            make_unaligned(&run.job, 0, ("copies", SLOW_SINK_ROWS_PER_SECOND));
+        }
         let feeder = stream.feed(RECORDS, KEYS, CHANGES, seed);
         match run.through(&starts, feeder).and_then(|deaths| run.verify().map(|()| deaths)) {
-            Ok(deaths) => Ok(format!("{starts:?}, died {deaths} times")),
+            Ok(deaths) => {
+                Ok(format!("{starts:?}{}, died {deaths} times", if is_unaligned { ", unaligned" } else { "" }))
+            }
             Err(problem) => Err(format!("{starts:?}\n{problem}\nkept: {}", run.scratch.keep().display())),
         }
     });

@@ -107,6 +107,10 @@ fn killed_at_random_the_objects_are_those_of_an_undisturbed_run() {
     random_runs("S3_FILES", DEFAULT_RUNS, repeat, |seed, rng| {
         let session = Session::new(&format!("s3-files-{seed}"), &server);
         let from = generator_or_server(rng, &session.job);
+        let is_unaligned = rng.random_bool(0.5);
+        if is_unaligned {
+            traffic::make_unaligned(&session.job, 0);
+        }
         let mut deaths = 0;
         for _ in 0..rng.random_range(1..=3) {
             let death = match rng.random_range(0..4) {
@@ -120,7 +124,8 @@ fn killed_at_random_the_objects_are_those_of_an_undisturbed_run() {
             deaths += u32::from(session.start(rng.random_range(1..=3), &death)?);
         }
         session.finish(rng.random_range(1..=3))?;
-        Ok(format!("{from}, died {deaths} times"))
+        let barriers = if is_unaligned { ", unaligned" } else { "" };
+        Ok(format!("{from}{barriers}, died {deaths} times"))
     });
 }
 

@@ -3,6 +3,7 @@
 
 use super::copies::Copy;
 use super::support::postgres::Postgres;
+use super::support::unaligned::make_unaligned;
 use super::support::{Scratch, Weir, await_condition, files_below, random_runs};
 use super::{MAX_DEATHS, start};
 use rand::{Rng, SeedableRng};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 const DEFAULT_RUNS: u64 = 2;
 const REGIONS: u32 = 7;
+/// Up to 30,000 rows are read at first: two seconds.
+const SLOW_SINK_ROWS_PER_SECOND: u64 = 15_000;
 
 /// Each table beside what it must hold.
 const EXPECTED: [(&str, &str, &str); 2] = [
@@ -173,6 +176,10 @@ fn random_run(postgres: &mut Postgres, seed: u64, rng: &mut ChaCha8Rng) -> Resul
     let copy = Copy::random(rng, &scratch, &name);
     copy.add_to(&job);
     let mut story = vec![format!("{rows} rows, {}", copy.name())];
+    if rng.random_bool(0.5) {
+        make_unaligned(&job, 0, ("orders", SLOW_SINK_ROWS_PER_SECOND));
+        story.push("unaligned".to_owned());
+    }
     let (client, is_over) = (postgres.client(), AtomicBool::new(false));
     let mut work = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
     std::thread::scope(|scope| -> Result<(), String> {

@@ -21,12 +21,15 @@ use std::path::Path;
 use std::time::Duration;
 use support::inputs::generator_or_server;
 use support::postgres::Postgres;
+use support::unaligned::make_unaligned;
 use support::{Scratch, Weir, random_runs};
 
 /// Enough for a merge; `cargo xtask kill-test-postgres` makes more.
 const DEFAULT_RUNS: u64 = 3;
 /// Deaths of processes or the server in a random run.
 const MAX_DEATHS: u32 = 4;
+/// The copy comes to 13,333 rows: it takes them somewhat longer than the generator makes them.
+const SLOW_SINK_ROWS_PER_SECOND: u64 = 4_000;
 /// After the pre-commit; between the manifest and the commits; among the commits of several subtasks; while restoring.
 const FAILPOINTS: [&str; 6] = [
     "before-manifest:3",
@@ -149,6 +152,10 @@ fn random_run(postgres: &mut Postgres, seed: u64, rng: &mut ChaCha8Rng) -> Resul
     let commit_by = traffic::COMMIT_BY[rng.random_range(0..2)];
     let job = traffic::write(&scratch, postgres, commit_by);
     let mut story = vec![commit_by.to_owned(), generator_or_server(rng, &job).to_owned()];
+    if rng.random_bool(0.5) {
+        make_unaligned(&job, 0, ("copy", SLOW_SINK_ROWS_PER_SECOND));
+        story.push("unaligned".to_owned());
+    }
     for _ in 0..rng.random_range(1..=MAX_DEATHS) {
         let (parallelism, workers) = (rng.random_range(1..=4), [0, 0, 2][rng.random_range(0..3)]);
         let weir = start(&scratch, &job, parallelism, workers);

@@ -17,6 +17,7 @@ pub mod s3;
 mod scratch;
 pub mod session;
 pub mod traffic;
+pub mod unaligned;
 
 pub use oracle::{Check, Mode, Oracle, Rows, Run, Table, tables};
 pub use process::{Finished, Running, Weir, await_condition, children, is_stopped, signal};

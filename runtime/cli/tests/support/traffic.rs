@@ -1,7 +1,7 @@
 //! A job for tests that disturb it: windows, sessions, an updating aggregate and a copy, from a generator whose rate
 //! makes a run last two seconds, and from files.
 
-use super::{Check, Mode, Oracle, Rows, Run, Scratch, Table, Weir, finished_files, finished_lines};
+use super::{Check, Mode, Oracle, Rows, Run, Scratch, Table, Weir, finished_files, finished_lines, unaligned};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -123,12 +123,7 @@ pub fn slowly(job: &Path, rows_per_second: u32) -> Vec<String> {
 /// Lets the job's barriers overtake records, and a slow sink let some wait for them. `aligned_ms`: how long a
 /// checkpoint is aligned before.
 pub fn make_unaligned(job: &Path, aligned_ms: u64) {
-    let text = std::fs::read_to_string(job).expect("read the job");
-    let mut spec: Value = serde_json::from_str(&text).expect("the job is JSON");
-    spec["spec"]["checkpoint"]["unaligned"] = json!({"enabled": true, "alignedTimeout": format!("{aligned_ms}ms")});
-    let slow = json!({"name": "slow", "from": "windows", "blackhole": {"rowsPerSecond": SLOW_SINK_ROWS_PER_SECOND}});
-    spec["spec"]["pipeline"]["sinks"].as_array_mut().expect("sinks").push(slow);
-    std::fs::write(job, serde_json::to_string_pretty(&spec).expect("JSON is written to memory")).expect("write");
+    unaligned::make_unaligned(job, aligned_ms, ("windows", SLOW_SINK_ROWS_PER_SECOND));
 }
 
 /// What is wrong with the committed output.
