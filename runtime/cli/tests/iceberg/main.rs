@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::iceberg::{Catalog, Kind};
-use support::inputs::generator_or_server;
+use support::inputs::Inputs;
 use support::traffic::{self, Checkpoints, Guarantee};
 use support::{Finished, Scratch, Weir, await_condition, random_runs};
 use ways::{Fate, LossyWay, SwapWay};
@@ -146,11 +146,12 @@ fn killed_at_random_the_tables_are_those_of_an_undisturbed_run() {
     if !Catalog::is_installed() {
         return;
     }
+    let inputs = Inputs::default();
     let repeat = |seed| format!("cargo xtask iceberg-test 1 {seed}");
     random_runs("ICEBERG", DEFAULT_RUNS, repeat, |seed, rng| {
         let kind = [Kind::Rest, Kind::SqlInStore, Kind::SqlInFolder][rng.random_range(0..3)];
         let mut session = Session::new(&format!("iceberg-{seed}"), kind).ok_or("the catalog can't be had here")?;
-        let from = generator_or_server(rng, &session.job);
+        let from = inputs.choose(rng, &session.job);
         if rng.random_bool(0.5) {
             traffic::make_unaligned(&session.job, 0);
         }

@@ -3,7 +3,7 @@
 
 use crate::FAILPOINTS;
 use crate::broker::{Broker, OwnBroker};
-use crate::support::inputs::generator_or_server;
+use crate::support::inputs::Inputs;
 use crate::support::traffic::{self, Checkpoints, Guarantee};
 use crate::support::{Finished, Scratch, Weir, random_runs};
 use rand::Rng;
@@ -40,12 +40,13 @@ struct Session {
 fn from_every_source_through_deaths_of_jobs_and_brokers() {
     let folder = Scratch::new("kafka-pairs-broker");
     let Some(mut own) = OwnBroker::start(folder.path()) else { return };
+    let inputs = Inputs::default();
     let repeat = |seed| format!("cargo xtask kafka-test 1 {seed}");
     random_runs("KAFKA", DEFAULT_RUNS, repeat, |seed, rng| {
         // Mostly exactly once, which is less easily had.
         let guarantee = [Guarantee::ExactlyOnce, Guarantee::AtLeastOnce][usize::from(rng.random_bool(0.2))];
         let session = Session::new(&format!("kafka-pairs-{seed}"), guarantee, &own.broker);
-        let from = generator_or_server(rng, &session.job);
+        let from = inputs.choose(rng, &session.job);
         if rng.random_bool(0.5) && guarantee == Guarantee::ExactlyOnce {
             traffic::make_unaligned(&session.job, 0);
         }

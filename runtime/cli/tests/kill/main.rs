@@ -15,6 +15,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use support::inputs::{Input, Inputs};
 use support::traffic::{self, BACKENDS, Checkpoints, Guarantee};
 use support::{Scratch, Weir, number};
 
@@ -52,8 +53,8 @@ struct Plan {
     backend: &'static str,
     guarantee: Guarantee,
     checkpoints: Checkpoints,
-    /// The clicks come from a topic, where there is a broker.
-    from_kafka: bool,
+    /// Where the clicks come from, as far as servers are there.
+    input: Input,
     /// Barriers overtake what a slow sink lets wait, after so long.
     unaligned_after_ms: Option<u64>,
     starts: Vec<Start>,
@@ -66,7 +67,7 @@ fn output_is_that_of_an_undisturbed_run() {
     let runs = number("WEIR_KILL_RUNS").unwrap_or(DEFAULT_RUNS);
     let first = number("WEIR_KILL_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
     println!("kill test: {runs} runs, the first with seed {first}");
-    let next = AtomicU64::new(0);
+    let (next, inputs) = (AtomicU64::new(0), Inputs::default());
     let began = Instant::now();
     let failures = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS)
@@ -78,7 +79,7 @@ fn output_is_that_of_an_undisturbed_run() {
                         if index >= runs {
                             return failures;
                         }
-                        failures.extend(random_run(first.wrapping_add(index)).err());
+                        failures.extend(random_run(&inputs, first.wrapping_add(index)).err());
                     }
                 })
             })
@@ -159,22 +160,22 @@ fn must_die_and_recover(name: &str, backend: &'static str, checkpoints: Checkpoi
         backend,
         guarantee: Guarantee::ExactlyOnce,
         checkpoints,
-        from_kafka: false,
+        input: Input::Generator,
         unaligned_after_ms: None,
         starts,
         last_parallelism: 2,
     };
-    match run(&scratch, &plan) {
+    match run(&scratch, &Inputs::default(), &plan) {
         Ok(deaths) => assert_eq!(deaths, plan.starts.len(), "{plan}: a failpoint was not passed"),
         Err(problem) => panic!("{name}: {plan}\n{problem}"),
     }
 }
 
-fn random_run(seed: u64) -> Result<(), String> {
+fn random_run(inputs: &Inputs, seed: u64) -> Result<(), String> {
     let plan = Plan::random(&mut ChaCha8Rng::seed_from_u64(seed));
     let scratch = Scratch::new(&format!("kill-{seed}"));
     let began = Instant::now();
-    match run(&scratch, &plan) {
+    match run(&scratch, inputs, &plan) {
         Ok(deaths) => {
             println!("seed {seed}: {plan}: died {deaths} times, correct after {:.1?}", began.elapsed());
             Ok(())
@@ -192,11 +193,9 @@ fn random_run(seed: u64) -> Result<(), String> {
 }
 
 /// How many starts ended by their death; the last one, and any that was too quick for its death, must end well.
-fn run(scratch: &Scratch, plan: &Plan) -> Result<usize, String> {
+fn run(scratch: &Scratch, inputs: &Inputs, plan: &Plan) -> Result<usize, String> {
     let job = traffic::write(scratch, plan.guarantee, plan.checkpoints);
-    if plan.from_kafka {
-        support::kafka::read_from_topic(&job);
-    }
+    inputs.put(plan.input, &job);
     if let Some(aligned_ms) = plan.unaligned_after_ms {
         traffic::make_unaligned(&job, aligned_ms);
     }
@@ -245,8 +244,12 @@ impl Plan {
         let last_parallelism = rng.random_range(1..=4);
         let is_unaligned = guarantee == Guarantee::ExactlyOnce && rng.random_bool(0.4);
         let unaligned_after_ms = is_unaligned.then(|| if rng.random_bool(0.5) { 0 } else { rng.random_range(1..50) });
-        let from_kafka = checkpoints == Checkpoints::Frequent && rng.random_bool(0.2);
-        Plan { backend, guarantee, checkpoints, from_kafka, unaligned_after_ms, starts, last_parallelism }
+        let drawn = if rng.random_bool(0.4) { Input::random(rng) } else { Input::Generator };
+        let input = match checkpoints {
+            Checkpoints::Last => Input::Generator,
+            _ => Input::of_all_runs().unwrap_or(drawn),
+        };
+        Plan { backend, guarantee, checkpoints, input, unaligned_after_ms, starts, last_parallelism }
     }
 }
 
@@ -269,9 +272,8 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unaligned = self.unaligned_after_ms.map(|after_ms| format!(", unaligned after {after_ms} ms"));
         let unaligned = unaligned.unwrap_or_default();
-        let from = if self.from_kafka { ", from Kafka where there is a broker" } else { "" };
-        let Plan { backend, guarantee, checkpoints, .. } = self;
-        write!(f, "{backend}, {guarantee:?}, checkpoints {checkpoints:?}{unaligned}{from}, killed ")?;
+        let Plan { backend, guarantee, checkpoints, input, .. } = self;
+        write!(f, "{backend}, {guarantee:?}, checkpoints {checkpoints:?}{unaligned}, from {input:?}, killed ")?;
         for Start { parallelism, death } in &self.starts {
             match death {
                 Death::After(delay) => write!(f, "after {delay:.0?}")?,

@@ -12,7 +12,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use support::inputs::generator_or_server;
+use support::inputs::Inputs;
 use support::s3::Objects;
 use support::traffic::{self, Checkpoints, Guarantee};
 use support::{Check, Mode, Oracle, Rows, Run, Scratch, Weir, random_runs, s3_server};
@@ -103,10 +103,11 @@ impl Session {
 #[test]
 fn killed_at_random_the_objects_are_those_of_an_undisturbed_run() {
     let Some(server) = s3_server() else { return };
+    let inputs = Inputs::default();
     let repeat = |seed| format!("cargo xtask s3-files-test 1 {seed}");
     random_runs("S3_FILES", DEFAULT_RUNS, repeat, |seed, rng| {
         let session = Session::new(&format!("s3-files-{seed}"), &server);
-        let from = generator_or_server(rng, &session.job);
+        let from = inputs.choose(rng, &session.job);
         let is_unaligned = rng.random_bool(0.5);
         if is_unaligned {
             traffic::make_unaligned(&session.job, 0);

@@ -19,7 +19,7 @@ use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::Duration;
-use support::inputs::generator_or_server;
+use support::inputs::Inputs;
 use support::postgres::Postgres;
 use support::unaligned::make_unaligned;
 use support::{Scratch, Weir, random_runs};
@@ -142,16 +142,17 @@ fn url_of(postgres: &Postgres, user: &str) -> String {
 fn killed_at_random() {
     let Some(mut postgres) = Postgres::start() else { return };
     let repeat = |seed| format!("cargo xtask kill-test-postgres 1 {seed}");
-    random_runs("POSTGRES", DEFAULT_RUNS, repeat, |seed, rng| random_run(&mut postgres, seed, rng));
+    let inputs = Inputs::default();
+    random_runs("POSTGRES", DEFAULT_RUNS, repeat, |seed, rng| random_run(&mut postgres, &inputs, seed, rng));
 }
 
 /// What happened in it.
-fn random_run(postgres: &mut Postgres, seed: u64, rng: &mut ChaCha8Rng) -> Result<String, String> {
+fn random_run(postgres: &mut Postgres, inputs: &Inputs, seed: u64, rng: &mut ChaCha8Rng) -> Result<String, String> {
     let scratch = Scratch::new(&format!("postgres-kill-{seed}"));
     traffic::create_tables(postgres);
     let commit_by = traffic::COMMIT_BY[rng.random_range(0..2)];
     let job = traffic::write(&scratch, postgres, commit_by);
-    let mut story = vec![commit_by.to_owned(), generator_or_server(rng, &job).to_owned()];
+    let mut story = vec![commit_by.to_owned(), inputs.choose(rng, &job).to_owned()];
     if rng.random_bool(0.5) {
         make_unaligned(&job, 0, ("copy", SLOW_SINK_ROWS_PER_SECOND));
         story.push("unaligned".to_owned());

@@ -2,6 +2,7 @@
 
 use super::kafka::read_from_topic;
 use super::kinesis::read_from_stream;
+use super::tables::Tables;
 use super::{Scratch, Weir, finished_lines};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -10,26 +11,60 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-/// One of them for a random run, as far as servers are there; which one. `WEIR_TEST_SOURCE` (`kafka`, `kinesis` or
-/// `generator`) lets it be the same in all runs.
-pub fn generator_or_server(rng: &mut ChaCha8Rng, job: &Path) -> &'static str {
-    // Drawn in any case: the seed means the same wherever it runs.
-    let drawn = rng.random_range(0..3);
-    let source = match std::env::var("WEIR_TEST_SOURCE").as_deref() {
-        Ok("kafka") => 0,
-        Ok("kinesis") => 1,
-        Ok("generator") => 2,
-        Ok(other) => panic!("WEIR_TEST_SOURCE is `{other}`; it may be kafka, kinesis or generator"),
-        Err(_) => drawn,
-    };
-    match source {
-        0 if read_from_topic(job) => "from Kafka",
-        1 if read_from_stream(job) => "from Kinesis",
-        _ => "generated",
+/// Where a job's first source has its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    Generator,
+    Kafka,
+    Kinesis,
+    /// A table's rows, once.
+    Postgres,
+}
+
+/// The servers that have what jobs would have made, of one test.
+#[derive(Default)]
+pub struct Inputs {
+    tables: Tables,
+}
+
+impl Input {
+    /// `WEIR_TEST_SOURCE` (`generator`, `kafka`, `kinesis` or `postgres`) lets it be the same in all runs.
+    pub fn random(rng: &mut ChaCha8Rng) -> Self {
+        // Drawn in any case: the seed means the same for the rest of the run.
+        let drawn = [Input::Generator, Input::Kafka, Input::Kinesis, Input::Postgres][rng.random_range(0..4)];
+        Input::of_all_runs().unwrap_or(drawn)
+    }
+
+    /// What `WEIR_TEST_SOURCE` says.
+    pub fn of_all_runs() -> Option<Self> {
+        Some(match std::env::var("WEIR_TEST_SOURCE").ok()?.as_str() {
+            "generator" => Input::Generator,
+            "kafka" => Input::Kafka,
+            "kinesis" => Input::Kinesis,
+            "postgres" => Input::Postgres,
+            other => panic!("WEIR_TEST_SOURCE is `{other}`; it may be generator, kafka, kinesis or postgres"),
+        })
     }
 }
 
-/// Replaces the job's first source, a generator, by one of JSON messages with these settings.
+impl Inputs {
+    /// Lets the job read from there, if the server can be had; where it reads from.
+    pub fn put(&self, input: Input, job: &Path) -> &'static str {
+        match input {
+            Input::Kafka if read_from_topic(job) => "from Kafka",
+            Input::Kinesis if read_from_stream(job) => "from Kinesis",
+            Input::Postgres if self.tables.read_from_table(job) => "from a table of PostgreSQL",
+            _ => "generated",
+        }
+    }
+
+    /// One of them for a random run; which one.
+    pub fn choose(&self, rng: &mut ChaCha8Rng, job: &Path) -> &'static str {
+        self.put(Input::random(rng), job)
+    }
+}
+
+/// Replaces the job's first source, a generator, by one of JSON messages, or a table, with these settings.
 pub fn read_from(job: &Path, connector: &str, settings: impl FnOnce(&Value) -> Value) {
     let text = std::fs::read_to_string(job).expect("read the job");
     let mut resource: Value = serde_json::from_str(&text).expect("the job is JSON");
@@ -38,11 +73,14 @@ pub fn read_from(job: &Path, connector: &str, settings: impl FnOnce(&Value) -> V
     let fields = source.as_object_mut().expect("a source");
     fields.remove("generator").expect("the first source is a generator");
     fields.insert(connector.to_owned(), settings);
-    fields.insert("format".to_owned(), json!({"json": {}}));
+    if connector != "postgres" {
+        fields.insert("format".to_owned(), json!({"json": {}}));
+    }
     std::fs::write(job, serde_json::to_string_pretty(&resource).expect("JSON is written to memory")).expect("write");
 }
 
 /// What a process has filled with the rows of generators: each once.
+#[derive(Default)]
 pub struct Prefilled(Mutex<BTreeMap<String, String>>);
 
 impl Prefilled {

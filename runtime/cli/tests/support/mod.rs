@@ -16,6 +16,7 @@ mod random;
 pub mod s3;
 mod scratch;
 pub mod session;
+mod tables;
 pub mod traffic;
 pub mod unaligned;
 
