@@ -309,6 +309,8 @@ fn java(folder: &Path, log: &str, arguments: &[&str]) -> Child {
     let output = || File::options().create(true).append(true).open(folder.join(format!("{log}.log"))).expect("a log");
     let mut command = Command::new("java");
     command.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
+    // Whose signatures a broker verifies, if its settings name them.
+    command.arg(format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{}/jwks.json", folder.display()));
     command.args(["-Xmx384m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &format!("{libraries}/*")]);
     command.args(arguments).arg(folder.join("server.properties"));
     command.stdin(Stdio::null()).stdout(output()).stderr(output()).spawn().expect("start Java")

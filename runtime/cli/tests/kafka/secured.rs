@@ -8,13 +8,16 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const PASSWORD: &str = "alice-secret";
-/// SASL within TLS, TLS with certificates on both ends, and SASL in the open.
-const LISTENERS: &str = "SECURE MUTUAL OPEN";
+const CLIENT_SECRET: &str = "s3cret+/= %";
+/// SASL within TLS, the same with tokens of an issuer, TLS with certificates on both ends, and SASL in the open.
+const LISTENERS: &str = "SECURE ISSUED MUTUAL OPEN";
 const CONNECTORS: [&str; 3] = ["sources[0]", "sinks[0]", "sinks[1]"];
 
 /// How a connector gets in.
@@ -26,7 +29,14 @@ struct Entry {
 struct Secured {
     own: OwnBroker,
     ports: BTreeMap<String, u16>,
+    issuer: Issuer,
     scratch: Scratch,
+}
+
+/// Gives tokens to who has a secret. Killed when it goes out of scope.
+struct Issuer {
+    process: Child,
+    port: u16,
 }
 
 #[test]
@@ -35,6 +45,7 @@ fn jobs_through_tls_and_sasl() {
     let ways = [
         [secured.bearer(), secured.scram("SECURE", "SCRAM-SHA-512", PASSWORD), secured.mutual()],
         [secured.plain("alice", PASSWORD), secured.scram("SECURE", "SCRAM-SHA-256", PASSWORD), secured.open(PASSWORD)],
+        [secured.issued("alice", CLIENT_SECRET), secured.issued("alice", CLIENT_SECRET), secured.bearer()],
     ];
     for (number, ways) in ways.iter().enumerate() {
         let run = Run::new(&secured.own.broker, &format!("kafka-secured-{number}"), &json!({}));
@@ -52,6 +63,17 @@ fn jobs_through_tls_and_sasl() {
         (secured.scram("SECURE", "SCRAM-SHA-512", "guessed"), "SaslAuthenticationFailed", "Correct sasl.username"),
         (secured.open("guessed"), "SaslAuthenticationFailed", "Correct sasl.username"),
         (secured.plain("mallory", PASSWORD), "TopicAuthorizationFailed", "READ for a source"),
+        (
+            secured.issued("alice", "guessed"),
+            "invalid_client nobody has this id and secret",
+            "correct sasl.oauthbearer.client.credentials.client.id",
+        ),
+        (secured.issued("mallory", "mallory"), "TopicAuthorizationFailed", "READ for a source"),
+        (
+            secured.issued_with(json!({"https.ca.location": null, "https.ca.pem": strange})),
+            "token endpoint",
+            "name the authority of its certificate in https.ca.location",
+        ),
         (
             tls("MUTUAL", json!({"security.protocol": "SSL", "ssl.ca.pem": strange})),
             "signed by an authority that is not known here",
@@ -114,12 +136,13 @@ impl Secured {
         let users: Vec<String> =
             ["256", "512"].map(|bits| format!("SCRAM-SHA-{bits}=[name=alice,password={PASSWORD}]")).into();
         let format: Vec<&str> = users.iter().flat_map(|user| ["--add-scram", user]).collect();
+        let issuer = Issuer::start(&scratch, &server.certificate, &server.key);
         let mut ports = BTreeMap::new();
         let own = OwnBroker::start_with(scratch.path(), LISTENERS, &format, |given| {
             ports.clone_from(given);
-            settings(&store, &scratch.join("ca.pem"))
+            settings(&store, &scratch.join("ca.pem"), &scratch.join("jwks.json"))
         })?;
-        Some(Secured { own, ports, scratch })
+        Some(Secured { own, ports, issuer, scratch })
     }
 
     /// The command, with connectors that enter so.
@@ -169,6 +192,31 @@ impl Secured {
         self.within_tls(listener, login("SASL_SSL", mechanism, "alice", password))
     }
 
+    fn issued(&self, client: &str, secret: &str) -> Entry {
+        self.issued_with(json!({
+            "sasl.oauthbearer.client.credentials.client.id": client,
+            "sasl.oauthbearer.client.credentials.client.secret": secret,
+        }))
+    }
+
+    /// With other settings; null: without one.
+    fn issued_with(&self, other: Value) -> Entry {
+        let mut properties = json!({
+            "security.protocol": "SASL_SSL", "sasl.mechanism": "OAUTHBEARER",
+            "sasl.oauthbearer.token.endpoint.url": format!("https://localhost:{}/token", self.issuer.port),
+            "sasl.oauthbearer.client.credentials.client.id": "alice",
+            "sasl.oauthbearer.client.credentials.client.secret": CLIENT_SECRET,
+            "sasl.oauthbearer.header.urlencode": "true", "sasl.oauthbearer.scope": "kafka",
+            "sasl.oauthbearer.extensions": "logicalCluster=lkc-1, identityPoolId=pool-2",
+            "https.ca.location": self.file("ca.pem"),
+        });
+        let Value::Object(other) = other else { panic!("settings are an object") };
+        let settings = properties.as_object_mut().expect("an object");
+        settings.extend(other);
+        settings.retain(|_, value| !value.is_null());
+        self.within_tls("ISSUED", properties)
+    }
+
     fn open(&self, password: &str) -> Entry {
         Entry { listener: "OPEN", properties: login("SASL_PLAINTEXT", "SCRAM-SHA-512", "alice", password) }
     }
@@ -188,6 +236,28 @@ impl Secured {
     }
 }
 
+impl Issuer {
+    fn start(scratch: &Scratch, certificate: &str, key: &str) -> Self {
+        let python = std::env::var("WEIR_ORACLE_PYTHON").expect("WEIR_ORACLE_PYTHON is set by `cargo xtask test`");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/issuer.py");
+        let files = [("issuer.crt", certificate), ("issuer.key", key)];
+        let [certificate, key] = files.map(|(name, text)| scratch.write(name, text));
+        let mut command = Command::new(python);
+        command.arg(script).args([scratch.path(), &certificate, &key]).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("start Python");
+        let mut said = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut said).expect("the issuer says its port");
+        Issuer { process, port: said.trim().parse().expect("a port") }
+    }
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 fn login(protocol: &str, mechanism: &str, username: &str, password: &str) -> Value {
     json!({
         "security.protocol": protocol, "sasl.mechanism": mechanism,
@@ -197,7 +267,7 @@ fn login(protocol: &str, mechanism: &str, username: &str, password: &str) -> Val
 
 /// Of the broker. Who comes by the listener without security may do everything; so may alice, and the client of the
 /// certificate.
-fn settings(store: &Path, trusted: &Path) -> Vec<(String, String)> {
+fn settings(store: &Path, trusted: &Path, issued: &Path) -> Vec<(String, String)> {
     let jaas = |mechanism: &str, class: &str, more: &str| {
         let name = format!("listener.name.secure.{mechanism}.sasl.jaas.config");
         (name, format!("org.apache.kafka.common.security.{class} required {more};"))
@@ -207,7 +277,7 @@ fn settings(store: &Path, trusted: &Path) -> Vec<(String, String)> {
     vec![
         set(
             "listener.security.protocol.map",
-            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,MUTUAL:SSL,OPEN:SASL_PLAINTEXT",
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,ISSUED:SASL_SSL,MUTUAL:SSL,OPEN:SASL_PLAINTEXT",
         ),
         set("inter.broker.listener.name", "PLAINTEXT"),
         set("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
@@ -225,6 +295,18 @@ fn settings(store: &Path, trusted: &Path) -> Vec<(String, String)> {
         jaas("scram-sha-256", "scram.ScramLoginModule", ""),
         ("listener.name.open.scram-sha-512.sasl.jaas.config".to_owned(), scram.1.clone()),
         scram,
+        set("listener.name.issued.sasl.enabled.mechanisms", "OAUTHBEARER"),
+        set(
+            "listener.name.issued.oauthbearer.sasl.jaas.config",
+            "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;",
+        ),
+        set(
+            "listener.name.issued.oauthbearer.sasl.server.callback.handler.class",
+            "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler",
+        ),
+        set("listener.name.issued.sasl.oauthbearer.jwks.endpoint.url", &format!("file://{}", issued.display())),
+        set("listener.name.issued.sasl.oauthbearer.expected.audience", "kafka"),
+        set("listener.name.issued.sasl.oauthbearer.expected.issuer", "https://issuer.test"),
         jaas("oauthbearer", "oauthbearer.OAuthBearerLoginModule", "unsecuredLoginStringClaim_sub=\"broker\""),
     ]
 }

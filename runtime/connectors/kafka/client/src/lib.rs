@@ -12,6 +12,7 @@ mod consumer;
 mod coordinators;
 mod error;
 mod hanging;
+mod issuer;
 mod options;
 mod partitioner;
 mod producer;

@@ -1,7 +1,9 @@
 //! Settings, by the names that Kafka's clients have for them.
 
+use crate::issuer::{self, Issuer, TokenEndpoint};
 use crate::{Compression, Isolation};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How to reach a cluster.
@@ -36,14 +38,16 @@ pub enum Sasl {
     Plain { username: String, password: String },
     ScramSha256 { username: String, password: String },
     ScramSha512 { username: String, password: String },
-    OauthBearer { token: TokenOrigin },
+    OauthBearer { token: TokenOrigin, extensions: Vec<(String, String)> },
 }
 
-/// A bearer token, or a file that is read again for each connection: what issues tokens renews it there.
 #[derive(Clone)]
 pub enum TokenOrigin {
     Value(String),
+    /// Read again for each connection: somebody renews the token there.
     File(std::path::PathBuf),
+    /// Asked for one.
+    Issuer(Arc<Issuer>),
 }
 
 impl std::fmt::Debug for Sasl {
@@ -90,7 +94,8 @@ impl SettingError {
     }
 }
 
-const COMMON: [&str; 18] = [
+const EXTENSIONS: &str = "sasl.oauthbearer.extensions";
+const COMMON: [&str; 26] = [
     "client.id",
     "security.protocol",
     "sasl.mechanism",
@@ -98,6 +103,14 @@ const COMMON: [&str; 18] = [
     "sasl.password",
     "sasl.oauthbearer.token",
     "sasl.oauthbearer.token.file",
+    issuer::URL,
+    issuer::ID,
+    issuer::SECRET,
+    issuer::SCOPE,
+    issuer::ENCODE,
+    issuer::CA_FILE,
+    issuer::CA,
+    EXTENSIONS,
     "ssl.ca.location",
     "ssl.ca.pem",
     "ssl.certificate.location",
@@ -119,6 +132,26 @@ const CONSUMER: [&str; 6] = [
     "fetch.min.bytes",
     "check.crcs",
 ];
+
+/// What stands here for a setting that only clients in Java have.
+fn instead_of(java: &str) -> Option<&'static str> {
+    Some(match java {
+        "sasl.jaas.config" => {
+            "write sasl.username, and sasl.password to secretProperties; with OAUTHBEARER sasl.oauthbearer.token.endpoint.url and \
+             sasl.oauthbearer.client.credentials.client.id and .secret"
+        }
+        "sasl.login.callback.handler.class" | "sasl.client.callback.handler.class" => {
+            "remove it; sasl.mechanism is enough"
+        }
+        _ if java.starts_with("ssl.truststore.") => {
+            "write the authorities' certificates as PEM to ssl.ca.location or ssl.ca.pem (keytool -exportcert -rfc)"
+        }
+        _ if java.starts_with("ssl.keystore.") || java == "ssl.key.password" => {
+            "write certificate and key as PEM to ssl.certificate.location and ssl.key.location, or .pem"
+        }
+        _ => return None,
+    })
+}
 
 /// Settings that are taken out one by one; what nobody took is unknown.
 struct Settings<'a>(&'a BTreeMap<String, String>);
@@ -174,6 +207,9 @@ impl Options {
         let settings = Settings(properties);
         if settings.text("bootstrap.servers").is_some() {
             return Err(SettingError::new("bootstrap.servers", "it has a field of its own", "use bootstrapServers"));
+        }
+        if let Some((name, remedy)) = properties.keys().find_map(|name| Some((name, instead_of(name)?))) {
+            return Err(SettingError::new(name, "it is one of Kafka's Java clients alone", remedy));
         }
         let bootstrap: Vec<String> = bootstrap_servers.split(',').map(|server| server.trim().to_owned()).collect();
         if let Some(wrong) = bootstrap.iter().find(|server| split_address(server).is_none()) {
@@ -299,12 +335,7 @@ fn sasl(settings: &Settings<'_>) -> Result<Sasl, SettingError> {
         "PLAIN" => login().map(|(username, password)| Sasl::Plain { username, password })?,
         "SCRAM-SHA-256" => login().map(|(username, password)| Sasl::ScramSha256 { username, password })?,
         "SCRAM-SHA-512" => login().map(|(username, password)| Sasl::ScramSha512 { username, password })?,
-        "OAUTHBEARER" => Sasl::OauthBearer {
-            token: match settings.text("sasl.oauthbearer.token.file") {
-                Some(file) => TokenOrigin::File(file.into()),
-                None => TokenOrigin::Value(required("sasl.oauthbearer.token")?),
-            },
-        },
+        "OAUTHBEARER" => Sasl::OauthBearer { token: token(settings)?, extensions: extensions(settings)? },
         _ => {
             let reason = format!("`{mechanism}` cannot be used");
             let remedy = "write PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER";
@@ -313,10 +344,123 @@ fn sasl(settings: &Settings<'_>) -> Result<Sasl, SettingError> {
     })
 }
 
+fn token(settings: &Settings<'_>) -> Result<TokenOrigin, SettingError> {
+    const TOKEN: &str = "sasl.oauthbearer.token";
+    const FILE: &str = "sasl.oauthbearer.token.file";
+    let given: Vec<&str> =
+        [issuer::URL, FILE, TOKEN].into_iter().filter(|name| settings.text(name).is_some()).collect();
+    if let [_, other, ..] = given[..] {
+        let reason = format!("{} says already where tokens come from", given[0]);
+        return Err(SettingError::new(other, reason, "keep one of them"));
+    }
+    let of_issuer = [issuer::ID, issuer::SECRET, issuer::SCOPE, issuer::ENCODE, issuer::CA_FILE, issuer::CA];
+    let misplaced = of_issuer.into_iter().find(|name| settings.text(name).is_some());
+    match (settings.text(issuer::URL), settings.text(FILE), settings.text(TOKEN)) {
+        (Some(url), ..) => endpoint(settings, url).map(|endpoint| TokenOrigin::Issuer(Issuer::of(endpoint))),
+        _ if misplaced.is_some() => {
+            let reason = format!("it is missing, and {} has no effect without it", misplaced.unwrap_or_default());
+            Err(SettingError::new(issuer::URL, reason, "add the identity provider's token endpoint"))
+        }
+        (None, Some(file), _) => Ok(TokenOrigin::File(file.into())),
+        (None, None, Some(token)) => Ok(TokenOrigin::Value(token.to_owned())),
+        (None, None, None) => {
+            let remedy = format!("add {}, {FILE} or {TOKEN}", issuer::URL);
+            Err(SettingError::new("sasl.mechanism", "OAUTHBEARER needs tokens", remedy))
+        }
+    }
+}
+
+fn endpoint(settings: &Settings<'_>, url: &str) -> Result<TokenEndpoint, SettingError> {
+    if !url.starts_with("https://") && !url.starts_with("http://") {
+        let reason = format!("`{url}` is not an address");
+        return Err(SettingError::new(issuer::URL, reason, "write https://host/path"));
+    }
+    let required = |name: &str| {
+        let remedy = "add it, to secretProperties if it is secret";
+        settings.text(name).map(str::to_owned).ok_or_else(|| SettingError::new(name, "the endpoint needs it", remedy))
+    };
+    Ok(TokenEndpoint {
+        url: url.to_owned(),
+        client_id: required(issuer::ID)?,
+        client_secret: required(issuer::SECRET)?,
+        scope: settings.text(issuer::SCOPE).map(str::to_owned),
+        encodes_credentials: match settings.text(issuer::ENCODE) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(other) => {
+                let reason = format!("`{other}` cannot be used");
+                return Err(SettingError::new(issuer::ENCODE, reason, "write true or false"));
+            }
+        },
+        ca_pem: settings.pem(issuer::CA_FILE, issuer::CA)?,
+    })
+}
+
+/// What a broker is told beside the token (KIP-342).
+fn extensions(settings: &Settings<'_>) -> Result<Vec<(String, String)>, SettingError> {
+    let text = settings.text(EXTENSIONS).unwrap_or_default();
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let pair = part.split_once('=').filter(|(name, value)| {
+                // RFC 7628, 3.1; `auth` is the token.
+                let is_name = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphabetic());
+                is_name && *name != "auth" && !value.chars().any(char::is_control)
+            });
+            let wrong =
+                || SettingError::new(EXTENSIONS, format!("`{part}` cannot be used"), "write name=value,name=value");
+            pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(wrong)
+        })
+        .collect()
+}
+
 /// Host and port; an IPv6 address stands in brackets.
 pub(crate) fn split_address(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let port = port.parse().ok().filter(|port| *port > 0)?;
     (!host.is_empty()).then_some((host, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(settings: &[(&str, &str)]) -> SettingError {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let options = Options::new("broker:9092", &settings);
+        options.map(|_| ()).and_then(|()| ConsumerOptions::new(&settings).map(|_| ())).unwrap_err()
+    }
+
+    #[test]
+    fn settings_that_are_refused() {
+        let oauth = [("security.protocol", "SASL_SSL"), ("sasl.mechanism", "OAUTHBEARER")];
+        let endpoint = (issuer::URL, "https://idp/token");
+        let (id, secret) = ((issuer::ID, "me"), (issuer::SECRET, "mine"));
+        let cases: &[(&[(&str, &str)], &str, &str)] = &[
+            (&[("ssl.truststore.location", "a.jks")], "ssl.truststore.location", "as PEM to ssl.ca.location"),
+            (&[("ssl.keystore.password", "x")], "ssl.keystore.password", "ssl.certificate.location"),
+            (&[("security.protocols", "SSL")], "security.protocols", "use one of bootstrap.servers, check.crcs"),
+            (&[("batch.size", "5")], "batch.size", "remove it"),
+        ];
+        for (settings, name, remedy) in cases {
+            let error = refusal(settings);
+            assert!(error.name == *name && error.remedy.contains(remedy), "{error:?}");
+        }
+        let cases: &[(&[(&str, &str)], &str, &str)] = &[
+            (&[], "sasl.mechanism", "add sasl.oauthbearer.token.endpoint.url, sasl.oauthbearer.token.file or"),
+            (&[("sasl.jaas.config", "...")], "sasl.jaas.config", "sasl.username"),
+            (&[endpoint, id, secret, ("sasl.oauthbearer.token", "x")], "sasl.oauthbearer.token", "keep one of them"),
+            (&[endpoint, id], issuer::SECRET, "secretProperties"),
+            (&[id, secret, ("sasl.oauthbearer.token", "x")], issuer::URL, "add the identity provider's token endpoint"),
+            (&[(issuer::URL, "idp/token"), id, secret], issuer::URL, "write https://host/path"),
+            (&[endpoint, id, secret, (issuer::ENCODE, "yes")], issuer::ENCODE, "write true or false"),
+            (&[endpoint, id, secret, (EXTENSIONS, "auth=x")], EXTENSIONS, "write name=value,name=value"),
+            (&[endpoint, id, secret, (EXTENSIONS, "a=b,c")], EXTENSIONS, "write name=value,name=value"),
+        ];
+        for (settings, name, remedy) in cases {
+            let error = refusal(&[&oauth, *settings].concat());
+            assert!(error.name == *name && error.remedy.contains(remedy), "{error:?}");
+        }
+    }
 }

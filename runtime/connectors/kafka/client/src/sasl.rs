@@ -2,6 +2,7 @@
 
 use crate::connection::Connection;
 use crate::error::{KafkaError, Result, check};
+use crate::issuer::Token;
 use crate::options::{Sasl, TokenOrigin};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -34,19 +35,23 @@ pub(crate) fn authenticate(connection: &mut Connection, sasl: &Sasl) -> Result<(
         Sasl::Plain { username, password } => {
             exchange(connection, format!("\0{username}\0{password}").into_bytes()).map(|_| ())
         }
-        Sasl::OauthBearer { token } => {
-            let token = match token {
-                TokenOrigin::Value(token) => token.clone(),
-                TokenOrigin::File(path) => {
-                    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(|error| {
-                        KafkaError::Connection(format!("cannot read the token in {}: {error}", path.display()))
-                    })?
-                }
-            };
-            let answer = exchange(connection, format!("n,,\u{1}auth=Bearer {token}\u{1}\u{1}").into_bytes())?;
-            // A broker that refuses says why in a message, and wants a dummy answer before its error.
-            if answer.is_empty() { Ok(()) } else { exchange(connection, vec![1]).map(|_| ()) }
-        }
+        Sasl::OauthBearer { token, extensions } => match token {
+            TokenOrigin::Value(token) => bear(connection, token, extensions),
+            TokenOrigin::File(path) => {
+                let token = std::fs::read_to_string(path).map_err(|error| {
+                    KafkaError::Connection(format!("cannot read the token in {}: {error}", path.display()))
+                })?;
+                bear(connection, token.trim(), extensions)
+            }
+            TokenOrigin::Issuer(issuer) => {
+                let Token { text, is_fresh } = issuer.token()?;
+                bear(connection, &text, extensions).map_err(|error| {
+                    issuer.forget(&text);
+                    // Keys may have changed since; a token of now decides.
+                    if is_fresh || error.is_retriable() { error } else { KafkaError::Connection(error.to_string()) }
+                })
+            }
+        },
         Sasl::ScramSha256 { username, password } => {
             scram(connection, username, password, pbkdf2::PBKDF2_HMAC_SHA256, hmac::HMAC_SHA256, &digest::SHA256)
         }
@@ -54,6 +59,15 @@ pub(crate) fn authenticate(connection: &mut Connection, sasl: &Sasl) -> Result<(
             scram(connection, username, password, pbkdf2::PBKDF2_HMAC_SHA512, hmac::HMAC_SHA512, &digest::SHA512)
         }
     }
+}
+
+/// RFC 7628.
+fn bear(connection: &mut Connection, token: &str, extensions: &[(String, String)]) -> Result<()> {
+    let extensions: String = extensions.iter().map(|(name, value)| format!("{name}={value}\u{1}")).collect();
+    let message = format!("n,,\u{1}auth=Bearer {token}\u{1}{extensions}\u{1}");
+    let answer = exchange(connection, message.into_bytes())?;
+    // A broker that refuses says why in a message, and wants a dummy answer before its error.
+    if answer.is_empty() { Ok(()) } else { exchange(connection, vec![1]).map(|_| ()) }
 }
 
 fn exchange(connection: &mut Connection, message: Vec<u8>) -> Result<Bytes> {
