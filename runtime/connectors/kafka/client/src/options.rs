@@ -426,6 +426,9 @@ pub(crate) fn split_address(address: &str) -> Option<(&str, u16)> {
 mod tests {
     use super::*;
 
+    /// Settings, which of them is refused, and what the remedy says.
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+
     fn refusal(settings: &[(&str, &str)]) -> SettingError {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let options = Options::new("broker:9092", &settings);
@@ -437,7 +440,7 @@ mod tests {
         let oauth = [("security.protocol", "SASL_SSL"), ("sasl.mechanism", "OAUTHBEARER")];
         let endpoint = (issuer::URL, "https://idp/token");
         let (id, secret) = ((issuer::ID, "me"), (issuer::SECRET, "mine"));
-        let cases: &[(&[(&str, &str)], &str, &str)] = &[
+        let cases: &[Case] = &[
             (&[("ssl.truststore.location", "a.jks")], "ssl.truststore.location", "as PEM to ssl.ca.location"),
             (&[("ssl.keystore.password", "x")], "ssl.keystore.password", "ssl.certificate.location"),
             (&[("security.protocols", "SSL")], "security.protocols", "use one of bootstrap.servers, check.crcs"),
@@ -447,7 +450,7 @@ mod tests {
             let error = refusal(settings);
             assert!(error.name == *name && error.remedy.contains(remedy), "{error:?}");
         }
-        let cases: &[(&[(&str, &str)], &str, &str)] = &[
+        let cases: &[Case] = &[
             (&[], "sasl.mechanism", "add sasl.oauthbearer.token.endpoint.url, sasl.oauthbearer.token.file or"),
             (&[("sasl.jaas.config", "...")], "sasl.jaas.config", "sasl.username"),
             (&[endpoint, id, secret, ("sasl.oauthbearer.token", "x")], "sasl.oauthbearer.token", "keep one of them"),
