@@ -19,6 +19,8 @@ pub(crate) struct TaskPlan {
     pub(crate) parallelism: usize,
     /// One for each input edge of the first node.
     pub(crate) inputs: Vec<TaskInput>,
+    /// No barrier overtakes rows on their way into it: they would not find it again at another parallelism.
+    pub(crate) reads_in_order: bool,
 }
 
 #[derive(Debug)]
@@ -47,8 +49,9 @@ impl PhysicalPlan {
                 exchange: edge.exchange.clone(),
             };
             let inputs = node.inputs.iter().map(input).collect();
+            let reads_in_order = !node.inputs.iter().all(|edge| graph.may_be_overtaken(edge));
             task_of_node[id.0] = tasks.len();
-            tasks.push(TaskPlan { nodes: vec![id], parallelism: node.parallelism as usize, inputs });
+            tasks.push(TaskPlan { nodes: vec![id], parallelism: node.parallelism as usize, inputs, reads_in_order });
         }
         PhysicalPlan { tasks }
     }

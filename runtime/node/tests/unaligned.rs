@@ -4,8 +4,8 @@
 //!
 //! `WEIR_UNALIGNED_SEED` repeats one run; `WEIR_UNALIGNED_RUNS` says how many there are.
 
-use arrow::array::AsArray;
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{Int8Type, Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -18,7 +18,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use weir_connectors::api::*;
-use weir_model::{CheckpointId, CommitPermit};
+use weir_model::{ChangeKind, CheckpointId, CommitPermit};
 use weir_node::job::load_text;
 use weir_node::{Job, LocalJob, Outcome, Registry, Request, StartFrom, StatusHandle, StopMode};
 use weir_snapshot::Storage;
@@ -32,7 +32,10 @@ const THREADS: u64 = 4;
 /// What a sink takes for a row: the source is a thousand times as quick.
 const WORK_OF_A_ROW: Duration = Duration::from_micros(25);
 
-/// Rows of all sinks, by the sink's name, sorted.
+/// Whose rows are changes, with what they are last.
+const UPDATING: [&str; 2] = ["sums-out", "counts-out"];
+
+/// Rows of all sinks, by the sink's name, sorted; of changes what they come to.
 type Output = BTreeMap<String, Vec<Vec<i64>>>;
 
 /// How a life of the job ends before its input does.
@@ -238,6 +241,11 @@ fn job(folder: &Path, visible: &Visible, settings: Settings) -> Arc<Job> {
         })
     };
     let sink = |name: &str| json!({"name": format!("{name}-out"), "from": name, "custom": {"type": "Slow"}});
+    let changes = |name: &str| {
+        let mut sink = sink(name);
+        sink["changeKindColumn"] = json!("op");
+        sink
+    };
     let checkpoint = match aligned_timeout_ms {
         Some(ms) => json!({
             "interval": "10ms",
@@ -275,8 +283,11 @@ fn job(folder: &Path, visible: &Visible, settings: Settings) -> Arc<Job> {
                         "sql": "SELECT id, usr FROM clicks WHERE MOD(id, 3) = 0 \
                                 UNION ALL SELECT id, usr FROM views WHERE MOD(id, 3) = 1",
                     },
+                    // Updates by a key that is not among their columns, for two readers; one finds by `n` what they update.
+                    {"name": "sums", "sql": "SELECT usr * 2 AS twice, COUNT(*) AS n FROM clicks GROUP BY usr"},
+                    {"name": "counts", "sql": "SELECT n, COUNT(*) AS users FROM sums GROUP BY n"},
                 ],
-                "sinks": [sink("joined"), sink("windows"), sink("both")],
+                "sinks": [sink("joined"), sink("windows"), sink("both"), changes("sums"), changes("counts")],
             },
             "checkpoint": checkpoint,
             "stateBackend": {backend: {}},
@@ -307,6 +318,7 @@ fn expected() -> &'static Output {
         let output = output(&visible);
         let rows = |name: &str| output[name].len() as i64;
         assert_eq!((rows("joined-out"), rows("both-out")), (ROWS / 5, (ROWS + 2) / 3 * 2));
+        assert_eq!((rows("sums-out"), rows("counts-out")), (USERS, 1), "each user has as many clicks");
         let counted: i64 = output["windows-out"].iter().map(|row| row[1]).sum();
         assert_eq!(counted, ROWS, "rows were late");
         output
@@ -318,11 +330,38 @@ fn output(visible: &Visible) -> Output {
     for (sink, rows) in visible.lock().expect("no committer panicked").values() {
         output.entry(sink.clone()).or_default().extend(rows.clone());
     }
-    output.values_mut().for_each(|rows| rows.sort_unstable());
+    for (sink, rows) in &mut output {
+        if UPDATING.contains(&sink.as_str()) {
+            *rows = what_changes_come_to(rows);
+        }
+        rows.sort_unstable();
+    }
     output
 }
 
-/// A sink in two phases, with so much work for each row. All columns are numbers.
+/// Each row that is there in the end, with how often last.
+fn what_changes_come_to(changes: &[Vec<i64>]) -> Vec<Vec<i64>> {
+    let mut counts: BTreeMap<&[i64], i64> = BTreeMap::new();
+    for change in changes {
+        let (kind, row) = change.split_last().expect("its kind stands behind the row");
+        *counts.entry(row).or_default() += kind;
+    }
+    let there = counts.into_iter().filter(|(_, count)| *count != 0);
+    there.map(|(row, count)| [row, &[count]].concat()).collect()
+}
+
+/// A kind of change is 1 or -1.
+fn numbers(column: &ArrayRef) -> Vec<i64> {
+    if let Some(numbers) = column.as_primitive_opt::<Int64Type>() {
+        return numbers.values().to_vec();
+    }
+    let kinds = column.as_primitive::<Int8Type>().values().iter();
+    kinds
+        .map(|kind| if ChangeKind::from_byte(*kind).expect("a kind of change").is_retraction() { -1 } else { 1 })
+        .collect()
+}
+
+/// A sink in two phases, with so much work for each row. All columns are numbers; a kind of change becomes one.
 #[derive(Clone)]
 struct Slow {
     name: String,
@@ -369,9 +408,8 @@ struct SlowWriter {
 impl SinkWriter for SlowWriter {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), ConnectorError> {
         std::thread::sleep(self.sink.work * batch.num_rows() as u32);
-        let column = |index: usize| batch.column(index).as_primitive::<Int64Type>();
-        let columns: Vec<_> = (0..batch.num_columns()).map(column).collect();
-        let rows = (0..batch.num_rows()).map(|row| columns.iter().map(|column| column.value(row)).collect());
+        let columns: Vec<Vec<i64>> = batch.columns().iter().map(numbers).collect();
+        let rows = (0..batch.num_rows()).map(|row| columns.iter().map(|column| column[row]).collect());
         self.rows.extend(rows);
         Ok(())
     }

@@ -222,8 +222,8 @@ impl GraphBuilder {
     fn key_columns(&self, from: NodeId, distribution: &Distribution, exchange: &Exchange) -> Option<Vec<usize>> {
         match (distribution, exchange) {
             (Distribution::Keys(keys), _) => Some(keys.clone()),
-            (Distribution::Any, Exchange::Hash { key_columns }) => Some(key_columns.clone()),
-            (Distribution::Any, Exchange::Forward) => {
+            // Also where they go by all their columns: those of a row that updates another are not the same.
+            (Distribution::Any, Exchange::Hash { .. } | Exchange::Forward) => {
                 self.partitioning(from).iter().find(|keys| !keys.is_empty()).cloned()
             }
             (Distribution::Any, Exchange::Rebalance) => None,

@@ -2,7 +2,7 @@
 //!
 //! Channels have their turns, and a blocked one is passed over. The reader says how much it takes at a time: of a larger
 //! batch it gets a slice, and the rest stays where it was. What is *urgent* is read ahead of all that waits: barriers of
-//! unaligned checkpoints, and cancellations.
+//! unaligned checkpoints, and cancellations. Channels *in order* let no barrier overtake; those that would are aligned.
 
 mod keeper;
 #[cfg(test)]
@@ -21,8 +21,9 @@ pub struct InputChannels {
     channels: Vec<Channel>,
     /// Barriers and cancellations that are read ahead of what waits in their channels.
     urgent: VecDeque<(usize, StreamElement)>,
-    /// Barriers of this checkpoint overtake, however they come.
+    /// Barriers of this checkpoint overtake, however they come; in order, they would.
     turned: Option<CheckpointId>,
+    in_order: bool,
     in_flight: Option<InFlightKeeper>,
     /// The channel to look at first, so that each has its turn.
     next: usize,
@@ -43,9 +44,28 @@ impl InputChannels {
             channels: (0..channels).map(|_| Channel::default()).collect(),
             urgent: VecDeque::new(),
             turned: None,
+            in_order: false,
             in_flight: None,
             next: 0,
         }
+    }
+
+    pub fn count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// No barrier overtakes what waits.
+    pub fn in_order(self) -> Self {
+        InputChannels { in_order: true, ..self }
+    }
+
+    pub fn are_in_order(&self) -> bool {
+        self.in_order
+    }
+
+    /// Whether the checkpoint's barriers overtake, here or elsewhere.
+    pub fn is_turned(&self, checkpoint: CheckpointId) -> bool {
+        self.turned == Some(checkpoint)
     }
 
     /// Bytes of batches that wait in a channel.
@@ -68,6 +88,10 @@ impl InputChannels {
             StreamElement::CancelBarrier(_) => {
                 self.urgent.push_back((channel, element));
                 return true;
+            }
+            StreamElement::UnalignedBarrier(barrier) if self.in_order => {
+                self.turned = self.turned.max(Some(barrier.checkpoint));
+                StreamElement::Barrier(barrier)
             }
             StreamElement::Barrier(barrier) if self.overtakes(barrier) => StreamElement::UnalignedBarrier(barrier),
             element => element,
@@ -138,6 +162,9 @@ impl InputChannels {
     /// From here on the checkpoint's barriers overtake, those that wait already too.
     pub fn turn_unaligned(&mut self, checkpoint: CheckpointId) {
         self.turned = self.turned.max(Some(checkpoint));
+        if self.in_order {
+            return;
+        }
         for (index, channel) in self.channels.iter_mut().enumerate() {
             for (element, _) in &mut channel.queue {
                 if let StreamElement::Barrier(barrier) = *element
@@ -183,7 +210,7 @@ impl InputChannels {
     }
 
     fn overtakes(&self, barrier: Barrier) -> bool {
-        barrier.kind == CheckpointKind::Checkpoint && self.turned == Some(barrier.checkpoint)
+        !self.in_order && barrier.kind == CheckpointKind::Checkpoint && self.is_turned(barrier.checkpoint)
     }
 }
 

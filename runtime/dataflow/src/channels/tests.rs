@@ -169,3 +169,21 @@ fn small_batches_of_a_channel_are_taken_together_up_to_what_is_no_batch() {
     assert_eq!(one.waiting_bytes(0), 2, "the barrier and what is behind it");
     assert_eq!(read(&mut one), "0:!unaligned 1 0:4 rows");
 }
+
+#[test]
+fn in_order_no_barrier_overtakes_and_whether_it_would_is_known() {
+    let unaligned = |checkpoint| StreamElement::UnalignedBarrier(barrier(checkpoint));
+    let mut two = InputChannels::new(2).in_order();
+    assert!(!two.arrive(0, batch(1), 1), "rows are not urgent");
+    assert!(!two.arrive(0, unaligned(4), 0), "nor is such a barrier");
+    two.arrive(0, batch(2), 1);
+    two.arrive(1, StreamElement::Barrier(barrier(4)), 0);
+    assert!(two.is_turned(CheckpointId(4)) && !two.is_turned(CheckpointId(5)));
+    two.arrive(1, StreamElement::CancelBarrier(CheckpointId(3)), 0);
+    assert_eq!(read(&mut two), "1:!cancel 3 0:1 rows 1:barrier 4 0:barrier 4 0:2 rows");
+    two.arrive(0, batch(1), 1);
+    two.arrive(0, StreamElement::Barrier(barrier(5)), 0);
+    two.turn_unaligned(CheckpointId(5));
+    assert!(two.is_turned(CheckpointId(5)) && !two.has_urgent());
+    assert_eq!(read(&mut two), "0:1 rows 0:barrier 5");
+}

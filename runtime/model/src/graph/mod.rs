@@ -39,6 +39,20 @@ impl JobGraph {
             inputs.filter(move |(_, edge)| edge.from == id).map(move |(index, _)| (consumer, index))
         })
     }
+
+    /// Whether barriers of unaligned checkpoints may overtake rows on this edge.
+    ///
+    /// What they overtake has to come before all that its writers send later, after a restore at another parallelism,
+    /// too. Rows with a key come to its owner, as what follows does. Where a writer's subtask is all that says where
+    /// its rows belong, nobody knows at another parallelism: those keep their order only if nothing is in flight.
+    pub fn may_be_overtaken(&self, edge: &Edge) -> bool {
+        let is_updating = || self.node(edge.from).schema.is_updating();
+        match (edge.port, &edge.key_columns, &edge.exchange) {
+            (Port::DeadLetter, ..) | (_, Some(_), _) => true,
+            (Port::Main, None, Exchange::Rebalance) => !is_updating(),
+            (Port::Main, None, Exchange::Forward | Exchange::Hash { .. }) => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

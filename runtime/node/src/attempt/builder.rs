@@ -15,6 +15,7 @@ use std::sync::Arc;
 use weir_connectors::api::{CommitScope, CommitterContext, Guarantee, SinkContext, SinkWriter, SourceContext};
 use weir_dataflow::PendingCommits;
 use weir_dataflow::alignment::Aligner;
+use weir_dataflow::channels::InputChannels;
 use weir_dataflow::operator::OperatorMetrics;
 use weir_dataflow::watermark::{WatermarkGenerator, WatermarkMerger, WatermarkStrategy};
 use weir_model::graph::{Exchange, Node, NodeId, NodeKind, OperatorSpec, Port, StreamSchema};
@@ -43,9 +44,13 @@ pub(super) struct Builder<'a> {
 impl<'a> Builder<'a> {
     pub(super) fn new(around: &'a Surroundings<'a>, restore: Option<&'a RestoreState>) -> Self {
         let gates = (0..around.plan.tasks.len()).map(|task| {
-            let channels = around.plan.channels(task);
-            let gate = |subtask| around.is_here(subtask).then(|| Gate::new(channels));
-            (0..around.plan.tasks[task].parallelism).map(gate).collect::<Vec<_>>()
+            let (plan, channels) = (&around.plan.tasks[task], around.plan.channels(task));
+            let inputs = || match plan.reads_in_order {
+                true => InputChannels::new(channels).in_order(),
+                false => InputChannels::new(channels),
+            };
+            let gate = |subtask| around.is_here(subtask).then(|| Gate::new(inputs()));
+            (0..plan.parallelism).map(gate).collect::<Vec<_>>()
         });
         let gates: Vec<_> = gates.collect();
         let tasks = gates.iter().flatten().flatten().count();

@@ -5,7 +5,7 @@ use super::builder::Builder;
 use crate::task::*;
 use arrow::datatypes::Schema;
 use weir_dataflow::in_flight::{InputDivision, Replay, Taker, share};
-use weir_model::graph::{Edge, Node, NodeId};
+use weir_model::graph::{Edge, Node, NodeId, Port};
 use weir_model::{InFlightElement, SubtaskInFlight, Watermark};
 
 impl Builder<'_> {
@@ -35,12 +35,29 @@ impl Builder<'_> {
                 let max_parallelism = self.around.job.graph.max_parallelism;
                 let taker = Taker { subtask, parallelism: node.parallelism, max_parallelism };
                 let divisions: Vec<_> = node.inputs.iter().map(division).collect();
+                if !stays && self.has_lost_keys(node, &all) {
+                    return Err(DeployError::fatal(format!(
+                        "{}: the restored checkpoint has updates in flight whose key is not known; it can be restored at \
+                         parallelism {parallelism}, and from the next checkpoint on at any other",
+                        node.uid
+                    )));
+                }
                 let own = share(&all, old, parallelism, taker, &divisions);
                 in_flight.push(own.map_err(|error| DeployError::fatal(format!("{}: {error}", node.uid)))?);
             }
             replays.push(NodeReplay { position, replay: Replay::new(in_flight) });
         }
         Ok(replays)
+    }
+
+    /// Updates of which nobody knows to which subtask they belong at another parallelism. Barriers don't overtake them,
+    /// but they did in the first versions.
+    fn has_lost_keys(&self, node: &Node, in_flight: &SubtaskInFlight) -> bool {
+        let is_updating = |edge: &Edge| self.around.job.graph.node(edge.from).schema.is_updating();
+        let is_lost = |edge: &Edge| edge.port == Port::Main && edge.key_columns.is_none() && is_updating(edge);
+        let is_batch = |element: &InFlightElement| matches!(element, InFlightElement::Batch(_));
+        let mut channels = in_flight.channels.iter().filter(|channel| channel.elements.iter().any(is_batch));
+        channels.any(|channel| node.inputs.get(channel.input).is_some_and(is_lost))
     }
 
     /// What the old subtask of a node had in flight.

@@ -68,10 +68,11 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(channels: usize) -> Arc<Self> {
+    pub(crate) fn new(inputs: InputChannels) -> Arc<Self> {
+        let channels = inputs.count();
         Arc::new(Gate {
             state: Mutex::new(State {
-                inputs: InputChannels::new(channels),
+                inputs,
                 writers: (0..channels).map(|_| None).collect(),
                 limit_bytes: first_room(channels),
                 mail: VecDeque::new(),
@@ -205,6 +206,16 @@ impl Gate {
         if is_urgent {
             self.wake_outputs();
         }
+    }
+
+    /// As `InputChannels::are_in_order`.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.lock().inputs.are_in_order()
+    }
+
+    /// As `InputChannels::is_turned`.
+    pub(crate) fn is_turned(&self, checkpoint: CheckpointId) -> bool {
+        self.lock().inputs.is_turned(checkpoint)
     }
 
     /// As `InputChannels::keep_in_flight`.

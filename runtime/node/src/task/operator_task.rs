@@ -279,6 +279,8 @@ impl OperatorTask {
             match self.core.gate.next(deadline, self.pace.at_most()) {
                 Event::Cancelled => return Ok(TaskEnd::Cancelled),
                 Event::TimedOut => {}
+                // In order, a checkpoint that turns goes on being aligned.
+                Event::Mail(Mail::TurnUnaligned(_)) if self.core.gate.is_in_order() => {}
                 Event::Mail(Mail::TurnUnaligned(checkpoint)) => {
                     let actions = self.aligner.turn_unaligned(checkpoint);
                     self.align(actions)?;
@@ -387,7 +389,11 @@ impl OperatorTask {
         if self.keeps_event_time && barrier.kind == CheckpointKind::Checkpoint {
             nodes[0].watermark = event_time(self.watermarks.current());
         }
-        self.core.outputs.broadcast(&StreamElement::Barrier(barrier))?;
+        let overtakes_elsewhere = self.core.gate.is_turned(barrier.checkpoint);
+        self.core.outputs.broadcast(&match overtakes_elsewhere {
+            true => StreamElement::UnalignedBarrier(barrier),
+            false => StreamElement::Barrier(barrier),
+        })?;
         self.core.snapshots.write(barrier.checkpoint, nodes, figures, self.core.reporter.clone());
         Ok(())
     }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::task::ChannelWriter;
 use arrow::array::Int64Array;
+use weir_dataflow::channels::InputChannels;
 use weir_model::{Barrier, CheckpointKind, Watermark};
 
 fn batch(rows: usize) -> StreamElement {
@@ -17,7 +18,7 @@ fn channel_of(event: Event) -> usize {
 
 #[test]
 fn channels_take_turns_and_a_blocked_one_is_passed_over() {
-    let gate = Gate::new(3);
+    let gate = Gate::new(InputChannels::new(3));
     let writers: Vec<_> = (0..3).map(|channel| ChannelWriter::local(gate.clone(), channel, Arc::default())).collect();
     for writer in &writers {
         for _ in 0..3 {
@@ -34,7 +35,7 @@ fn channels_take_turns_and_a_blocked_one_is_passed_over() {
 
 #[test]
 fn a_full_channel_makes_its_writer_wait_and_no_other() {
-    let gate = Gate::new(2);
+    let gate = Gate::new(InputChannels::new(2));
     let slow = ChannelWriter::local(gate.clone(), 0, Arc::default());
     let quick = ChannelWriter::local(gate.clone(), 1, Arc::default());
     // Two are just too many.
@@ -60,7 +61,7 @@ fn barrier(checkpoint: u64) -> Barrier {
 
 #[test]
 fn a_writer_passes_while_something_urgent_waits_for_its_task() {
-    let (own, reader) = (Gate::new(1), Gate::new(1));
+    let (own, reader) = (Gate::new(InputChannels::new(1)), Gate::new(InputChannels::new(1)));
     let writer = ChannelWriter::local(reader.clone(), 0, own.urgent());
     own.wakes(vec![writer.clone()]);
     let rows = first_room(1) / 8;
@@ -73,7 +74,7 @@ fn a_writer_passes_while_something_urgent_waits_for_its_task() {
 
 #[test]
 fn a_slow_reader_lets_less_in() {
-    let gate = Gate::new(1);
+    let gate = Gate::new(InputChannels::new(1));
     let writer = ChannelWriter::local(gate.clone(), 0, Arc::default());
     gate.limit(1 << 10);
     writer.push(batch(1_000)).unwrap();
